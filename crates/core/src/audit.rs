@@ -1,0 +1,120 @@
+//! Who did what to which record.
+
+use crate::id::RecordId;
+use crate::record::{StateName, Text};
+use crate::time::Timestamp;
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the names of the audit log say it")]
+pub enum Action {
+    Accepted,
+    Claimed,
+    Replayed,
+    Mismatch,
+    TakenOver,
+    Completed,
+    Released,
+    Unknown,
+    Dead,
+    Contradicted,
+    Resolved,
+    Revived,
+    Discarded,
+    ForcedRelease,
+    ConfigurationLoaded,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Accepted,
+        Self::Claimed,
+        Self::Replayed,
+        Self::Mismatch,
+        Self::TakenOver,
+        Self::Completed,
+        Self::Released,
+        Self::Unknown,
+        Self::Dead,
+        Self::Contradicted,
+        Self::Resolved,
+        Self::Revived,
+        Self::Discarded,
+        Self::ForcedRelease,
+        Self::ConfigurationLoaded,
+    ];
+
+    /// The name in stored bytes and APIs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Claimed => "claimed",
+            Self::Replayed => "replayed",
+            Self::Mismatch => "mismatch",
+            Self::TakenOver => "taken_over",
+            Self::Completed => "completed",
+            Self::Released => "released",
+            Self::Unknown => "unknown",
+            Self::Dead => "dead",
+            Self::Contradicted => "contradicted",
+            Self::Resolved => "resolved",
+            Self::Revived => "revived",
+            Self::Discarded => "discarded",
+            Self::ForcedRelease => "forced_release",
+            Self::ConfigurationLoaded => "configuration_loaded",
+        }
+    }
+
+    /// The action of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == name)
+    }
+}
+
+/// One line of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When, in the store's time; stamped by the store.
+    pub at: Timestamp,
+    /// What was done.
+    pub action: Action,
+    /// To which record.
+    pub record: Option<RecordId>,
+    /// Where it stood.
+    pub from: Option<StateName>,
+    /// Where it stands since.
+    pub to: Option<StateName>,
+    /// By whom.
+    pub actor: Text,
+    /// Why, where somebody has to say.
+    pub reason: Option<Text>,
+    /// What links it to a request.
+    pub correlation_id: Option<Text>,
+    /// More, such as `isRetry` and `originalAttemptId`.
+    pub metadata: Vec<(Box<str>, Text)>,
+}
+
+impl Entry {
+    /// An entry that a store has yet to stamp.
+    pub fn new(action: Action, actor: Text) -> Self {
+        Self {
+            at: Timestamp::ZERO,
+            action,
+            record: None,
+            from: None,
+            to: None,
+            actor,
+            reason: None,
+            correlation_id: None,
+            metadata: Vec::new(),
+        }
+    }
+
+    /// Stamped.
+    #[must_use]
+    pub fn at(mut self, at: Timestamp) -> Self {
+        self.at = at;
+        self
+    }
+}

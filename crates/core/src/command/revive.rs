@@ -1,0 +1,95 @@
+//! `revive`: a dead record gets its tries anew. It keeps its downstream key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::resolve::entry;
+use super::{Command, Judged, Verdict, digest, live};
+use crate::audit::Action;
+use crate::id::{RecordId, Version};
+use crate::record::{Record, State, Text};
+use crate::time::Timestamp;
+use crate::write::{Wake, Write};
+
+/// Brings a dead letter back, as a new generation.
+#[derive(Clone, Debug)]
+pub struct Revive {
+    /// The record.
+    pub id: RecordId,
+    /// The version that was judged.
+    pub version: Version,
+    /// Who brings it back.
+    pub actor: Text,
+    /// Why.
+    pub reason: Text,
+    /// What links it to a request.
+    pub correlation_id: Option<Text>,
+}
+
+impl Command for Revive {
+    type Answer = Judged;
+
+    fn id(&self) -> RecordId {
+        self.id
+    }
+
+    fn decide(&self, record: Option<&Arc<Record>>, now: Timestamp) -> Verdict<Judged> {
+        let Some(live) = live(record, now) else { return Verdict::Stay(Judged::NotFound) };
+        let said = digest("revive", None, &[self.version.to_string().as_bytes()]);
+        if live.parts().last == said {
+            return Verdict::Stay(Judged::Done(Arc::clone(live)));
+        }
+        if live.version() != self.version {
+            return Verdict::Stay(Judged::VersionConflict(Arc::clone(live)));
+        }
+        match live.state() {
+            State::Dead { last_error } if live.is_drivable() => {
+                let pending = State::Pending { last_error: Some(last_error.clone()) };
+                let write = Write::next(live, pending).wake(Wake::After(Duration::ZERO)).with(|parts| {
+                    parts.token = None;
+                    parts.accepted = true;
+                    parts.attempt = 0;
+                    parts.generation = parts.generation.saturating_add(1);
+                    parts.last = said;
+                });
+                let correlation_id = self.correlation_id.as_ref();
+                let entry = entry(Action::Revived, live, &write, &self.actor, &self.reason, correlation_id);
+                Verdict::write(write.audited(entry))
+            }
+            // Alive, at rest, or nobody's to run.
+            State::Dead { .. }
+            | State::Pending { .. }
+            | State::Running { .. }
+            | State::Released { .. }
+            | State::Completed { .. }
+            | State::Unknown { .. } => {
+                Verdict::Stay(Judged::Illegal(Arc::clone(live), "only dead records are revived"))
+            }
+        }
+    }
+
+    fn answer(&self, written: Arc<Record>) -> Judged {
+        Judged::Done(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Script;
+    use super::*;
+    use crate::policy::OnLapse;
+
+    #[test]
+    fn a_dead_letter_comes_back_with_all_its_tries_and_the_same_downstream_key() {
+        let mut script = Script::new(OnLapse::Resume);
+        script.dies();
+        let (id, version) = (script.record().id(), script.record().version());
+        let revive =
+            || Revive { id, version, actor: "op".into(), reason: "fixed".into(), correlation_id: None };
+        assert!(matches!(script.apply(&revive()), Judged::Done(_)));
+        assert_eq!((script.record().attempt(), script.record().generation()), (0, 1));
+        assert_eq!(script.record().id(), id, "the downstream key is the id's");
+        assert!(matches!(script.apply(&revive()), Judged::Done(_)), "its answer was lost");
+        assert_eq!(script.record().generation(), 1);
+    }
+}

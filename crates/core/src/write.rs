@@ -1,0 +1,171 @@
+//! The next version of a record, before a store has stamped it.
+//!
+//! A command says *what* the record becomes; *when* and under which fence is the store's to say, inside the write:
+//! leases, due times and retention are lengths of time that count from the moment of the write by the store's own
+//! clock, and a fence must rise above whatever the store has seen. [`Write::seal`] is that moment. A store that
+//! computes the stamps in its own language (SQL's `now()`) takes them from [`Write::stamp`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::Entry;
+use crate::id::{Fence, RecordId, Version};
+use crate::record::{Parts, Record, State, StateName, Times};
+use crate::request::Request;
+use crate::time::Timestamp;
+
+/// What becomes of the `wake` time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// It stays what it was.
+    Keep,
+    /// There is none any more.
+    Clear,
+    /// So long after the write.
+    After(Duration),
+}
+
+/// What a store stamps inside the write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Whether the fence rises (a claim, or a new life of the id) or only the sequence within it.
+    pub raise_fence: bool,
+    /// Whether a life begins, so that `created` is now.
+    pub begins: bool,
+    /// The due time, or the end of the lease.
+    pub wake: Wake,
+    /// Comes to rest now, and is forgotten so long after; `None` for what is unfinished.
+    pub rests: Option<Duration>,
+}
+
+/// The next version of a record.
+#[derive(Clone, Debug)]
+pub struct Write {
+    parts: Parts,
+    stamp: Stamp,
+    audit: Option<Entry>,
+    not_after: Timestamp,
+}
+
+impl Write {
+    /// The first version of a life of this id. `after` is what is there, if it is only expired.
+    pub(crate) fn begin(request: Arc<Request>, after: Option<&Record>, state: State) -> Self {
+        let parts = Parts {
+            request,
+            version: after.map_or_else(Version::default, Record::version),
+            times: Times::default(),
+            attempt: 0,
+            generation: 0,
+            accepted: false,
+            tainted: false,
+            token: None,
+            last: crate::record::CommandDigest::default(),
+            checkpoints: Arc::default(),
+            state,
+        };
+        Self::of(parts, Stamp { raise_fence: true, begins: true, wake: Wake::Clear, rests: None })
+    }
+
+    /// The version after `record`, in the given state. Its `wake` is cleared and it is unfinished, unless it is
+    /// told otherwise.
+    pub(crate) fn next(record: &Record, state: State) -> Self {
+        let parts = Parts { state, ..record.parts().clone() };
+        Self::of(parts, Stamp { raise_fence: false, begins: false, wake: Wake::Clear, rests: None })
+    }
+
+    fn of(parts: Parts, stamp: Stamp) -> Self {
+        Self { parts, stamp, audit: None, not_after: Timestamp::MAX }
+    }
+
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        change(&mut self.parts);
+        self
+    }
+
+    pub(crate) fn wake(mut self, wake: Wake) -> Self {
+        self.stamp.wake = wake;
+        self
+    }
+
+    pub(crate) fn raise_fence(mut self) -> Self {
+        self.stamp.raise_fence = true;
+        self
+    }
+
+    /// At rest from the write on, for as long as the record's policy says.
+    pub(crate) fn rest(mut self) -> Self {
+        self.stamp.rests = Some(self.parts.request.policy().retention());
+        self
+    }
+
+    /// With the audit entry that must be durable together with it.
+    pub(crate) fn audited(mut self, entry: Entry) -> Self {
+        self.audit = Some(entry);
+        self
+    }
+
+    /// Must not take effect after this moment of the store's time.
+    #[must_use]
+    pub fn not_after(mut self, deadline: Timestamp) -> Self {
+        self.not_after = deadline;
+        self
+    }
+
+    /// The moment after which the store refuses it.
+    pub const fn deadline(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// The record's id.
+    pub fn id(&self) -> RecordId {
+        self.parts.request.id()
+    }
+
+    /// The state it brings.
+    pub fn state(&self) -> StateName {
+        self.parts.state.name()
+    }
+
+    /// The version that the command looked at; the default one if there was none.
+    pub const fn after(&self) -> Version {
+        self.parts.version
+    }
+
+    /// What the record becomes, but for what the store stamps.
+    pub const fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// What the store stamps.
+    pub const fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// The audit entry that goes into the same write.
+    pub const fn audit(&self) -> Option<&Entry> {
+        self.audit.as_ref()
+    }
+
+    /// Stamps the write: `now` is the store's time inside the write, `floor` the highest fence of any record it has
+    /// ever removed.
+    pub fn seal(self, now: Timestamp, floor: Fence) -> (Record, Option<Entry>) {
+        let Self { mut parts, stamp, audit, not_after: _ } = self;
+        parts.version = if stamp.raise_fence {
+            Version { fence: parts.version.fence.above(floor), sequence: 0 }
+        } else {
+            parts.version.next()
+        };
+        if stamp.begins {
+            parts.times.created = now;
+        }
+        parts.times.written = now;
+        parts.times.wake = match stamp.wake {
+            Wake::Keep => parts.times.wake,
+            Wake::Clear => None,
+            Wake::After(length) => Some(now.plus(length)),
+        };
+        parts.times.settled = stamp.rests.map(|_| now);
+        parts.times.expires = stamp.rests.map(|retention| now.plus(retention));
+        (Record::assemble(parts), audit.map(|entry| entry.at(now)))
+    }
+}
