@@ -1,13 +1,13 @@
 //! The ledger: what makes an operation happen once.
 //!
 //! This crate is the whole semantics of Semel and nothing else. A [`Command`](command::Command) looks at a
-//! [`Record`](record::Record) and the time and says what the record becomes; a [`Store`](store::Store) compares and
-//! swaps records and knows no rule; the [`Ledger`](ledger::Ledger) joins the two. No clock is read here, no random
+//! [`Record`] and the time and says what the record becomes; a [`Store`] compares and
+//! swaps records and knows no rule; the [`Ledger`] joins the two. No clock is read here, no random
 //! number drawn, no socket or file opened: whatever is needed of those is an argument, so that the same code is
 //! model-checked, simulated and shipped.
 //!
 //! Rooms: [`id`] the names of things · [`request`] what a caller asks for · [`policy`] what was promised about it ·
-//! [`record`] what is remembered · [`command`] what may happen to it · [`write`] how a store stamps it ·
+//! [`record`] what is remembered · [`command`] what may happen to it · [`mod@write`] how a store stamps it ·
 //! [`store`] the contract of stores · [`ledger`] the decision loop · [`lease`] the holder's side of a lease ·
 //! [`invariant`] L1 to L13 · [`limits`] every number.
 

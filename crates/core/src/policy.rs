@@ -183,8 +183,8 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_cap_and_jitter_stays_below_the_ceiling() {
         let schedule = Schedule::try_new(12, Duration::from_secs(5), Duration::from_secs(60), None).unwrap();
-        let ceilings: Vec<u64> =
-            (1..=6).map(|attempt| schedule.pause(attempt, u64::MAX).as_millis() as u64).collect();
+        let ceilings: Vec<u128> =
+            (1..=6).map(|attempt| schedule.pause(attempt, u64::MAX).as_millis()).collect();
         assert_eq!(ceilings, [4_999, 9_999, 19_999, 39_999, 59_999, 59_999]);
         assert_eq!(schedule.pause(3, 0), Duration::ZERO);
         assert_eq!(schedule.pause(u32::MAX, u64::MAX / 2).as_millis(), 29_999);
