@@ -1,0 +1,38 @@
+//! Every limit of the stores, with its unit and its reason.
+
+/// Bytes of a segment of the log: large enough that starting one is rare, small enough that dropping one frees space in
+/// small steps.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Smallest segment, in bytes: its header and a few records of the tests.
+pub const SEGMENT_BYTES_MIN: u64 = 16 * 1024;
+/// Largest segment, in bytes: an index entry holds 24 bits of an offset in units of [`FRAME_ALIGN`].
+pub const SEGMENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Bytes at the head of a segment that hold its header: a page of their own, which no record's write touches.
+pub const SEGMENT_HEADER_BYTES: u64 = 4096;
+/// Frames begin at multiples of this many bytes.
+pub const FRAME_ALIGN: usize = 8;
+/// Bytes of a frame before its payload.
+pub const FRAME_HEADER_BYTES: usize = 12;
+/// Bytes handed to the disk between two syncs. Recovery clears as much after a torn tail.
+pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes that may wait for the log before writers have to wait themselves.
+pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes written at once when a new segment is filled with zeros.
+pub const ZEROING_BYTES: usize = 1024 * 1024;
+/// Parts of the index, each under a lock of its own.
+pub const SHARDS: usize = 256;
+/// Entries of one bucket of the index, on average: a few cache lines to scan.
+pub const BUCKET_ENTRIES: usize = 24;
+/// Bytes of the cache of settled records, unless the options say otherwise.
+pub const CACHE_BYTES: u64 = 128 * 1024 * 1024;
+/// Bytes read at once for a record whose length the index does not know.
+pub const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_MIN && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MAX / FRAME_ALIGN as u64 == 1 << 24, "an offset fits 24 bits");
+const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGN as u64));
+const _: () = assert!(SHARDS.is_power_of_two());
+const _: () = assert!(
+    SEGMENT_BYTES > 3 * semel_core::limits::BODY_BYTES_MAX as u64,
+    "input, outcome and checkpoints of one record fit a segment"
+);
