@@ -1,0 +1,283 @@
+//! What the server is told: typed and checked, whole, before anything starts.
+//!
+//! Everything behind this module may rely on it: names are within core's limits, operations and tenants are unique,
+//! addresses are free of contradictions. How a value got here (file, environment, flag, default) stands beside it for
+//! `semel config show` and matters to nobody else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode, Uri};
+use semel_core::Operation;
+use semel_core::id::{Lane, TagName, Tenant};
+use semel_core::policy::Policy;
+
+mod secret;
+
+pub use secret::Secret;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether this is somebody trying it out: loopback only, built-in operations, literal secrets allowed.
+    pub development: bool,
+    /// The `service` label of every metric.
+    pub service_name: String,
+    /// Execute and claims.
+    pub server: ServerConfig,
+    /// Records, audit, metrics, documents.
+    pub admin: AdminConfig,
+    /// Where records are kept.
+    pub store: StoreConfig,
+    /// Who may come; without any there is one, `default`, without a token.
+    pub tenants: Vec<TenantConfig>,
+    /// What can be executed, unique by name. In development mode the built-in ones are among them.
+    pub operations: Vec<OperationConfig>,
+    /// How targets are reached.
+    pub targets: TargetsConfig,
+    /// The workers of accepted and lapsed records.
+    pub dispatcher: DispatcherConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
+    /// The log on standard error.
+    pub log: LogConfig,
+}
+
+/// The listener of the doors, and what they take.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// TLS, where it is wanted.
+    pub tls: Option<TlsConfig>,
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// Requests in progress at once; the next is refused (`OVERLOADED`), not queued.
+    pub in_progress_max: usize,
+    /// The longest `Prefer: wait` that is honoured.
+    pub wait_max: Duration,
+    /// What keys may be made of.
+    pub key_alphabet: KeyAlphabet,
+    /// How errors look when the client does not say.
+    pub errors: ErrorStyle,
+    /// The public base of `type` in problem documents, ending in `/`.
+    pub error_docs_base: String,
+    /// How long a shutdown waits for what runs.
+    pub shutdown_grace: Duration,
+    /// What holds for claims that name no configured operation.
+    pub claims: Policy,
+}
+
+/// Which characters a key may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAlphabet {
+    /// Letters, digits, `-` and `_`.
+    Token,
+    /// Printable ASCII.
+    Printable,
+}
+
+/// How errors look when the client does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorStyle {
+    /// `{"error":{…}}`.
+    Envelope,
+    /// `{"code","message","details":{…}}`.
+    Flat,
+    /// `application/problem+json` (RFC 9457).
+    Problem,
+}
+
+/// A certificate, and whose clients are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// PEM file with the chain.
+    pub certificate: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+    /// PEM file with the authorities whose client certificates are required; without it none is asked for.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The listener of the operators.
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// TLS, where it is wanted.
+    pub tls: Option<TlsConfig>,
+    /// Who may come; without any everybody on loopback may operate.
+    pub tokens: Vec<AdminToken>,
+}
+
+/// A token of an operator or a program that reads.
+#[derive(Clone, Debug)]
+pub struct AdminToken {
+    /// What it may do.
+    pub role: Role,
+    /// Who it is in the audit log.
+    pub name: String,
+    /// The token.
+    pub token: Secret,
+}
+
+/// What an admin token may do; each may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look.
+    Read,
+    /// Change.
+    Operate,
+}
+
+/// Where records are kept.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// `embedded:PATH` or `memory:`.
+    pub url: String,
+    /// Consent to *at most once* on a store that can lose acknowledged claims.
+    pub accept_claim_loss: bool,
+}
+
+/// Who may come, and how often.
+#[derive(Clone, Debug)]
+pub struct TenantConfig {
+    /// Its name: part of the scope of its keys.
+    pub name: Tenant,
+    /// Any of these proves it; none only where the listener is on loopback.
+    pub tokens: Vec<Secret>,
+    /// How often it may come.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How quickly it fills.
+    pub requests_per_second: u32,
+    /// How much it holds.
+    pub burst: u32,
+}
+
+/// One operation that can be executed.
+#[derive(Clone, Debug)]
+pub struct OperationConfig {
+    /// Its name.
+    pub name: Operation,
+    /// What does it.
+    pub target: Target,
+    /// Lease, retention, semantics and schedule of its records.
+    pub policy: Policy,
+    /// How long one try may take, from connecting to the last byte of the answer.
+    pub timeout: Duration,
+    /// How to find out what an unknown outcome was.
+    pub probe: Option<ProbeConfig>,
+    /// Tags of its records: a name, and the JSON Pointer (RFC 6901) into the payload.
+    pub tags: Vec<(TagName, String)>,
+    /// Statuses of this target that prove that nothing was done.
+    pub not_executed: Vec<StatusCode>,
+    /// Whether the target is sent the client's key instead of the downstream key.
+    pub forward_key: bool,
+    /// Headers of the target's answer that are kept besides `content-type`.
+    pub keep_headers: Vec<HeaderName>,
+    /// Headers that the target is sent with every try, such as its authorization.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// The queue of its due records: one for each target, so that a dead one starves no other.
+    pub lane: Lane,
+    /// Tries on this lane at once, of accepted work.
+    pub concurrency: usize,
+    /// Bytes of a result that is kept; a larger one is done and answered as gone.
+    pub result_bytes_max: usize,
+}
+
+/// What does an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A POST to this address.
+    Http(Uri),
+    /// Something of our own, to try it out.
+    Builtin(Builtin),
+}
+
+/// Built-in operations, only in development mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builtin {
+    /// Gives the payload back.
+    Echo,
+    /// Waits for `{"ms":…}` first.
+    Sleep,
+    /// Fails as `{"status":…}` says.
+    Fail,
+    /// Counts how often it has run for `{"name":…}`.
+    Count,
+}
+
+impl Builtin {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Echo, Self::Sleep, Self::Fail, Self::Count];
+
+    /// The name of its operation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Sleep => "sleep",
+            Self::Fail => "fail",
+            Self::Count => "count",
+        }
+    }
+}
+
+/// A GET on the target that says whether a key took effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeConfig {
+    /// The address, with `{key}` where the key that the target was sent goes.
+    pub url: String,
+    /// Whether a 404 proves that it never will: the target refuses lower fences, or has cancelled the key for good.
+    pub is_final: bool,
+}
+
+/// How targets are reached.
+#[derive(Clone, Debug)]
+pub struct TargetsConfig {
+    /// Whether link-local and metadata addresses may be reached.
+    pub allow_link_local: bool,
+    /// PEM file with authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// The workers of accepted and lapsed records.
+#[derive(Clone, Debug)]
+pub struct DispatcherConfig {
+    /// Tries at once, over all lanes.
+    pub concurrency: usize,
+}
+
+/// The audit log.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// Whether traffic (claimed, replayed, completed, …) is written; what operators do always is.
+    pub traffic: bool,
+    /// How long entries are kept.
+    pub retention: Duration,
+}
+
+/// The log on standard error.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// A filter in the words of `tracing`, such as `info` or `semel_server=debug`.
+    pub filter: String,
+    /// How lines look; without it, pretty on a terminal and JSON elsewhere.
+    pub format: Option<LogFormat>,
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}

@@ -1,0 +1,5 @@
+//! The server `semel`, in parts that tests and tools can use: configuration, doors, engine, admin.
+//!
+//! Rooms: [`config`] what the server is told.
+
+pub mod config;
