@@ -3,8 +3,12 @@
 //! Every store here is the contract of [`semel_core::store`] over another back end, one per feature; the conformance
 //! suite runs over all of them. The rules of the ledger are nowhere in this crate.
 //!
-//! Rooms: [`codec`] records as bytes ·
+//! Rooms: [`codec`] records as bytes · `clock` what a store's time is read from · `memory` the store of tests ·
 //! [`limits`] every number.
 
+#[cfg(any(feature = "memory", feature = "embedded"))]
+pub mod clock;
 pub mod codec;
 pub mod limits;
+#[cfg(feature = "memory")]
+pub mod memory;

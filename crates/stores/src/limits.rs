@@ -27,6 +27,12 @@ pub const BUCKET_ENTRIES: usize = 24;
 pub const CACHE_BYTES: u64 = 128 * 1024 * 1024;
 /// Bytes read at once for a record whose length the index does not know.
 pub const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// Places in the memory store where waiters for changes wait: a change wakes all of its place, so there are many.
+pub const MEMORY_WAIT_PLACES: usize = 256;
+/// Expired records that the memory store removes at a time: what any other call may have to wait for.
+pub const MEMORY_SWEEP_STEP: usize = 64;
+/// Audit entries that the memory store keeps: some 25 MB, the newest.
+pub const MEMORY_AUDIT_ENTRIES_MAX: usize = 100_000;
 
 const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_MIN && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX / FRAME_ALIGN as u64 == 1 << 24, "an offset fits 24 bits");
