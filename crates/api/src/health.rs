@@ -1,0 +1,28 @@
+//! `GET /healthz` and `GET /readyz`.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer of `/healthz`, and of `/readyz` when it is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether it is alive, or can serve.
+    pub status: HealthStatus,
+    /// The store behind it, such as `embedded`. Only `/readyz` says it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub store: Option<String>,
+    /// The server's version, such as `0.1.0`. Only `/healthz` says it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<String>,
+}
+
+/// What a health endpoint says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// The process is alive.
+    Ok,
+    /// Reads and writes would be answered now.
+    Ready,
+    /// The store does not answer, or the server is shutting down; with status 503.
+    Unavailable,
+}
