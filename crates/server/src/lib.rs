@@ -1,5 +1,6 @@
 //! The server `semel`, in parts that tests and tools can use: configuration, doors, engine, admin.
 //!
-//! Rooms: [`config`] what the server is told.
+//! Rooms: [`config`] what the server is told · [`limits`] every number.
 
 pub mod config;
+pub mod limits;

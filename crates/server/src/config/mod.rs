@@ -13,9 +13,23 @@ use semel_core::Operation;
 use semel_core::id::{Lane, TagName, Tenant};
 use semel_core::policy::Policy;
 
+mod check;
+mod duration;
+mod load;
+mod reader;
 mod secret;
+mod sections;
+#[cfg(test)]
+mod tests;
+mod tree;
 
+pub use load::{ConfigError, Loaded, Sources, load};
+pub use reader::Shown;
 pub use secret::Secret;
+pub use tree::{Origin, Problem};
+
+/// Every key with its default, as `semel config example` prints it.
+pub const EXAMPLE: &str = include_str!("example.toml");
 
 /// The whole configuration.
 #[derive(Clone, Debug)]

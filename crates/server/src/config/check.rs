@@ -1,0 +1,98 @@
+//! What contradicts what: everything that each value alone does not show.
+
+use std::collections::BTreeSet;
+
+use super::Config;
+use super::reader::Reading;
+use super::sections::Origins;
+
+/// Stores that this version has.
+const STORES: [&str; 2] = ["embedded:", "memory:"];
+
+pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origins) {
+    addresses(reading, config, origins);
+    tenants(reading, config, origins);
+    operations(reading, config, origins);
+    let url = &config.store.url;
+    let known = STORES.iter().any(|scheme| url.starts_with(scheme));
+    if !known || url == "embedded:" {
+        let message =
+            format!("`{url}` is no store of this version; allowed: \"embedded:PATH\" or \"memory:\"");
+        reading.problem(&origins.store_url, "store.url", message);
+    }
+}
+
+/// Whoever can reach an address without a token may do everything there, so such an address is loopback.
+fn addresses(reading: &Reading, config: &Config, origins: &Origins) {
+    let (doors, admin) = (config.server.listen, config.admin.listen);
+    let open = config.tenants.is_empty() || config.tenants.iter().any(|tenant| tenant.tokens.is_empty());
+    let listeners = [
+        ("server.listen", doors, open, &origins.listen, "every tenant needs a token"),
+        (
+            "admin.listen",
+            admin,
+            config.admin.tokens.is_empty(),
+            &origins.admin_listen,
+            "admin.tokens is needed",
+        ),
+    ];
+    for (path, address, open, origin, need) in listeners {
+        if address.ip().is_loopback() {
+            continue;
+        }
+        if config.development {
+            reading.problem(
+                origin,
+                path,
+                format!("{address} is not loopback, and development mode is only for loopback"),
+            );
+        } else if open {
+            reading.problem(origin, path, format!("{address} is not loopback: {need}"));
+        }
+    }
+    if doors == admin && doors.port() != 0 {
+        let message =
+            format!("{admin} is server.listen, too; the admin listener needs an address of its own");
+        reading.problem(&origins.admin_listen, "admin.listen", message);
+    }
+}
+
+fn tenants(reading: &Reading, config: &Config, origins: &Origins) {
+    if config.tenants.len() > crate::limits::TENANTS_MAX {
+        let most = crate::limits::TENANTS_MAX;
+        reading.problem(&origins.listen, "tenants", format!("there may be at most {most}"));
+    }
+    let mut names = BTreeSet::new();
+    let mut tokens = BTreeSet::new();
+    for (place, (tenant, origin)) in config.tenants.iter().zip(&origins.tenants).enumerate() {
+        if !names.insert(tenant.name.as_str()) {
+            let message = format!("there is a tenant `{}` above", tenant.name);
+            reading.problem(origin, &format!("tenants[{place}].name"), message);
+        }
+        for token in &tenant.tokens {
+            if !tokens.insert(token.expose()) {
+                let message =
+                    "a token of this tenant is another's, too: nobody could tell whose request it is";
+                reading.problem(origin, &format!("tenants[{place}].tokens"), message);
+            }
+        }
+        if tenant.tokens.is_empty() && config.tenants.len() > 1 {
+            let message = "is missing: with several tenants, each needs a token to be told apart";
+            reading.problem(origin, &format!("tenants[{place}].tokens"), message);
+        }
+    }
+}
+
+fn operations(reading: &Reading, config: &Config, origins: &Origins) {
+    if config.operations.len() > crate::limits::OPERATIONS_MAX {
+        let most = crate::limits::OPERATIONS_MAX;
+        reading.problem(&origins.listen, "operations", format!("there may be at most {most}"));
+    }
+    let mut names = BTreeSet::new();
+    for (place, (operation, origin)) in config.operations.iter().zip(&origins.operations).enumerate() {
+        if !names.insert(operation.name.as_str()) {
+            let message = format!("there is an operation `{}` above", operation.name);
+            reading.problem(origin, &format!("operations[{place}].name"), message);
+        }
+    }
+}

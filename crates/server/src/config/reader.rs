@@ -1,0 +1,473 @@
+//! Reads sections of the tree: takes each key by name and type, remembers what was asked for, and reports what
+//! nobody asked for, so that a typing error never passes as a default.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::duration;
+use super::secret::Secret;
+use super::tree::{Entry, Node, Origin, Problem, parse_value};
+
+/// One line of `semel config show`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The key, such as `server.listen`.
+    pub path: String,
+    /// Its value, as it would stand in the file; secrets are hidden.
+    pub value: String,
+    /// Where it came from, such as `semel.toml:12` or `default`.
+    pub origin: String,
+}
+
+/// What is common to all sections.
+pub(super) struct Reading {
+    pub(super) file: String,
+    pub(super) environment: BTreeMap<String, String>,
+    problems: RefCell<Vec<Problem>>,
+    shown: RefCell<Vec<Shown>>,
+}
+
+impl Reading {
+    pub(super) fn new(file: String, environment: BTreeMap<String, String>) -> Self {
+        Self { file, environment, problems: RefCell::default(), shown: RefCell::default() }
+    }
+
+    pub(super) fn problem(&self, origin: &Origin, path: &str, message: impl Display) {
+        self.problems.borrow_mut().push(Problem {
+            place: origin.place(&self.file),
+            path: path.to_owned(),
+            message: message.to_string(),
+        });
+    }
+
+    fn show(&self, origin: &Origin, path: String, value: String) {
+        self.shown.borrow_mut().push(Shown { path, value, origin: origin.place(&self.file) });
+    }
+
+    pub(super) fn finish(self) -> (Vec<Problem>, Vec<Shown>) {
+        (self.problems.into_inner(), self.shown.into_inner())
+    }
+}
+
+/// A value with its origin and path, once it is understood.
+#[derive(Clone, Debug)]
+pub(super) struct Found<T> {
+    pub(super) value: T,
+    pub(super) origin: Origin,
+    pub(super) path: String,
+}
+
+/// A table of the tree, being read.
+pub(super) struct Section<'a> {
+    pub(super) reading: &'a Reading,
+    pub(super) path: String,
+    pub(super) origin: Origin,
+    entries: BTreeMap<String, Entry>,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn of(reading: &'a Reading, path: String, entry: Option<Entry>) -> Self {
+        let origin = entry.as_ref().map_or(Origin::Default, |entry| entry.origin.clone());
+        let entries = match entry.map(|entry| entry.node) {
+            None => BTreeMap::new(),
+            Some(Node::Table(table)) => table,
+            Some(Node::Raw(text)) => {
+                if let Some(Node::Table(table)) = parse_value(&text, &origin) {
+                    table
+                } else {
+                    reading.problem(&origin, &path, "must be a table, such as { key = \"value\" }");
+                    BTreeMap::new()
+                }
+            }
+            Some(other) => {
+                reading.problem(&origin, &path, format!("must be a table, not {other}"));
+                BTreeMap::new()
+            }
+        };
+        Self { reading, path, origin, entries, asked: RefCell::default() }
+    }
+
+    /// The full path of a key of this section.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn ask(&self, key: &'static str) -> Option<&Entry> {
+        self.asked.borrow_mut().push(key);
+        self.entries.get(key)
+    }
+
+    /// Whether the key stands there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Where the key stands, or else where the section does.
+    pub(super) fn origin_of(&self, key: &str) -> Origin {
+        self.entries.get(key).map_or(self.origin.clone(), |entry| entry.origin.clone())
+    }
+
+    /// Says that something is wrong with a key.
+    pub(super) fn problem(&self, key: &str, message: impl Display) {
+        self.reading.problem(&self.origin_of(key), &self.path_of(key), message);
+    }
+
+    /// A value that `read` understands; what is not understood is reported with `allowed`.
+    fn read<T>(
+        &self,
+        key: &'static str,
+        allowed: &str,
+        read: impl FnOnce(&Node, &Origin) -> Option<T>,
+        show: impl FnOnce(&T) -> String,
+    ) -> Option<Found<T>> {
+        let entry = self.ask(key)?;
+        let path = self.path_of(key);
+        let Some(value) = read(&entry.node, &entry.origin) else {
+            self.reading.problem(&entry.origin, &path, format!("must be {allowed}"));
+            return None;
+        };
+        self.reading.show(&entry.origin, path.clone(), show(&value));
+        Some(Found { value, origin: entry.origin.clone(), path })
+    }
+
+    /// Shows a default that took effect. A key that stands there, and could not be read, has been reported.
+    fn or_default<T>(&self, key: &str, found: Option<Found<T>>, default: T, shown: String) -> T {
+        if let Some(found) = found {
+            return found.value;
+        }
+        if !self.has(key) {
+            self.reading.show(&Origin::Default, self.path_of(key), shown);
+        }
+        default
+    }
+
+    pub(super) fn text(&self, key: &'static str) -> Option<Found<String>> {
+        self.read(key, "a text", |node, _| text(node), |text| quote(text))
+    }
+
+    pub(super) fn text_or(&self, key: &'static str, default: &str) -> String {
+        let found = self.text(key);
+        self.or_default(key, found, default.to_owned(), quote(default))
+    }
+
+    pub(super) fn boolean(&self, key: &'static str, default: bool) -> bool {
+        let read = |node: &Node, _: &Origin| match node {
+            Node::Boolean(boolean) => Some(*boolean),
+            Node::Raw(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let found = self.read(key, "true or false", read, ToString::to_string);
+        self.or_default(key, found, default, default.to_string())
+    }
+
+    /// A whole number from `min` to `max`.
+    pub(super) fn number(&self, key: &'static str, min: u64, max: u64) -> Option<Found<u64>> {
+        let read = |node: &Node, _: &Origin| {
+            let number = match node {
+                Node::Integer(integer) => u64::try_from(*integer).ok(),
+                Node::Raw(text) => text.trim().parse().ok(),
+                _ => None,
+            };
+            number.filter(|number| (min..=max).contains(number))
+        };
+        self.read(key, &format!("a whole number from {min} to {max}"), read, ToString::to_string)
+    }
+
+    pub(super) fn number_or(&self, key: &'static str, min: u64, max: u64, default: u64) -> u64 {
+        let found = self.number(key, min, max);
+        self.or_default(key, found, default, default.to_string())
+    }
+
+    pub(super) fn size_or(&self, key: &'static str, min: usize, max: usize, default: usize) -> usize {
+        let wide = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+        let number = self.number_or(key, wide(min), wide(max), wide(default));
+        usize::try_from(number).unwrap_or(max)
+    }
+
+    pub(super) fn duration(&self, key: &'static str) -> Option<Found<Duration>> {
+        let read = |node: &Node, _: &Origin| text(node).and_then(|text| duration::parse(&text));
+        self.read(key, duration::ALLOWED, read, |length| quote(&duration::show(*length)))
+    }
+
+    pub(super) fn duration_or(&self, key: &'static str, default: Duration) -> Duration {
+        let found = self.duration(key);
+        self.or_default(key, found, default, quote(&duration::show(default)))
+    }
+
+    pub(super) fn address_or(&self, key: &'static str, default: SocketAddr) -> Found<SocketAddr> {
+        let read = |node: &Node, _: &Origin| text(node).and_then(|text| text.trim().parse().ok());
+        let allowed = "an address and a port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
+        let found = self.read(key, allowed, read, |address: &SocketAddr| quote(&address.to_string()));
+        let origin = found.as_ref().map_or(Origin::Default, |found| found.origin.clone());
+        let value = self.or_default(key, found, default, quote(&default.to_string()));
+        Found { value, origin, path: self.path_of(key) }
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<Found<T>> {
+        let list: Vec<String> = words.iter().map(|(word, _)| quote(word)).collect();
+        let read = |node: &Node, _: &Origin| {
+            let text = text(node)?;
+            words.iter().find(|(word, _)| *word == text).copied()
+        };
+        let found = self.read(key, &format!("one of {}", list.join(", ")), read, |(word, _)| quote(word))?;
+        Some(Found { value: found.value.1, origin: found.origin, path: found.path })
+    }
+
+    pub(super) fn choice_or<T: Copy>(
+        &self,
+        key: &'static str,
+        words: &[(&'static str, T)],
+        default: (&'static str, T),
+    ) -> T {
+        let found = self.choice(key, words);
+        self.or_default(key, found, default.1, quote(default.0))
+    }
+
+    pub(super) fn path_to(&self, key: &'static str) -> Option<PathBuf> {
+        self.text(key).map(|found| PathBuf::from(found.value))
+    }
+
+    /// Numbers of an array.
+    pub(super) fn numbers(&self, key: &'static str, min: u16, max: u16) -> Vec<u16> {
+        let read = |node: &Node, origin: &Origin| {
+            array(node, origin)?
+                .iter()
+                .map(|entry| match &entry.node {
+                    Node::Integer(integer) => u16::try_from(*integer).ok(),
+                    _ => None,
+                })
+                .map(|number| number.filter(|number| (min..=max).contains(number)))
+                .collect::<Option<Vec<u16>>>()
+        };
+        let allowed = format!("an array of whole numbers from {min} to {max}");
+        let found = self.read(key, &allowed, read, |numbers| format!("{numbers:?}"));
+        self.or_default(key, found, Vec::new(), "[]".to_owned())
+    }
+
+    /// Texts of an array.
+    pub(super) fn texts(&self, key: &'static str) -> Vec<String> {
+        let read = |node: &Node, origin: &Origin| {
+            array(node, origin)?.iter().map(|entry| text(&entry.node)).collect::<Option<Vec<String>>>()
+        };
+        let found = self.read(key, "an array of texts", read, |texts| format!("{texts:?}"));
+        self.or_default(key, found, Vec::new(), "[]".to_owned())
+    }
+
+    /// Names with texts, such as `{ order_id = "/order_id" }`.
+    pub(super) fn names(&self, key: &'static str) -> Vec<(String, String)> {
+        let read = |node: &Node, origin: &Origin| {
+            table(node, origin)?
+                .into_iter()
+                .map(|(name, entry)| text(&entry.node).map(|text| (name, text)))
+                .collect::<Option<Vec<_>>>()
+        };
+        let show = |names: &Vec<(String, String)>| {
+            let pairs: Vec<String> =
+                names.iter().map(|(name, value)| format!("{} = {}", bare(name), quote(value))).collect();
+            if pairs.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", pairs.join(", ")) }
+        };
+        let found = self.read(key, "a table of texts such as { order_id = \"/order_id\" }", read, show);
+        self.or_default(key, found, Vec::new(), "{}".to_owned())
+    }
+
+    /// A table below this one, whether it stands there or not.
+    pub(super) fn section(&self, key: &'static str) -> Section<'a> {
+        Section::of(self.reading, self.path_of(key), self.ask(key).cloned())
+    }
+
+    /// A table below this one, if it stands there.
+    pub(super) fn optional(&self, key: &'static str) -> Option<Section<'a>> {
+        let entry = self.ask(key)?.clone();
+        Some(Section::of(self.reading, self.path_of(key), Some(entry)))
+    }
+
+    /// Names with whatever they stand for, each to be read by `as_secret`.
+    pub(super) fn named(&self, key: &'static str) -> Vec<(String, Entry)> {
+        let Some(entry) = self.ask(key) else { return Vec::new() };
+        table(&entry.node, &entry.origin).map_or_else(
+            || {
+                self.problem(key, "must be a table of headers");
+                Vec::new()
+            },
+            |table| table.into_iter().collect(),
+        )
+    }
+
+    /// The entries of an array.
+    pub(super) fn entries(&self, key: &'static str) -> Vec<Entry> {
+        let Some(entry) = self.ask(key) else { return Vec::new() };
+        let entries = array(&entry.node, &entry.origin);
+        entries.unwrap_or_else(|| {
+            self.problem(key, "must be an array");
+            Vec::new()
+        })
+    }
+
+    /// The tables of an array, such as `[[operations]]`.
+    pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
+        let entries = self.entries(key).into_iter().enumerate();
+        let path = self.path_of(key);
+        entries
+            .map(|(place, entry)| Section::of(self.reading, format!("{path}[{place}]"), Some(entry)))
+            .collect()
+    }
+
+    /// A secret under a key of this section.
+    pub(super) fn secret(&self, key: &'static str, literal: bool) -> Option<Found<Secret>> {
+        let entry = self.ask(key)?.clone();
+        secret(self.reading, self.path_of(key), &entry, literal)
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn finish(self) {
+        let mut asked = self.asked.into_inner();
+        asked.sort_unstable();
+        asked.dedup();
+        for (key, entry) in &self.entries {
+            if asked.contains(&key.as_str()) {
+                continue;
+            }
+            let path = if self.path.is_empty() { bare(key) } else { format!("{}.{}", self.path, bare(key)) };
+            let near = asked.iter().find(|known| is_near(known, key));
+            let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            let allowed = asked.join(", ");
+            self.reading.problem(&entry.origin, &path, format!("unknown key{hint} allowed here: {allowed}"));
+        }
+    }
+}
+
+/// `{ env = "…" }`, `{ file = "…" }`, or in development the text itself.
+pub(super) fn secret(reading: &Reading, path: String, entry: &Entry, literal: bool) -> Option<Found<Secret>> {
+    let origin = entry.origin.clone();
+    let allowed = if literal {
+        "must be { env = \"NAME\" }, { file = \"PATH\" } or, in development, a text"
+    } else {
+        "must be { env = \"NAME\" } or { file = \"PATH\" }; a secret may stand in the file itself only in development"
+    };
+    let node = match &entry.node {
+        Node::Raw(text) => parse_value(text, &origin).unwrap_or_else(|| entry.node.clone()),
+        other => other.clone(),
+    };
+    let (text, shown) = match node {
+        // A variable's own text is no secret in a file.
+        Node::Raw(text) => (text, "(hidden)".to_owned()),
+        Node::Text(text) if literal => (text, "(hidden)".to_owned()),
+        Node::Table(table) => {
+            let section = Section::of(
+                reading,
+                path.clone(),
+                Some(Entry { node: Node::Table(table), origin: origin.clone() }),
+            );
+            let (name, file) = (section.ask("env").cloned(), section.ask("file").cloned());
+            section.finish();
+            match (name, file) {
+                (Some(name), None) => from_environment(reading, &origin, &path, &name.node)?,
+                (None, Some(file)) => from_file(reading, &origin, &path, &file.node)?,
+                _ => {
+                    reading.problem(&origin, &path, allowed);
+                    return None;
+                }
+            }
+        }
+        _ => {
+            reading.problem(&origin, &path, allowed);
+            return None;
+        }
+    };
+    if text.is_empty() {
+        reading.problem(&origin, &path, "the secret is empty: an empty secret would let everybody in");
+        return None;
+    }
+    reading.show(&origin, path.clone(), shown);
+    Some(Found { value: Secret::new(&text), origin, path })
+}
+
+fn from_environment(reading: &Reading, origin: &Origin, path: &str, name: &Node) -> Option<(String, String)> {
+    let Some(name) = text(name) else {
+        reading.problem(origin, path, "env must be the name of a variable");
+        return None;
+    };
+    let Some(text) = reading.environment.get(&name) else {
+        reading.problem(origin, path, format!("the environment has no variable {name}"));
+        return None;
+    };
+    Some((text.clone(), format!("(hidden) from {{ env = {} }}", quote(&name))))
+}
+
+fn from_file(reading: &Reading, origin: &Origin, path: &str, file: &Node) -> Option<(String, String)> {
+    let Some(file) = text(file) else {
+        reading.problem(origin, path, "file must be a path");
+        return None;
+    };
+    match std::fs::read_to_string(&file) {
+        // Editors and `echo` end a file with a line break that is no part of the secret.
+        Ok(text) => {
+            let text = text.trim_end_matches(['\r', '\n']).to_owned();
+            Some((text, format!("(hidden) from {{ file = {} }}", quote(&file))))
+        }
+        Err(error) => {
+            reading.problem(origin, path, format!("cannot read {file}: {error}"));
+            None
+        }
+    }
+}
+
+fn text(node: &Node) -> Option<String> {
+    match node {
+        Node::Text(text) | Node::Raw(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn array(node: &Node, origin: &Origin) -> Option<Vec<Entry>> {
+    match node {
+        Node::Array(array) => Some(array.clone()),
+        Node::Raw(text) => match parse_value(text, origin) {
+            Some(Node::Array(array)) => Some(array),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn table(node: &Node, origin: &Origin) -> Option<BTreeMap<String, Entry>> {
+    match node {
+        Node::Table(table) => Some(table.clone()),
+        Node::Raw(text) => match parse_value(text, origin) {
+            Some(Node::Table(table)) => Some(table),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+pub(super) fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn bare(name: &str) -> String {
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if plain { name.to_owned() } else { quote(name) }
+}
+
+/// Whether one is the other with two changes at most (insertions, removals, replacements).
+fn is_near(known: &str, given: &str) -> bool {
+    let given: Vec<char> = given.chars().collect();
+    let mut row: Vec<usize> = (0..=given.len()).collect();
+    for (i, a) in known.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in given.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().is_some_and(|changes| *changes <= 2)
+}

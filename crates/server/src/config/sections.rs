@@ -1,0 +1,472 @@
+//! Reads each section of the configuration: names, types, ranges and defaults. What contradicts what is
+//! [`check`](super::check)'s.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
+use semel_core::Operation;
+use semel_core::id::{Lane, TagName, Tenant};
+use semel_core::limits as core;
+use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
+
+use super::reader::{Found, Section, secret};
+use super::tree::{Entry, Origin};
+use super::{
+    AdminConfig, AdminToken, AuditConfig, Builtin, Config, DispatcherConfig, ErrorStyle, KeyAlphabet,
+    LogConfig, LogFormat, OperationConfig, ProbeConfig, RateLimit, Role, ServerConfig, StoreConfig, Target,
+    TargetsConfig, TenantConfig, TlsConfig,
+};
+use crate::limits;
+
+/// Where the values stand that a contradiction can be about.
+pub(super) struct Origins {
+    pub(super) listen: Origin,
+    pub(super) admin_listen: Origin,
+    pub(super) store_url: Origin,
+    pub(super) tenants: Vec<Origin>,
+    pub(super) operations: Vec<Origin>,
+}
+
+/// The whole, unless something in it cannot be made sense of (and has been reported).
+pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, Origins)> {
+    let server = root.section("server");
+    let development = server.boolean("development", without_file);
+    let service_name = server.text_or("service_name", "semel");
+    if service_name.is_empty() || service_name.len() > core::TAG_VALUE_CHARS_MAX {
+        server.problem("service_name", "must have 1 to 255 characters");
+    }
+    let (server, listen) = server_section(server);
+    let (admin, admin_listen) = admin_section(root.section("admin"), development);
+    let (store, store_url) = store_section(root.section("store"));
+    let tenants = root.sections("tenants");
+    let tenant_origins = tenants.iter().map(|section| section.origin.clone()).collect();
+    let operations = root.sections("operations");
+    let mut operation_origins: Vec<Origin> =
+        operations.iter().map(|section| section.origin.clone()).collect();
+    let (tenants_given, operations_given) = (tenants.len(), operations.len());
+    let tenants: Vec<_> =
+        tenants.into_iter().filter_map(|section| tenant_section(section, development)).collect();
+    let mut operations: Vec<_> =
+        operations.into_iter().filter_map(|section| operation_section(section, development)).collect();
+    let whole = tenants.len() == tenants_given && operations.len() == operations_given;
+    if development {
+        for builtin in Builtin::ALL {
+            if !operations.iter().any(|operation| operation.name.as_str() == builtin.as_str()) {
+                operations.push(builtin_operation(builtin)?);
+                operation_origins.push(Origin::Default);
+            }
+        }
+    }
+    let config = Config {
+        development,
+        service_name,
+        server,
+        admin,
+        store,
+        tenants,
+        operations,
+        targets: targets_section(root.section("targets")),
+        dispatcher: dispatcher_section(root.section("dispatcher")),
+        audit: audit_section(root.section("audit")),
+        log: log_section(root.section("log")),
+    };
+    root.finish();
+    let origins =
+        Origins { listen, admin_listen, store_url, tenants: tenant_origins, operations: operation_origins };
+    whole.then_some((config, origins))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn server_section(section: Section<'_>) -> (ServerConfig, Origin) {
+    let listen = section.address_or("listen", loopback(8080));
+    let styles =
+        [("envelope", ErrorStyle::Envelope), ("flat", ErrorStyle::Flat), ("problem", ErrorStyle::Problem)];
+    let alphabets = [("token", KeyAlphabet::Token), ("printable", KeyAlphabet::Printable)];
+    let error_docs_base = docs_base(&section);
+    let in_progress = limits::IN_PROGRESS_DEFAULT;
+    let grace = section.duration_or("shutdown_grace", limits::SHUTDOWN_GRACE_DEFAULT);
+    within(&section, "shutdown_grace", grace, Duration::ZERO, limits::SHUTDOWN_GRACE_MAX);
+    let wait_max = section.duration_or("wait_max", limits::WAIT_DEFAULT);
+    within(&section, "wait_max", wait_max, Duration::ZERO, limits::WAIT_MAX);
+    let claims = section.section("claims");
+    let server = ServerConfig {
+        listen: listen.value,
+        tls: section.optional("tls").and_then(tls_section),
+        body_bytes_max: section.size_or(
+            "max_body_bytes",
+            1,
+            limits::BODY_BYTES_MAX,
+            limits::BODY_BYTES_DEFAULT,
+        ),
+        connections_max: section.size_or(
+            "max_connections",
+            1,
+            limits::CONNECTIONS_MAX,
+            limits::CONNECTIONS_DEFAULT,
+        ),
+        in_progress_max: section.size_or("max_in_progress", 1, limits::IN_PROGRESS_MAX, in_progress),
+        wait_max,
+        key_alphabet: section.choice_or("key_alphabet", &alphabets, alphabets[0]),
+        errors: section.choice_or("errors", &styles, styles[0]),
+        error_docs_base,
+        shutdown_grace: grace,
+        claims: policy(&claims),
+    };
+    claims.finish();
+    section.finish();
+    (server, listen.origin)
+}
+
+/// Problem documents name a page under this base; it must be an address that a reader can open.
+fn docs_base(section: &Section<'_>) -> String {
+    let base = section.text_or("error_docs_base", "https://semel.dev/errors/");
+    let absolute = base.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
+    if !absolute {
+        section
+            .problem("error_docs_base", "must be an absolute address such as \"https://semel.dev/errors/\"");
+    }
+    if base.ends_with('/') { base } else { format!("{base}/") }
+}
+
+fn within(section: &Section<'_>, key: &'static str, length: Duration, min: Duration, max: Duration) {
+    if length < min || length > max {
+        let (min, max) = (super::duration::show(min), super::duration::show(max));
+        section.problem(key, format!("must be from {min} to {max}"));
+    }
+}
+
+fn tls_section(section: Section<'_>) -> Option<TlsConfig> {
+    let (certificate, key) = (section.path_to("certificate"), section.path_to("key"));
+    for (name, path) in [("certificate", &certificate), ("key", &key)] {
+        if path.is_none() && !section.has(name) {
+            section.problem(name, "is missing: TLS needs a certificate and its key, as PEM files");
+        }
+    }
+    let client_ca = section.path_to("client_ca");
+    section.finish();
+    Some(TlsConfig { certificate: certificate?, key: key?, client_ca })
+}
+
+fn admin_section(section: Section<'_>, development: bool) -> (AdminConfig, Origin) {
+    let listen = section.address_or("listen", loopback(8081));
+    let roles = [("read", Role::Read), ("operate", Role::Operate)];
+    let tokens = section.sections("tokens").into_iter().filter_map(|section| {
+        let role = section.choice("role", &roles);
+        let name = section.text("name");
+        let token = section.secret("token", development);
+        for (key, missing) in [("role", role.is_none()), ("token", token.is_none())] {
+            if missing && !section.has(key) {
+                section.problem(key, "is missing");
+            }
+        }
+        section.finish();
+        let role = role?.value;
+        // Without a name of its own an operator is known by its role.
+        let usual = if role == Role::Read { "reader" } else { "operator" };
+        let name = name.map_or_else(|| usual.to_owned(), |name| name.value);
+        Some(AdminToken { role, name, token: token?.value })
+    });
+    let tokens = tokens.collect();
+    let tls = section.optional("tls").and_then(tls_section);
+    section.finish();
+    (AdminConfig { listen: listen.value, tls, tokens }, listen.origin)
+}
+
+fn store_section(section: Section<'_>) -> (StoreConfig, Origin) {
+    let url = section.text_or("url", "embedded:./semel-data");
+    let origin = section.origin_of("url");
+    let accept_claim_loss = section.boolean("accept_claim_loss", false);
+    section.finish();
+    (StoreConfig { url, accept_claim_loss }, origin)
+}
+
+fn tenant_section(section: Section<'_>, development: bool) -> Option<TenantConfig> {
+    let name = named(&section, Tenant::try_new);
+    let tokens = section.entries("tokens").into_iter().enumerate();
+    let path = section.path_of("tokens");
+    let tokens = tokens
+        .filter_map(|(place, entry)| {
+            secret(section.reading, format!("{path}[{place}]"), &entry, development).map(|found| found.value)
+        })
+        .collect();
+    let rate_limit = section.optional("rate_limit").and_then(rate_section);
+    section.finish();
+    Some(TenantConfig { name: name?, tokens, rate_limit })
+}
+
+fn rate_section(section: Section<'_>) -> Option<RateLimit> {
+    let per_second = section.number("requests_per_second", 1, u64::from(limits::RATE_MAX));
+    if per_second.is_none() && !section.has("requests_per_second") {
+        section.problem("requests_per_second", "is missing");
+    }
+    let rate = per_second.map_or(1, |found| found.value);
+    let burst = section.number_or("burst", 1, u64::from(limits::RATE_MAX), rate);
+    section.finish();
+    Some(RateLimit { requests_per_second: u32::try_from(rate).ok()?, burst: u32::try_from(burst).ok()? })
+}
+
+/// The section's name, checked by one of core's types.
+fn named<T>(section: &Section<'_>, check: impl FnOnce(&str) -> Result<T, semel_core::Invalid>) -> Option<T> {
+    let Some(name) = section.text("name") else {
+        if !section.has("name") {
+            section.problem("name", "is missing");
+        }
+        return None;
+    };
+    check(&name.value).map_err(|invalid| section.problem("name", invalid)).ok()
+}
+
+fn operation_section(section: Section<'_>, development: bool) -> Option<OperationConfig> {
+    let name = named(&section, Operation::try_new);
+    let target = target(&section, development);
+    let policy = policy(&section);
+    let timeout = section.duration_or("timeout", limits::TIMEOUT_DEFAULT);
+    within(&section, "timeout", timeout, Duration::from_millis(1), limits::TIMEOUT_MAX);
+    let probe = probe(&section);
+    let tags = tags(&section);
+    let not_executed = section.numbers("not_executed", 300, 599);
+    let not_executed = not_executed.into_iter().filter_map(|status| status.try_into().ok()).collect();
+    let forward_key = section.boolean("forward_key", false);
+    let keep_headers = keep_headers(&section);
+    let headers = target_headers(&section, development);
+    let concurrency = section.size_or("concurrency", 1, limits::DISPATCH_MAX, limits::LANE_DEFAULT);
+    let most = core::BODY_BYTES_MAX;
+    let result_bytes_max = section.size_or("max_response_size", 1, most, limits::RESULT_BYTES_DEFAULT);
+    section.finish();
+    let target = target?;
+    Some(OperationConfig {
+        name: name?,
+        lane: lane(&target)?,
+        target,
+        policy,
+        timeout,
+        probe,
+        tags,
+        not_executed,
+        forward_key,
+        keep_headers,
+        headers,
+        concurrency,
+        result_bytes_max,
+    })
+}
+
+fn target(section: &Section<'_>, development: bool) -> Option<Target> {
+    let Some(Found { value, .. }) = section.text("target") else {
+        if !section.has("target") {
+            section.problem("target", "is missing: the address that does the operation");
+        }
+        return None;
+    };
+    if let Some(name) = value.strip_prefix("builtin:") {
+        let builtin = Builtin::ALL.into_iter().find(|builtin| builtin.as_str() == name);
+        if builtin.is_none() || !development {
+            let allowed =
+                "built-in targets (builtin:echo, sleep, fail, count) exist only in development mode";
+            section.problem("target", allowed);
+            return None;
+        }
+        return builtin.map(Target::Builtin);
+    }
+    match http_address(&value) {
+        Ok(uri) => Some(Target::Http(uri)),
+        Err(problem) => {
+            section.problem("target", problem);
+            None
+        }
+    }
+}
+
+fn http_address(text: &str) -> Result<Uri, &'static str> {
+    let uri: Uri =
+        text.parse().map_err(|_| "must be an address such as \"http://127.0.0.1:9000/charges\"")?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("must begin with http:// or https://");
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err("must name a host");
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("must not contain a user or password; use headers = { authorization = { env = \"…\" } }");
+    }
+    Ok(uri)
+}
+
+/// One queue for each target host, so that a dead one starves no other.
+fn lane(target: &Target) -> Option<Lane> {
+    let name = match target {
+        Target::Builtin(builtin) => format!("builtin:{}", builtin.as_str()),
+        Target::Http(uri) => {
+            format!("{}://{}", uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |a| a.as_str()))
+        }
+    };
+    Lane::try_new(&name).ok()
+}
+
+fn policy(section: &Section<'_>) -> Policy {
+    let usual = Policy::default();
+    let lease = section.duration_or("lease", usual.lease());
+    let retention = section.duration_or("retention", usual.retention());
+    let semantics = [("at-most-once", OnLapse::AtMostOnce), ("resume", OnLapse::Resume)];
+    let on_lapse = section.choice_or("semantics", &semantics, semantics[0]);
+    let retry = retry(section.section("retry"));
+    match Policy::try_new(lease, retention, on_lapse, Keep::Deterministic, retry) {
+        Ok(policy) => policy,
+        Err(invalid) => {
+            section.problem(if invalid.what() == "lease" { "lease" } else { "retention" }, invalid);
+            usual
+        }
+    }
+}
+
+fn retry(section: Section<'_>) -> Schedule {
+    let attempts = section.number_or("max_attempts", 1, u64::from(core::ATTEMPTS_MAX), 12);
+    let first = section.duration_or("first", Duration::from_secs(5));
+    let cap = section.duration_or("cap", Duration::from_secs(6 * 60 * 60));
+    let max_age = section.duration_or("max_age", Duration::from_secs(3 * 24 * 60 * 60));
+    let attempts = u32::try_from(attempts).unwrap_or(core::ATTEMPTS_MAX);
+    let schedule = Schedule::try_new(attempts, first, cap, Some(max_age)).unwrap_or_else(|invalid| {
+        section.problem(if invalid.what() == "cap" { "cap" } else { "first" }, invalid);
+        Schedule::ONCE
+    });
+    section.finish();
+    schedule
+}
+
+fn probe(section: &Section<'_>) -> Option<ProbeConfig> {
+    let url = section.text("probe");
+    let is_final = section.boolean("probe_final", false);
+    let Some(Found { value: url, .. }) = url else {
+        if is_final {
+            section.problem("probe_final", "says something about a probe, and there is no probe");
+        }
+        return None;
+    };
+    if !url.contains("{key}") {
+        section.problem("probe", "must contain {key} where the key goes");
+    } else if let Err(problem) = http_address(&url.replace("{key}", "key")) {
+        section.problem("probe", problem);
+    }
+    Some(ProbeConfig { url, is_final })
+}
+
+fn tags(section: &Section<'_>) -> Vec<(TagName, String)> {
+    let given = section.names("tags");
+    if given.len() > core::TAGS_MAX {
+        section.problem("tags", format!("there may be at most {} of them", core::TAGS_MAX));
+    }
+    let tag = |(name, pointer): (String, String)| {
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            let message = format!("`{pointer}` is no JSON Pointer (RFC 6901): it must begin with `/`");
+            section.problem("tags", message);
+        }
+        match TagName::try_new(&name) {
+            Ok(name) => Some((name, pointer)),
+            Err(invalid) => {
+                section.problem("tags", invalid);
+                None
+            }
+        }
+    };
+    given.into_iter().filter_map(tag).collect()
+}
+
+fn keep_headers(section: &Section<'_>) -> Vec<HeaderName> {
+    let read = |name: String| match name.parse::<HeaderName>() {
+        Ok(header) if NEVER_REPLAYED.contains(&header.as_str()) => {
+            section.problem("keep_headers", format!("`{name}` belongs to one answer and is never replayed"));
+            None
+        }
+        Ok(header) => Some(header),
+        Err(_) => {
+            section.problem("keep_headers", format!("`{name}` is no name of a header"));
+            None
+        }
+    };
+    section.texts("keep_headers").into_iter().filter_map(read).collect()
+}
+
+/// Headers that no configuration may keep: they belong to one answer, one connection or one caller.
+const NEVER_REPLAYED: [&str; 11] = [
+    "set-cookie",
+    "date",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "www-authenticate",
+    "content-length",
+];
+
+fn target_headers(section: &Section<'_>, development: bool) -> Vec<(HeaderName, super::Secret)> {
+    let path = section.path_of("headers");
+    let read = |(name, entry): (String, Entry)| {
+        let path = format!("{path}.{name}");
+        let secret = secret(section.reading, path, &entry, development)?.value;
+        let Ok(header) = name.parse::<HeaderName>() else {
+            section.problem("headers", format!("`{name}` is no name of a header"));
+            return None;
+        };
+        if http::HeaderValue::from_str(secret.expose()).is_err() {
+            section.problem("headers", format!("the value of `{name}` cannot be sent as a header"));
+        }
+        Some((header, secret))
+    };
+    section.named("headers").into_iter().filter_map(read).collect()
+}
+
+fn targets_section(section: Section<'_>) -> TargetsConfig {
+    let allow_link_local = section.boolean("allow_link_local", false);
+    let ca = section.path_to("ca");
+    section.finish();
+    TargetsConfig { allow_link_local, ca }
+}
+
+fn dispatcher_section(section: Section<'_>) -> DispatcherConfig {
+    let concurrency = section.size_or("concurrency", 1, limits::DISPATCH_MAX, limits::DISPATCH_DEFAULT);
+    section.finish();
+    DispatcherConfig { concurrency }
+}
+
+fn audit_section(section: Section<'_>) -> AuditConfig {
+    let traffic = section.boolean("traffic", true);
+    let retention = section.duration_or("retention", limits::AUDIT_RETENTION_DEFAULT);
+    within(&section, "retention", retention, Duration::from_secs(60), core::RETENTION_MAX);
+    section.finish();
+    AuditConfig { traffic, retention }
+}
+
+fn log_section(section: Section<'_>) -> LogConfig {
+    let filter = section.text_or("filter", "info");
+    let formats = [("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
+    let format = section.choice("format", &formats).map(|found| found.value);
+    section.finish();
+    LogConfig { filter, format }
+}
+
+/// A built-in operation as development mode has it.
+fn builtin_operation(builtin: Builtin) -> Option<OperationConfig> {
+    let target = Target::Builtin(builtin);
+    Some(OperationConfig {
+        name: Operation::try_new(builtin.as_str()).ok()?,
+        lane: lane(&target)?,
+        target,
+        policy: Policy::default(),
+        timeout: limits::TIMEOUT_DEFAULT,
+        probe: None,
+        tags: Vec::new(),
+        not_executed: Vec::new(),
+        forward_key: false,
+        keep_headers: Vec::new(),
+        headers: Vec::new(),
+        concurrency: limits::LANE_DEFAULT,
+        result_bytes_max: limits::RESULT_BYTES_DEFAULT,
+    })
+}

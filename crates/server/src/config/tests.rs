@@ -1,0 +1,289 @@
+//! The configuration as its users meet it: texts in, values or messages out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use semel_core::policy::OnLapse;
+
+use super::load::read;
+use super::{Config, ConfigError, Shown, Sources, Target};
+
+const EXAMPLE: &str = include_str!("example.toml");
+
+fn environment(pairs: &[(&str, &str)]) -> Sources {
+    let environment: BTreeMap<_, _> =
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Sources { environment, ..Sources::default() }
+}
+
+fn take(text: &str) -> Config {
+    read(text, "semel.toml", false, &Sources::default()).map(|(config, _)| config).unwrap()
+}
+
+fn shown(text: &str, sources: &Sources) -> Vec<Shown> {
+    read(text, "semel.toml", false, sources).map(|(_, shown)| shown).unwrap()
+}
+
+fn refused(text: &str, sources: &Sources) -> String {
+    let error: ConfigError = read(text, "semel.toml", false, sources).map(|_| ()).unwrap_err();
+    error.to_string()
+}
+
+#[test]
+fn the_example_is_taken_as_it_stands_and_says_the_defaults() {
+    let config = take(EXAMPLE);
+    let charge = &config.operations[0];
+    assert_eq!(charge.name.as_str(), "payment.charge");
+    assert!(matches!(&charge.target, Target::Http(uri) if uri.path() == "/charges"));
+    assert_eq!(charge.lane.as_str(), "http://127.0.0.1:9000");
+    let defaults = shown("", &Sources::default());
+    let example = shown(EXAMPLE, &Sources::default());
+    for default in defaults {
+        let said = example.iter().find(|shown| shown.path == default.path);
+        let said = said.unwrap_or_else(|| panic!("the example does not mention {}", default.path));
+        assert_eq!(said.value, default.value, "{}", default.path);
+    }
+}
+
+#[test]
+fn every_key_that_the_example_comments_out_exists() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') && !rest.contains("takes") || rest.starts_with("  {") => rest,
+            Some(rest) if rest.starts_with(']') => rest,
+            Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
+            _ => line,
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "secret\n").unwrap();
+    let text = uncommented.replace("/run/secrets/semel-read", file.path().to_str().unwrap());
+    let sources = environment(&[("SEMEL_ADMIN_TOKEN", "a"), ("ACME_TOKEN", "b"), ("ACME_TOKEN_NEXT", "c")]);
+    let (config, _) = read(&text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap();
+    assert_eq!((config.admin.tokens.len(), config.tenants[0].tokens.len()), (2, 2));
+    assert_eq!(config.admin.tokens[1].token.expose(), "secret", "the line break of a file is no part of it");
+    assert!(config.server.tls.is_some_and(|tls| tls.client_ca.is_some()));
+}
+
+#[test]
+fn without_a_file_it_is_development_on_loopback_with_the_built_in_operations() {
+    let (config, _) = read("", "no file", true, &Sources::default()).unwrap();
+    assert!(config.development && config.server.listen.ip().is_loopback());
+    let names: Vec<&str> = config.operations.iter().map(|operation| operation.name.as_str()).collect();
+    assert_eq!(names, ["echo", "sleep", "fail", "count"]);
+    assert!(!take("").development, "with a file it is not");
+    assert!(take("").operations.is_empty());
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
+    let check =
+        |text: &str, expected: &str| assert_eq!(refused(text, &Sources::default()), expected, "{text}");
+    check(
+        "[server]\nlissten = \"127.0.0.1:1\"\n",
+        "semel.toml:2: server.lissten: unknown key; did you mean `listen`? allowed here: claims, development, \
+         error_docs_base, errors, key_alphabet, listen, max_body_bytes, max_connections, max_in_progress, \
+         service_name, shutdown_grace, tls, wait_max",
+    );
+    check(
+        "[server]\n\nlisten = 8080",
+        "semel.toml:3: server.listen: must be an address and a port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
+    );
+    check(
+        "[server]\nmax_body_bytes = 0",
+        "semel.toml:2: server.max_body_bytes: must be a whole number from 1 to 16777216",
+    );
+    check(
+        "[server]\nerrors = \"xml\"",
+        "semel.toml:2: server.errors: must be one of \"envelope\", \"flat\", \"problem\"",
+    );
+    check(
+        "[server]\nwait_max = 30",
+        "semel.toml:2: server.wait_max: must be a length of time such as \"500ms\", \"30s\", \"5m\", \"1h30m\" or \"7d\"",
+    );
+    check("server = 5", "semel.toml:1: server: must be a table, not an integer");
+    check(
+        "[store]\nurl = \"postgres://localhost\"",
+        "semel.toml:2: store.url: `postgres://localhost` is no store of this version; allowed: \"embedded:PATH\" or \
+         \"memory:\"",
+    );
+    check(
+        "[[tenants]]\nname = \"a\"\ntokens = [\"literal\"]",
+        "semel.toml:3: tenants[0].tokens[0]: must be { env = \
+         \"NAME\" } or { file = \"PATH\" }; a secret may stand in the file itself only in development",
+    );
+    check(
+        "[[tenants]]\nname = \"a\"\ntokens = [{ env = \"NOWHERE\" }]",
+        "semel.toml:3: tenants[0].tokens[0]: the environment has no variable NOWHERE",
+    );
+}
+
+#[test]
+fn a_text_that_is_not_toml_is_refused_with_its_line() {
+    let said = refused("[server]\nlisten = \n", &Sources::default());
+    assert!(said.starts_with("semel.toml:2: this is not TOML: "), "{said}");
+    let said = refused("[server]\nlisten = \"a\"\nlisten = \"b\"\n", &Sources::default());
+    assert!(said.starts_with("semel.toml:3: this is not TOML: "), "{said}");
+}
+
+#[test]
+fn all_problems_are_said_and_not_only_the_first() {
+    let said = refused("[server]\nerrors = 1\nx = 1\n[admin]\nlisten = 1\n[nonsense]\n", &Sources::default());
+    assert_eq!(said.lines().count(), 4, "{said}");
+}
+
+#[test]
+fn operations_are_checked() {
+    let operation = |rest: &str| format!("[[operations]]\nname = \"a\"\n{rest}");
+    let check = |rest: &str, expected: &str| {
+        let said = refused(&operation(rest), &Sources::default());
+        assert!(said.contains(expected), "{rest}: {said}");
+    };
+    check("", "operations[0].target: is missing");
+    check("target = \"ftp://a/\"", "must begin with http:// or https://");
+    check("target = \"http://u:p@a/\"", "must not contain a user or password");
+    check("target = \"/path\"", "must begin with http:// or https://");
+    check("target = \"builtin:echo\"", "only in development mode");
+    check(
+        "target = \"http://a/\"\nlease = \"1ms\"",
+        "semel.toml:4: operations[0].lease: lease must be from 100 ms to 24 h",
+    );
+    check("target = \"http://a/\"\nretention = \"0s\"", "retention must be from 1 ms to ten years");
+    check("target = \"http://a/\"\nprobe = \"http://a/\"", "must contain {key}");
+    check("target = \"http://a/\"\nprobe_final = true", "there is no probe");
+    check("target = \"http://a/\"\nnot_executed = [200]", "whole numbers from 300 to 599");
+    check("target = \"http://a/\"\ntags = { a = \"b\" }", "no JSON Pointer");
+    check("target = \"http://a/\"\nkeep_headers = [\"Set-Cookie\"]", "never replayed");
+    check("target = \"http://a/\"\ntimeout = \"0s\"", "must be from 1ms to 1d");
+    check(
+        "target = \"http://a/\"\nretry = { max_attempts = 0 }",
+        "max_attempts: must be a whole number from 1 to 1000",
+    );
+    check(
+        "target = \"http://a/\"\nretry = { first = \"2h\", cap = \"1h\" }",
+        "first must be above zero and at most cap",
+    );
+    check(
+        "target = \"http://a/\"\n[[operations]]\nname = \"a\"\ntarget = \"http://b/\"",
+        "semel.toml:4: operations[1].name: there is an operation `a` above",
+    );
+}
+
+#[test]
+fn contradictions_stop_the_start() {
+    let check = |text: &str, expected: &str| {
+        let said = refused(text, &Sources::default());
+        assert!(said.contains(expected), "{text}: {said}");
+    };
+    check(
+        "[server]\nlisten = \"0.0.0.0:8080\"",
+        "semel.toml:2: server.listen: 0.0.0.0:8080 is not loopback: every tenant needs a token",
+    );
+    check("[admin]\nlisten = \"0.0.0.0:8081\"", "admin.tokens is needed");
+    check("[server]\ndevelopment = true\nlisten = \"0.0.0.0:1\"", "development mode is only for loopback");
+    check("[server]\nlisten = \"127.0.0.1:8081\"", "needs an address of its own");
+    check("[server.tls]\ncertificate = \"a\"", "server.tls.key: is missing");
+    check("[[tenants]]\nname = \"a\"\n[[tenants]]\nname = \"a\"", "there is a tenant `a` above");
+    check("[[tenants]]\nname = \"a\"\n[[tenants]]\nname = \"b\"", "each needs a token to be told apart");
+    check(
+        "[server]\ndevelopment = true\n[[tenants]]\nname = \"a\"\ntokens = [\"t\"]\n[[tenants]]\nname = \"b\"\ntokens = [\"t\"]",
+        "nobody could tell whose request it is",
+    );
+    check("[server]\ndevelopment = true\n[[tenants]]\nname = \"a\"\ntokens = [\"\"]", "the secret is empty");
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_a_flag_overrides_both_and_each_value_tells_its_origin() {
+    let mut sources = environment(&[
+        ("SEMEL__SERVER__LISTEN", "127.0.0.1:2"),
+        ("SEMEL__SERVER__MAX_BODY_BYTES", "77"),
+        ("SEMEL__OPERATIONS__0__TIMEOUT", "9s"),
+        ("SEMEL__OPERATIONS__1", "{ name = \"b\", target = \"http://b/\", semantics = \"resume\" }"),
+        ("SEMEL_ADMIN_TOKEN", "no key"),
+    ]);
+    sources.flags.push(("--listen", "server.listen", "127.0.0.1:3".to_owned()));
+    let text = "[server]\nlisten = \"127.0.0.1:1\"\nwait_max = \"5s\"\n[[operations]]\nname = \"a\"\ntarget = \"http://a/\"";
+    let (config, shown) = read(text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap();
+    assert_eq!(config.server.listen.port(), 3);
+    assert_eq!(config.server.body_bytes_max, 77);
+    assert_eq!(config.operations[0].timeout, Duration::from_secs(9));
+    assert_eq!(config.operations[1].policy.on_lapse(), OnLapse::Resume);
+    let origin = |path: &str| shown.iter().find(|shown| shown.path == path).unwrap().origin.clone();
+    assert_eq!(origin("server.listen"), "flag --listen");
+    assert_eq!(origin("server.max_body_bytes"), "environment SEMEL__SERVER__MAX_BODY_BYTES");
+    assert_eq!(origin("server.wait_max"), "semel.toml:3");
+    assert_eq!(origin("server.errors"), "default");
+    assert_eq!(origin("operations[0].timeout"), "environment SEMEL__OPERATIONS__0__TIMEOUT");
+}
+
+#[test]
+fn a_variable_that_is_no_key_is_refused_by_its_name() {
+    let check = |name: &str, value: &str, expected: &str| {
+        let said = refused("", &environment(&[(name, value)]));
+        assert!(said.contains(expected), "{name}={value}: {said}");
+    };
+    check(
+        "SEMEL__SERVER__LISSTEN",
+        "x",
+        "environment SEMEL__SERVER__LISSTEN: server.lissten: unknown key; did you mean `listen`?",
+    );
+    check("SEMEL__SERVER", "x", "must be a table");
+    check("SEMEL__OPERATIONS__7__NAME", "x", "there is no place 7");
+    check("SEMEL__", "x", "an empty name");
+    check("SEMEL__SERVER__DEVELOPMENT", "yes", "must be true or false");
+    check("SEMEL__TENANTS", "5", "must be an array");
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    use proptest::prelude::*;
+    let words = prop::sample::select(vec![
+        "[server]",
+        "[[tenants]]",
+        "[[operations]]",
+        "listen",
+        "name",
+        "tokens",
+        "retry",
+        "=",
+        "\"",
+        "'",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\n",
+        "0",
+        "-1",
+        "1e400",
+        "0x_",
+        "99999999999999999999",
+        "\"a\"",
+        "true",
+        "1979-05-27",
+        ".",
+        ",",
+        "é",
+        "\u{0}",
+    ]);
+    proptest!(|(parts in prop::collection::vec(words, 0..12))| {
+        let text = parts.join(" ");
+        if let Err(error) = read(&text, "semel.toml", false, &Sources::default()) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    });
+}
+
+#[test]
+fn secrets_show_nowhere() {
+    let text = "[server]\ndevelopment = true\n[[tenants]]\nname = \"a\"\ntokens = [\"hunter2\", { env = \"T\" }]\n\
+                [admin]\ntokens = [{ role = \"read\", token = \"hunter2a\" }]\n\
+                [[operations]]\nname = \"a\"\ntarget = \"http://a/\"\nheaders = { authorization = \"hunter2b\" }";
+    let sources = environment(&[("T", "hunter2c")]);
+    let (config, shown) = read(text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert!(!format!("{shown:?}").contains("hunter2"));
+    assert!(shown.iter().any(|shown| shown.value == "(hidden) from { env = \"T\" }"));
+}

@@ -1,0 +1,74 @@
+//! Every limit of the server, with its unit and its reason. None is wider than core's, where core has one.
+
+use std::time::Duration;
+
+use semel_core::limits as core;
+
+/// Bytes of a request's body unless configured: what the design gives every door. A payload is hashed, may be
+/// stored, and is sent on.
+pub const BODY_BYTES_DEFAULT: usize = 1024 * 1024;
+/// Bytes of a body that can be configured: what a record can hold, less room for the envelope around the payload.
+pub const BODY_BYTES_MAX: usize = core::BODY_BYTES_MAX;
+/// Bytes of all request headers together, and of the request line: several times what browsers and proxies send.
+pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Headers of a request: each costs a slot while it is parsed.
+pub const HEADERS_MAX: usize = 100;
+/// How long a client may take to send its headers: a slow one holds a connection, nothing else.
+pub const HEADER_READ_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may take to send its body, whole.
+pub const BODY_READ_WITHIN: Duration = Duration::from_secs(30);
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Connections open at once unless configured: above the load that the quality bars drive, below a common limit of
+/// open files.
+pub const CONNECTIONS_DEFAULT: usize = 10_000;
+/// Connections that can be configured.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// HTTP/2 streams of one connection at once: what a busy proxy needs; more only queue on the same connection.
+pub const STREAMS_MAX: u32 = 256;
+/// Requests in progress at once unless configured: each may hold a body, so this times the body's limit bounds memory
+/// in the worst case.
+pub const IN_PROGRESS_DEFAULT: usize = 4_096;
+/// Requests in progress that can be configured.
+pub const IN_PROGRESS_MAX: usize = 1_000_000;
+/// The longest `Prefer: wait` unless configured: below the idle timeouts of common proxies (60 s).
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(30);
+/// The longest `Prefer: wait` that can be configured.
+pub const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+/// How long a shutdown waits for what runs unless configured: below the 30 s after which Kubernetes kills.
+pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(25);
+/// The longest wait of a shutdown.
+pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(60 * 60);
+/// How long one try of an operation may take unless configured.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// The longest try that can be configured.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Characters of a request's or correlation id that is taken over from the client; another gets one of ours.
+pub const REQUEST_ID_CHARS_MAX: usize = 128;
+/// Tries at once, over all lanes, unless configured.
+pub const DISPATCH_DEFAULT: usize = 64;
+/// Tries at once on one lane, unless configured: what a modest target stands.
+pub const LANE_DEFAULT: usize = 8;
+/// Tries at once that can be configured.
+pub const DISPATCH_MAX: usize = 10_000;
+/// Bytes of a result that is kept, unless configured (`max_response_size` of the design).
+pub const RESULT_BYTES_DEFAULT: usize = 1024 * 1024;
+/// Requests per second of a tenant that can be configured.
+pub const RATE_MAX: u32 = 10_000_000;
+/// Tenants of one configuration: each has a bucket and is found by a walk over all tokens.
+pub const TENANTS_MAX: usize = 1_000;
+/// Operations of one configuration: each is a metric label.
+pub const OPERATIONS_MAX: usize = 1_000;
+/// What a client is told to wait when the server is overloaded: long enough for a burst to pass.
+pub const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
+/// What a client is told to wait when the store does not answer (the flat rendering's rule in the design).
+pub const RETRY_AFTER_STORAGE: Duration = Duration::from_secs(5);
+/// How long audit entries are kept unless configured.
+pub const AUDIT_RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_MAX);
+const _: () = assert!(BODY_BYTES_MAX <= core::BODY_BYTES_MAX, "what a door takes, a record can hold");
+const _: () = assert!(RESULT_BYTES_DEFAULT <= core::BODY_BYTES_MAX, "a result that is kept fits a record");
+const _: () = assert!(WAIT_DEFAULT.as_secs() <= WAIT_MAX.as_secs());
+const _: () = assert!(SHUTDOWN_GRACE_DEFAULT.as_secs() <= SHUTDOWN_GRACE_MAX.as_secs());
+const _: () = assert!(core::HEADER_BYTES_MAX <= HEADER_BYTES_MAX, "a key header fits the headers");
