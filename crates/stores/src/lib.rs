@@ -3,12 +3,14 @@
 //! Every store here is the contract of [`semel_core::store`] over another back end, one per feature; the conformance
 //! suite runs over all of them. The rules of the ledger are nowhere in this crate.
 //!
-//! Rooms: [`codec`] records as bytes · `clock` what a store's time is read from · `memory` the store of tests ·
-//! [`limits`] every number.
+//! Rooms: [`codec`] records as bytes · `clock` what a store's time is read from · `embedded` a log of our own,
+//! for one node with nothing to install · `memory` the store of tests · [`limits`] every number.
 
 #[cfg(any(feature = "memory", feature = "embedded"))]
 pub mod clock;
 pub mod codec;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 pub mod limits;
 #[cfg(feature = "memory")]
 pub mod memory;

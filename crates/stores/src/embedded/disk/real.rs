@@ -1,0 +1,168 @@
+//! A folder of the operating system.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::FlockOperation;
+
+use crate::embedded::disk::{File, Folder};
+use crate::embedded::error::{OpenError, OpenErrorKind};
+use crate::limits::ZEROING_BYTES;
+
+const LOCK_NAME: &str = "lock";
+
+/// A folder on disk, locked for this process as long as the value lives.
+pub(crate) struct RealFolder {
+    path: PathBuf,
+    handle: fs::File,
+    lock: Mutex<Option<fs::File>>,
+}
+
+impl RealFolder {
+    /// Creates the folder if need be, and locks it.
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        let cannot = |what: &str, error| OpenError::io(format!("cannot {what} {}", path.display()), error);
+        let is_new = !path.exists();
+        fs::create_dir_all(path).map_err(|error| cannot("create folder", error))?;
+        if is_new && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            let parent = fs::File::open(parent).map_err(|error| cannot("open the parent of", error))?;
+            parent.sync_all().map_err(|error| cannot("sync the parent of", error))?;
+        }
+        let handle = fs::File::open(path).map_err(|error| cannot("open folder", error))?;
+        let lock = Self::lock(path)?;
+        Ok(Self { path: path.to_owned(), handle, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// An advisory lock that the kernel gives back however the process ends. The process id is for people only.
+    fn lock(path: &Path) -> Result<fs::File, OpenError> {
+        let name = path.join(LOCK_NAME);
+        let failed = |error| OpenError::io(format!("cannot lock {}", name.display()), error);
+        let options = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name);
+        let mut file = options.map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let owner = fs::read_to_string(&name).unwrap_or_default();
+                let owner = owner.trim();
+                let owner = if owner.is_empty() { "another process" } else { owner };
+                let message = format!("the folder {} is in use by {owner}", path.display());
+                return Err(OpenError::new(OpenErrorKind::InUse, message));
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        file.set_len(0).map_err(failed)?;
+        write!(file, "process {}", std::process::id()).map_err(failed)?;
+        Ok(file)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn open_with(&self, name: &str, options: &mut fs::OpenOptions) -> io::Result<fs::File> {
+        options.read(true).write(true).open(self.at(name))
+    }
+}
+
+impl Folder for RealFolder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            if let Ok(name) = entry?.file_name().into_string()
+                && name != LOCK_NAME
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn allocate(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
+        let file = self.open_with(name, fs::OpenOptions::new().create(true).truncate(true))?;
+        let zeros = vec![0; ZEROING_BYTES];
+        let mut offset = 0;
+        while offset < bytes {
+            let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(zeros.len());
+            file.write_all_at(&zeros[..part], offset)?;
+            offset += part as u64;
+        }
+        file.sync_all()?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = self.open_with(name, fs::OpenOptions::new().create(true).truncate(true))?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(RealFile(self.open_with(name, &mut fs::OpenOptions::new())?)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.at(from), self.at(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.at(name))
+    }
+
+    fn release(&self) {
+        drop(self.lock.lock().take());
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+}
+
+struct RealFile(fs::File);
+
+impl File for RealFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_resident(&self, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        use rustix::io::{Errno, ReadWriteFlags};
+        let wanted = buffer.len();
+        match rustix::io::preadv2(&self.0, &mut [io::IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)
+        {
+            // Part of it may be on the disk only.
+            Ok(read) => Ok((read == wanted).then_some(read)),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read_resident(&self, _offset: u64, _buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}

@@ -1,0 +1,129 @@
+//! The orders beside the map: what is due, by lane, and the oldest pending record.
+//!
+//! Most claims are completed long before anybody asks what is due, so a new one is only noted here, and put in order when somebody
+//! asks and it is still there. A claim that comes and goes costs one push.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use semel_core::id::Lane;
+use semel_core::record::StateName;
+use semel_core::{Record, RecordId, Timestamp};
+
+use crate::embedded::shard::IdMap;
+
+/// What the orders know of a record.
+#[derive(Clone, PartialEq, Eq)]
+struct Seat {
+    due: Option<(Option<Lane>, Timestamp)>,
+    pending_since: Option<Timestamp>,
+}
+
+impl Seat {
+    fn of(record: &Record) -> Self {
+        let lane = record.request().lane().cloned();
+        let is_pending = record.state().name() == StateName::Pending;
+        Self {
+            due: record.due().map(|due| (lane, due)),
+            pending_since: is_pending.then(|| record.times().created),
+        }
+    }
+}
+
+/// Orders over unsettled records.
+#[derive(Default)]
+pub(crate) struct Orders {
+    /// Records that changed and may be out of place.
+    noted: Vec<RecordId>,
+    seats: IdMap<Seat>,
+    lanes: BTreeMap<Option<Lane>, BTreeSet<(Timestamp, RecordId)>>,
+    pending: BTreeSet<(Timestamp, RecordId)>,
+}
+
+/// Notes that are kept before those of records that are gone are thrown out.
+const NOTES: usize = 4096;
+
+impl Orders {
+    /// Notes that a record became, or changed while being, unsettled.
+    pub(crate) fn note(&mut self, id: RecordId) {
+        self.noted.push(id);
+    }
+
+    /// Forgets a record that came to rest or is gone.
+    pub(crate) fn forget(&mut self, id: RecordId) {
+        if !self.seats.is_empty() {
+            self.place(id, None);
+        }
+    }
+
+    /// Whether notes should be put in order, to bound their number.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.noted.len() > NOTES.max(2 * self.seats.len())
+    }
+
+    /// Puts everything in its place. `find` gives the unsettled record of an id.
+    pub(crate) fn settle(&mut self, mut find: impl FnMut(RecordId) -> Option<std::sync::Arc<Record>>) {
+        for id in std::mem::take(&mut self.noted) {
+            let seat = find(id).map(|record| Seat::of(&record));
+            self.place(id, seat);
+        }
+    }
+
+    fn place(&mut self, id: RecordId, seat: Option<Seat>) {
+        let old = match &seat {
+            Some(seat) => self.seats.insert(id, seat.clone()),
+            None => self.seats.remove(&id),
+        };
+        if old == seat {
+            return;
+        }
+        if let Some(old) = old {
+            if let Some((lane, due)) = old.due
+                && let Some(order) = self.lanes.get_mut(&lane)
+            {
+                order.remove(&(due, id));
+                if order.is_empty() {
+                    self.lanes.remove(&lane);
+                }
+            }
+            if let Some(since) = old.pending_since {
+                self.pending.remove(&(since, id));
+            }
+        }
+        if let Some(seat) = seat {
+            if let Some((lane, due)) = seat.due {
+                self.lanes.entry(lane).or_default().insert((due, id));
+            }
+            if let Some(since) = seat.pending_since {
+                self.pending.insert((since, id));
+            }
+        }
+    }
+
+    /// Ids of a lane that are due, the longest due first.
+    pub(crate) fn due(&self, lane: Option<&Lane>, now: Timestamp, limit: usize) -> Vec<RecordId> {
+        let order = self.lanes.get(&lane.cloned()).into_iter().flatten();
+        order.take_while(|(due, _)| *due <= now).take(limit).map(|(_, id)| *id).collect()
+    }
+
+    /// Lanes with something due, the longest due first.
+    pub(crate) fn lanes(&self, now: Timestamp) -> Vec<Option<Lane>> {
+        let mut due: Vec<_> = self
+            .lanes
+            .iter()
+            .filter_map(|(lane, order)| order.first().map(|(due, _)| (*due, lane)))
+            .filter(|(due, _)| *due <= now)
+            .collect();
+        due.sort();
+        due.into_iter().map(|(_, lane)| lane.clone()).collect()
+    }
+
+    /// When something becomes due next.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.lanes.values().filter_map(|order| order.first()).map(|(due, _)| *due).min()
+    }
+
+    /// The earliest creation of a pending record.
+    pub(crate) fn oldest_pending(&self) -> Option<Timestamp> {
+        self.pending.first().map(|(since, _)| *since)
+    }
+}

@@ -1,0 +1,221 @@
+//! What waits for the log: the batch that is being gathered while the one before it is synced.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use semel_core::audit::Entry;
+use semel_core::{Fence, Record, RecordId, StoreError};
+
+use crate::codec;
+use crate::embedded::batch::Batch;
+use crate::embedded::frame::{self, Kind};
+use crate::embedded::index::Place;
+use crate::limits::QUEUE_BYTES_MAX;
+
+/// Bytes of the payload of a [`Kind::Mark`]: time and floor.
+pub(crate) const MARK_BYTES: usize = 16;
+
+/// What a frame does to the index once it is durable.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// A version of a record, in the place of `before`.
+    Put { record: Arc<Record>, before: Option<Arc<Record>>, audit: Option<u64> },
+    /// The end of a record.
+    Remove { before: Arc<Record> },
+    /// The same version of a record, in a newer segment.
+    Move { id: RecordId, from: Place },
+    /// An audit entry.
+    Audit { sequence: u64 },
+    /// Nothing: somebody wants to know that all before it is durable.
+    Nothing,
+}
+
+/// A frame on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) len: usize,
+    pub(crate) place: Place,
+    pub(crate) effect: Effect,
+}
+
+/// Frames that will be synced together, one after the other in `bytes` behind room for the mark.
+pub(crate) struct Gathered {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) batch: Arc<Batch>,
+}
+
+impl Gathered {
+    pub(crate) fn new() -> Self {
+        let mut gathered = Self { bytes: Vec::new(), steps: Vec::new(), batch: Arc::default() };
+        gathered.clear();
+        gathered
+    }
+
+    /// Makes it ready to gather anew, with the memory it has.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(QUEUE_BYTES_MAX / 8);
+        self.steps.clear();
+        self.batch = Arc::default();
+        frame::append(&mut self.bytes, Kind::Mark, |bytes| bytes.extend_from_slice(&[0; MARK_BYTES]));
+    }
+}
+
+struct State {
+    gathering: Gathered,
+    /// Memory of the batch before, for the batch after.
+    spare: Option<Gathered>,
+    sleeping: bool,
+    closed: bool,
+    next_audit: u64,
+}
+
+/// The queue before the log.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    work: Condvar,
+    frame_max: usize,
+}
+
+impl Queue {
+    /// A queue that takes frames of up to `frame_max` bytes.
+    pub(crate) fn new(frame_max: usize, next_audit: u64) -> Self {
+        let state =
+            State { gathering: Gathered::new(), spare: None, sleeping: false, closed: false, next_audit };
+        Self { state: Mutex::new(state), work: Condvar::new(), frame_max }
+    }
+
+    /// The batch to wait for when too much is waiting already.
+    pub(crate) fn crowded(&self) -> Option<Arc<Batch>> {
+        let state = self.state.lock();
+        (state.gathering.bytes.len() > QUEUE_BYTES_MAX).then(|| Arc::clone(&state.gathering.batch))
+    }
+
+    fn push(
+        &self,
+        during: &'static str,
+        kind: Kind,
+        append: impl FnOnce(&mut Vec<u8>, &mut u64) -> Effect,
+    ) -> Result<Arc<Batch>, StoreError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(StoreError::not_applied(during, false, "the store is closed"));
+        }
+        let State { gathering, next_audit, .. } = &mut *state;
+        let before = gathering.bytes.len();
+        let mut effect = Effect::Nothing;
+        let len = frame::append(&mut gathering.bytes, kind, |bytes| effect = append(bytes, next_audit));
+        if len > self.frame_max {
+            gathering.bytes.truncate(before);
+            let message = format!("a record of {len} bytes; a segment holds {}", self.frame_max);
+            return Err(StoreError::too_large(during, message));
+        }
+        gathering.steps.push(Step { len, place: Place::from_bits(0), effect });
+        let batch = Arc::clone(&gathering.batch);
+        let wake = std::mem::take(&mut state.sleeping);
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        Ok(batch)
+    }
+
+    /// Appends a version of a record, and the audit entry that goes with it.
+    pub(crate) fn put(
+        &self,
+        during: &'static str,
+        record: Arc<Record>,
+        before: Option<Arc<Record>>,
+        entry: Option<Entry>,
+    ) -> Result<Arc<Batch>, StoreError> {
+        self.push(during, Kind::Record, |bytes, next_audit| {
+            codec::encode_record(&record, bytes);
+            let audit = entry.map(|entry| {
+                let sequence = *next_audit;
+                codec::encode_audit(sequence, &entry, bytes);
+                *next_audit += 1;
+                sequence
+            });
+            Effect::Put { record, before, audit }
+        })
+    }
+
+    /// Appends the removal of a record.
+    pub(crate) fn remove(&self, during: &'static str, before: Arc<Record>) -> Result<Arc<Batch>, StoreError> {
+        self.push(during, Kind::Removal, |bytes, _| {
+            bytes.extend_from_slice(before.id().as_bytes());
+            bytes.extend_from_slice(&before.fence().0.to_le_bytes());
+            Effect::Remove { before }
+        })
+    }
+
+    /// Appends audit entries of their own.
+    pub(crate) fn audit(&self, during: &'static str, entry: &Entry) -> Result<Arc<Batch>, StoreError> {
+        self.push(during, Kind::Audit, |bytes, next_audit| {
+            let sequence = *next_audit;
+            codec::encode_audit(sequence, entry, bytes);
+            *next_audit += 1;
+            Effect::Audit { sequence }
+        })
+    }
+
+    /// Appends a record's or audit entry's bytes again, for a merge.
+    pub(crate) fn carry(&self, kind: Kind, payload: &[u8], effect: Effect) -> Result<Arc<Batch>, StoreError> {
+        self.push("merge", kind, |bytes, _| {
+            bytes.extend_from_slice(payload);
+            effect
+        })
+    }
+
+    /// A batch that is durable when all before it is.
+    pub(crate) fn barrier(&self) -> Result<Arc<Batch>, StoreError> {
+        self.push("sync", Kind::Mark, |bytes, _| {
+            bytes.extend_from_slice(&[0; MARK_BYTES]);
+            Effect::Nothing
+        })
+    }
+
+    /// Takes what was gathered, if anything was.
+    pub(crate) fn take(&self) -> Option<Gathered> {
+        let mut state = self.state.lock();
+        if state.gathering.steps.is_empty() {
+            return None;
+        }
+        let fresh = state.spare.take().unwrap_or_else(Gathered::new);
+        Some(std::mem::replace(&mut state.gathering, fresh))
+    }
+
+    /// Waits until there is something to take, or the queue is closed; `false` when it is closed and empty.
+    pub(crate) fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        while state.gathering.steps.is_empty() {
+            if state.closed {
+                return false;
+            }
+            state.sleeping = true;
+            self.work.wait(&mut state);
+        }
+        true
+    }
+
+    /// Gives memory back for the next batch.
+    pub(crate) fn reuse(&self, mut gathered: Gathered) {
+        gathered.clear();
+        self.state.lock().spare = Some(gathered);
+    }
+
+    /// Takes nothing more.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_all();
+    }
+}
+
+/// The payload of a mark.
+pub(crate) fn mark_payload(time: semel_core::Timestamp, floor: Fence) -> [u8; MARK_BYTES] {
+    let mut payload = [0; MARK_BYTES];
+    payload[..8].copy_from_slice(&time.as_millis().to_le_bytes());
+    payload[8..].copy_from_slice(&floor.0.to_le_bytes());
+    payload
+}

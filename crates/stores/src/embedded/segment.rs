@@ -1,0 +1,176 @@
+//! A segment: a file of the log, its header, and reading from it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use semel_core::{Fence, Timestamp};
+
+use crate::embedded::disk::File;
+use crate::embedded::error::{OpenError, OpenErrorKind};
+use crate::embedded::frame::{self, Kind, Seat};
+use crate::embedded::index::Place;
+use crate::limits::{FRAME_HEADER_BYTES, READ_AHEAD_BYTES, SEGMENT_HEADER_BYTES};
+
+/// The version of the format of segments that is written.
+pub(crate) const LOG_FORMAT: u32 = 1;
+const MAGIC: &[u8; 8] = b"SEMELLOG";
+const HEADER_LEN: usize = 48;
+
+/// The name of the file of a segment.
+pub(crate) fn name_of(number: u32) -> String {
+    format!("{number:08x}.log")
+}
+
+/// The segment that a file's name stands for.
+pub(crate) fn number_of(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".log")?;
+    (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// What stands at the head of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// The store's own number.
+    pub(crate) store: u64,
+    /// The segment's number.
+    pub(crate) segment: u32,
+    /// The store's time when the segment was begun.
+    pub(crate) time: Timestamp,
+    /// The floor under all fences then.
+    pub(crate) floor: Fence,
+}
+
+impl Header {
+    pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&LOG_FORMAT.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.segment.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.store.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.time.as_millis().to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.floor.0.to_le_bytes());
+        let sum = crc32c::crc32c(&bytes[..40]);
+        bytes[40..44].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header; `None` if there is no whole one.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, OpenError> {
+        let Some(bytes) = bytes.get(..HEADER_LEN) else { return Ok(None) };
+        let sum = crc32c::crc32c(&bytes[..40]);
+        if &bytes[..8] != MAGIC || word(bytes, 40) != sum {
+            return Ok(None);
+        }
+        let format = word(bytes, 8);
+        if format > LOG_FORMAT {
+            let message = format!("the store was written by a later version (log format {format})");
+            return Err(OpenError::new(OpenErrorKind::Newer, message));
+        }
+        Ok(Some(Self {
+            segment: word(bytes, 12),
+            store: long(bytes, 16),
+            time: Timestamp::from_millis(long(bytes, 24)),
+            floor: Fence(long(bytes, 32)),
+        }))
+    }
+}
+
+pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(word)
+}
+
+pub(crate) fn long(bytes: &[u8], at: usize) -> u64 {
+    let mut long = [0; 8];
+    long.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(long)
+}
+
+/// Whether a frame could be read from memory.
+pub(crate) enum Resident {
+    /// One has to wait for the disk.
+    No,
+    /// This is what it holds; `None` if there is no whole record there.
+    Yes(Option<Bytes>),
+}
+
+/// An open segment. Readers hold it by an [`Arc`]: what a merge removes stays readable for those who are reading.
+pub(crate) struct Segment {
+    pub(crate) number: u32,
+    pub(crate) store: u64,
+    pub(crate) file: Arc<dyn File>,
+    /// Bytes of frames that the index points to.
+    live_bytes: AtomicU64,
+    live_records: AtomicU64,
+}
+
+impl Segment {
+    pub(crate) fn new(number: u32, store: u64, file: Arc<dyn File>) -> Self {
+        Self { number, store, file, live_bytes: AtomicU64::new(0), live_records: AtomicU64::new(0) }
+    }
+
+    /// Counts a frame that the index points to from now on.
+    pub(crate) fn gains(&self, place: Place) {
+        self.live_bytes.fetch_add(place.bytes(), Ordering::Relaxed);
+        self.live_records.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a frame that the index points to no longer.
+    pub(crate) fn loses(&self, place: Place) {
+        self.live_bytes.fetch_sub(place.bytes(), Ordering::Relaxed);
+        self.live_records.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn live_records(&self) -> u64 {
+        self.live_records.load(Ordering::Relaxed)
+    }
+
+    /// Reads the payload of a frame if no wait for the disk is needed.
+    pub(crate) fn read_resident(&self, place: Place) -> io::Result<Resident> {
+        let Some(len) = place.len_at_most() else { return Ok(Resident::No) };
+        let mut buffer = vec![0; len];
+        let Some(read) = self.file.read_resident(u64::from(place.offset()), &mut buffer)? else {
+            return Ok(Resident::No);
+        };
+        buffer.truncate(read);
+        Ok(Resident::Yes(self.payload(place, buffer)))
+    }
+
+    /// Reads the payload of a frame; `None` if there is no whole record there.
+    pub(crate) fn read(&self, place: Place) -> io::Result<Option<Bytes>> {
+        let offset = u64::from(place.offset());
+        let mut buffer = vec![0; place.len_at_most().unwrap_or(READ_AHEAD_BYTES)];
+        let mut read = self.file.read_at(offset, &mut buffer)?;
+        buffer.truncate(read);
+        if place.len_at_most().is_none()
+            && let Some((_, payload)) = frame::header(&buffer)
+        {
+            let whole = FRAME_HEADER_BYTES + payload;
+            buffer.resize(whole, 0);
+            if whole > read {
+                read += self.file.read_at(offset + read as u64, &mut buffer[read..])?;
+                buffer.truncate(read);
+            }
+        }
+        Ok(self.payload(place, buffer))
+    }
+
+    fn payload(&self, place: Place, buffer: Vec<u8>) -> Option<Bytes> {
+        let seat = Seat { store: self.store, segment: self.number, offset: place.offset() };
+        let frame = frame::parse(&buffer, seat)?;
+        if !matches!(frame.kind, Kind::Record | Kind::Audit) {
+            return None;
+        }
+        let end = FRAME_HEADER_BYTES + frame.payload.len();
+        Some(Bytes::from(buffer).slice(FRAME_HEADER_BYTES..end))
+    }
+}
+
+const _: () = assert!(HEADER_LEN as u64 <= SEGMENT_HEADER_BYTES);

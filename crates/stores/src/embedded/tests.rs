@@ -1,0 +1,240 @@
+//! The store over real and simulated disks.
+
+use std::sync::Arc;
+
+use semel_core::error::StoreErrorKind;
+use semel_core::store::{Inserted, Replaced, Store};
+use semel_core::{Timestamp, Version};
+
+use crate::clock::SteppedClock;
+use crate::embedded::disk::sim::{Fault, SimDisk};
+use crate::embedded::testing::{LEASE, RETENTION, claim, claimed, complete, completed, replaced, request};
+use crate::embedded::{EmbeddedStore, OpenErrorKind, Options};
+use crate::limits::SEGMENT_BYTES_MIN;
+
+fn clock() -> SteppedClock {
+    SteppedClock::at(Timestamp::from_millis(1_000_000))
+}
+
+fn options(clock: &SteppedClock) -> Options {
+    Options::new("simulated").segment_bytes(SEGMENT_BYTES_MIN * 2).clock(Arc::new(clock.clone()))
+}
+
+fn open(disk: &SimDisk, clock: &SteppedClock) -> EmbeddedStore {
+    EmbeddedStore::open_in(Arc::new(disk.clone()), &options(clock)).unwrap()
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_reopening() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    let running = claimed(&store, "running", 1).await;
+    let done = completed(&store, "done", b"42").await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = open(&disk, &clock);
+    assert_eq!(store.load(running.id()).await.unwrap().value, Some(running));
+    assert_eq!(store.load(done.id()).await.unwrap().value, Some(done));
+    assert_eq!(store.recovery().records, 2);
+    assert_eq!(store.recovery().torn_bytes, 0);
+}
+
+#[tokio::test]
+async fn many_segments_are_filled_and_read_back() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    let mut records = Vec::new();
+    for n in 0..300_u16 {
+        records.push(completed(&store, &format!("key-{n}"), &[n.to_le_bytes()[0]; 400]).await);
+    }
+    drop(store);
+    let store = open(&disk, &clock);
+    assert!(store.recovery().segments > 5, "{:?}", store.recovery());
+    for record in records {
+        assert_eq!(store.load(record.id()).await.unwrap().value, Some(record));
+    }
+}
+
+#[tokio::test]
+async fn of_many_concurrent_inserts_one_wins_and_the_others_see_what_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(EmbeddedStore::open_at(folder.path()).unwrap());
+    let racers: Vec<_> = (0..50)
+        .map(|token| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let write = claim(&request("contended"), token, None, store.time());
+                store.insert(write).await.unwrap().value
+            })
+        })
+        .collect();
+    let mut winners = Vec::new();
+    let mut seen = Vec::new();
+    for racer in racers {
+        match racer.await.unwrap() {
+            Inserted::Inserted(record) => winners.push(record),
+            Inserted::Occupied(record) => seen.push(record),
+        }
+    }
+    assert_eq!(winners.len(), 1);
+    assert!(seen.iter().all(|record| *record == winners[0]));
+}
+
+#[tokio::test]
+async fn a_stale_version_changes_nothing_l6() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    let running = claimed(&store, "key", 1).await;
+    let done = replaced(store.replace(complete(&running, b"1"), running.version()).await);
+    let late = store.replace(complete(&running, b"2"), running.version()).await.unwrap().value;
+    assert_eq!(late, Replaced::Conflict(Some(Arc::clone(&done))));
+    assert!(!store.remove(done.id(), Version::default()).await.unwrap());
+    assert_eq!(store.load(done.id()).await.unwrap().value, Some(done));
+}
+
+#[tokio::test]
+async fn a_fence_rises_across_removal_and_restart_l2() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let mut fence = 0;
+    for _ in 0..4 {
+        let store = open(&disk, &clock);
+        let done = completed(&store, "key", b"x").await;
+        assert!(done.fence().0 > fence);
+        fence = done.fence().0;
+        assert!(store.remove(done.id(), done.version()).await.unwrap());
+        assert_eq!(store.load(done.id()).await.unwrap().value, None);
+    }
+}
+
+#[tokio::test]
+async fn what_is_due_is_found_by_lane_also_after_reopening() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    let running = claimed(&store, "key", 1).await;
+    completed(&store, "other", b"x").await;
+    assert_eq!(store.next_due().await.unwrap().value, running.due());
+    assert_eq!(store.lanes().await.unwrap(), []);
+    clock.advance(LEASE);
+    drop(store);
+    let store = open(&disk, &clock);
+    let lane = running.request().lane().cloned();
+    assert_eq!(store.lanes().await.unwrap(), std::slice::from_ref(&lane));
+    assert_eq!(store.take_due(lane, 10).await.unwrap().value, [Arc::clone(&running)]);
+    assert_eq!(store.take_due(None, 10).await.unwrap().value, []);
+}
+
+#[tokio::test]
+async fn expired_records_come_back_as_occupied_until_they_are_swept() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    let done = completed(&store, "key", b"x").await;
+    assert_eq!(store.sweep(100).await.unwrap(), 0);
+    clock.advance(RETENTION);
+    let write = claim(&request("key"), 2, None, store.time());
+    let occupied = store.insert(write).await.unwrap().value;
+    assert_eq!(occupied, Inserted::Occupied(Arc::clone(&done)));
+    assert_eq!(store.sweep(100).await.unwrap(), 1);
+    assert_eq!(store.load(done.id()).await.unwrap().value, None);
+    assert_eq!(store.counts().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_record_larger_than_a_segment_is_refused_before_it_is_written() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    let running = claimed(&store, "key", 1).await;
+    let before = disk.operations();
+    let error = store.replace(complete(&running, &vec![0; 40_000]), running.version()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::TooLarge);
+    assert_eq!(disk.operations(), before);
+    replaced(store.replace(complete(&running, b"small"), running.version()).await);
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_not_tried_again_and_believed() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    let before = claimed(&store, "before", 1).await;
+    disk.fault_at(1, Fault::SyncFails);
+    let error = store.insert(claim(&request("key"), 1, None, store.time())).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::InDoubt);
+    let later = store.insert(claim(&request("later"), 1, None, store.time())).await.unwrap_err();
+    assert_eq!(later.kind(), StoreErrorKind::NotApplied { retry_helps: false });
+    assert!(store.load(before.id()).await.is_err(), "nothing is answered from memory after it");
+    drop(store);
+    disk.power_cycle(1);
+    let store = open(&disk, &clock);
+    assert_eq!(store.load(before.id()).await.unwrap().value, Some(before));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    let done = completed(&store, "done", b"x").await;
+    let mut refused = 0;
+    for n in 0..400 {
+        if n == 50 {
+            disk.no_space(true);
+        }
+        if n == 300 {
+            disk.no_space(false);
+        }
+        let write = claim(&request(&format!("key-{n}")), 1, None, store.time());
+        match store.insert(write).await {
+            Ok(_) => assert!(store.ready().await.is_ok()),
+            Err(error) => {
+                assert_eq!(error.kind(), StoreErrorKind::NotApplied { retry_helps: true }, "{error}");
+                assert!(store.ready().await.is_err());
+                refused += 1;
+            }
+        }
+        assert_eq!(store.load(done.id()).await.unwrap().value.as_ref(), Some(&done));
+    }
+    assert!((1..250).contains(&refused), "{refused} refused");
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_folder_gets_a_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open_at(folder.path()).unwrap();
+    let error = EmbeddedStore::open_at(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), OpenErrorKind::InUse);
+    let owner = format!("is in use by process {}", std::process::id());
+    assert!(error.to_string().contains(&owner), "{error}");
+    drop(store);
+    EmbeddedStore::open_at(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_bad_record_in_the_middle_is_reported_and_not_cut_off_silently() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    for n in 0..4 {
+        claimed(&store, &format!("key-{n}"), 1).await;
+    }
+    drop(store);
+    // The first record of the log, behind the header of the segment and the mark.
+    disk.flip("00000001.log", 4096 + 32 + 20);
+    let error = EmbeddedStore::open_in(Arc::new(disk.clone()), &options(&clock)).unwrap_err();
+    assert_eq!(error.kind(), OpenErrorKind::Corrupt);
+    assert!(error.to_string().contains("damaged at byte 4128"), "{error}");
+}
+
+#[tokio::test]
+async fn a_waiter_is_told_of_a_change_and_leaves_nothing_behind() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = Arc::new(open(&disk, &clock));
+    let running = claimed(&*store, "key", 1).await;
+    let waiter = {
+        let (store, running) = (Arc::clone(&store), Arc::clone(&running));
+        tokio::spawn(
+            async move { store.changed(running.id(), running.version(), LEASE).await.unwrap().value },
+        )
+    };
+    tokio::task::yield_now().await;
+    assert_eq!(store.watchers(), 1);
+    let done = replaced(store.replace(complete(&running, b"x"), running.version()).await);
+    assert_eq!(waiter.await.unwrap(), Some(done));
+    assert_eq!(store.watchers(), 0, "a lock map that only grows");
+}
