@@ -1,6 +1,8 @@
 //! The server `semel`, in parts that tests and tools can use: configuration, doors, engine, admin.
 //!
-//! Rooms: [`config`] what the server is told · [`limits`] every number.
+//! Rooms: [`config`] what the server is told · [`engine`] between door and ledger ·
+//! [`limits`] every number.
 
 pub mod config;
+pub mod engine;
 pub mod limits;
