@@ -3,6 +3,8 @@
 mod arrows;
 mod cargo;
 mod deny;
+#[cfg(test)]
+mod docs;
 mod lint;
 mod openapi;
 mod services;
