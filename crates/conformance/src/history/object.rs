@@ -21,7 +21,9 @@ pub(super) type Told = Option<usize>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Standing {
     /// Nobody has it. The last grant may still complete if somebody else said that it was not executed.
-    Free { last: Option<Grant> },
+    Free {
+        last: Option<Grant>,
+    },
     Held(Grant),
     Unknown(Grant),
     Done(Told),
@@ -122,16 +124,14 @@ impl Object {
                 let told = (0..outcomes).map(Some).chain([None]);
                 told.filter_map(|outcome| self.completed(rules, grant, outcome)).collect()
             }
-            Step::Release(grant) => one(self.released(grant)),
-            Step::Lose(grant) => one(self
-                .is_held_by(grant)
-                .then_some(Self { standing: Standing::Unknown(grant), ..*self })),
+            Step::Release(grant) => one(self.released(rules, grant)),
+            Step::Lose(grant) => {
+                one(self.is_held_by(grant).then_some(Self { standing: Standing::Unknown(grant), ..*self }))
+            }
             Step::Resolve(outcome) => self.resolved(rules, outcome, answered),
             Step::Fenced(grant) => one((!self.is_held_by(grant)).then_some(*self)),
             Step::Run(outcome) => one(self.run(rules, outcome)),
-            Step::SeeDone(outcome) => {
-                one((self.standing == Standing::Done(Some(outcome))).then_some(*self))
-            }
+            Step::SeeDone(outcome) => one((self.standing == Standing::Done(Some(outcome))).then_some(*self)),
             Step::SeeHeld => one(matches!(self.standing, Standing::Held(_)).then_some(*self)),
             Step::SeeUnknown => match self.standing {
                 Standing::Unknown(_) => vec![*self],
@@ -180,7 +180,9 @@ impl Object {
         let holds = match self.standing {
             Standing::Held(held) | Standing::Unknown(held) => held == grant,
             Standing::Free { last } => last == Some(grant),
-            Standing::Done(told) => return (self.completed_by == Some(grant) && told == outcome).then_some(*self),
+            Standing::Done(told) => {
+                return (self.completed_by == Some(grant) && told == outcome).then_some(*self);
+            }
         };
         let as_it_ran = match self.ran {
             None => !rules.runs_are_seen || !rules.at_most_once,
@@ -193,8 +195,12 @@ impl Object {
         })
     }
 
-    fn released(&self, grant: Grant) -> Option<Self> {
+    fn released(&self, rules: Rules, grant: Grant) -> Option<Self> {
         if self.is_held_by(grant) {
+            // What was seen to run is not without effect: giving it back would be the first half of a double run.
+            if rules.at_most_once && self.ran.is_some() {
+                return None;
+            }
             return Some(Self {
                 standing: Standing::Free { last: None },
                 returned: Some(grant),

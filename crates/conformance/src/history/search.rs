@@ -12,7 +12,7 @@ use super::{Claimed, Event, Executed, Held, Rules, Violation, What};
 
 /// Configurations that are tried for one key before the search gives up, which is a violation, too: a history that
 /// cannot be judged proves nothing.
-const CONFIGURATIONS_MAX: usize = 2_000_000;
+const CONFIGURATIONS_MAX: usize = 500_000;
 
 /// One step of a call, and when it may come.
 struct Placed {
@@ -24,6 +24,9 @@ struct Placed {
     required: bool,
     /// The step of the same call that must have come before.
     follows: Option<usize>,
+    /// Whether it is the grant of a call that was never answered and has no name. Such calls differ in nothing but
+    /// when they were asked, and the one that was asked first can do whatever another could.
+    nameless: bool,
 }
 
 /// Looks for an order that explains the events of a key.
@@ -72,6 +75,7 @@ impl Table {
             latest,
             required,
             follows: None,
+            nameless: false,
         });
         self.steps.len() - 1
     }
@@ -139,7 +143,11 @@ impl Table {
             Some(Claimed::Busy) => Step::SeeHeld,
             Some(Claimed::Unknown) => Step::SeeUnknown,
             Some(Claimed::Refused) => return,
-            None => return drop(self.may(at, event, Step::Grant { grant: Grant::Of(at), attempt }, None)),
+            None => {
+                let begun = self.may(at, event, Step::Grant { grant: Grant::Of(at), attempt }, None);
+                self.steps[begun].nameless = attempt.is_none();
+                return;
+            }
         };
         self.put(at, event, step, true);
     }
@@ -178,6 +186,7 @@ impl Table {
             }
             None => {
                 let begun = self.may(at, event, claim, None);
+                self.steps[begun].nameless = true;
                 self.may_end(at, event, begun);
             }
         }
@@ -211,13 +220,17 @@ impl Search<'_> {
     /// Steps that may come next, those that must come first.
     fn next(&self, done: &[u64]) -> Vec<usize> {
         let left = || (0..self.steps.len()).filter(|at| !has(done, *at));
-        let deadline =
-            left().filter(|at| self.steps[*at].required).map(|at| self.steps[at].latest).min();
+        let deadline = left().filter(|at| self.steps[*at].required).map(|at| self.steps[at].latest).min();
         // An optional step that was answered cannot come after something that was asked later.
-        let reached = (0..self.steps.len()).filter(|at| has(done, *at)).map(|at| self.steps[at].earliest).max();
+        let reached =
+            (0..self.steps.len()).filter(|at| has(done, *at)).map(|at| self.steps[at].earliest).max();
+        let first_nameless = left().find(|at| self.steps[*at].nameless);
         let mut next: Vec<_> = left()
             .filter(|at| {
                 let step = &self.steps[*at];
+                if step.nameless && first_nameless != Some(*at) {
+                    return false;
+                }
                 deadline.is_none_or(|deadline| step.earliest <= deadline)
                     && reached.is_none_or(|reached| step.latest >= reached)
                     && step.follows.is_none_or(|before| has(done, before))
@@ -277,7 +290,8 @@ impl Search<'_> {
             done[at / 64] |= 1 << (at % 64);
         }
         let say = |at: &usize| describe(self.steps[*at].event, events[self.steps[*at].event]);
-        let mut stuck: Vec<_> = self.next(&done).iter().filter(|at| self.steps[**at].required).map(say).collect();
+        let mut stuck: Vec<_> =
+            self.next(&done).iter().filter(|at| self.steps[**at].required).map(say).collect();
         stuck.dedup();
         let mut explained: Vec<_> = self.best.iter().map(say).collect();
         explained.dedup();
@@ -315,14 +329,14 @@ fn told(event: &Event) -> Option<&str> {
 }
 
 /// Whether an event may have given an outcome.
-fn may_have_given(event: &Event, outcome: &str) -> bool {
+fn may_have_given(rules: Rules, event: &Event, outcome: &str) -> bool {
     match &event.what {
         What::Complete { outcome: gave, .. } | What::Resolve { outcome: Some(gave), .. } => gave == outcome,
         What::Ran { outcome: gave } => gave.as_ref().is_none_or(|gave| gave == outcome),
         What::Execute { answer: Some(Executed::Completed { outcome: gave, replayed }) } => {
             gave == outcome && !replayed
         }
-        What::Execute { answer: None } => true,
+        What::Execute { answer: None } => !rules.runs_are_seen,
         What::Execute { .. }
         | What::Claim { .. }
         | What::Extend { .. }
@@ -344,16 +358,19 @@ fn reason(rules: Rules, events: &[&Event]) -> String {
         return format!("it ran {runs} times under at most once (L7)");
     }
     if let Some(outcome) = outcomes.first()
-        && !events.iter().any(|event| may_have_given(event, outcome))
+        && !events.iter().any(|event| may_have_given(rules, event, outcome))
     {
         return format!("outcome {outcome:?} was replayed, and nothing ever gave it (L10)");
     }
-    let first_told = events.iter().filter(|event| told(event).is_some()).filter_map(|event| event.answered).min();
+    let first_told =
+        events.iter().filter(|event| told(event).is_some()).filter_map(|event| event.answered).min();
     let denied = events.iter().find(|event| {
         let denies = matches!(
             event.what,
             What::Claim { answer: Some(Claimed::Granted { .. } | Claimed::Busy | Claimed::Unknown), .. }
-                | What::Execute { answer: Some(Executed::Processing | Executed::Unknown | Executed::Released) }
+                | What::Execute {
+                    answer: Some(Executed::Processing | Executed::Unknown | Executed::Released)
+                }
         );
         denies && first_told.is_some_and(|told| event.called > told)
     });
@@ -362,10 +379,14 @@ fn reason(rules: Rules, events: &[&Event]) -> String {
     }
     let grants = events.iter().filter(|event| {
         matches!(event.what, What::Claim { answer: Some(Claimed::Granted { .. }), .. })
-            || matches!(event.what, What::Execute { answer: Some(Executed::Completed { replayed: false, .. }) })
+            || matches!(
+                event.what,
+                What::Execute { answer: Some(Executed::Completed { replayed: false, .. }) }
+            )
     });
     if grants.count() > 1 {
-        return "two claims were granted, and the first had not ended (L1), or the fence did not rise (L2)".to_owned();
+        return "two claims were granted, and the first had not ended (L1), or the fence did not rise (L2)"
+            .to_owned();
     }
     if rules.runs_are_seen && runs == 0 && first_told.is_some() {
         return "an outcome was told, and it was never seen to run (L4)".to_owned();

@@ -158,7 +158,9 @@ fn a_run_that_nothing_asked_for_is_refused() {
 #[test]
 fn what_a_crash_cut_off_is_busy_until_its_lease_lapses_and_unknown_then() {
     let cut = [cut_off(0), ran(5, "1")];
-    explains(&[&cut[..], &[execute(50, 60, Executed::Processing), execute(70, 80, Executed::Unknown)]].concat());
+    explains(
+        &[&cut[..], &[execute(50, 60, Executed::Processing), execute(70, 80, Executed::Unknown)]].concat(),
+    );
     explains(&[&cut[..], &[completed(50, 60, "1", true)]].concat());
     refuses(&[&cut[..], &[completed(50, 60, "2", true)]].concat(), "nothing ever gave it");
     refuses(&[&cut[..], &[completed(50, 60, "2", false), ran(55, "2")]].concat(), "ran 2 times");
