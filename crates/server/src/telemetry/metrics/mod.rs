@@ -1,0 +1,597 @@
+//! What is counted and measured, and how a scrape reads it.
+//!
+//! The names without a prefix are those that the requirements and the design give; all others begin with `semel_`.
+//! Labels are bounded: an operation's name stands in a label only if it is configured, and neither keys nor ids ever
+//! do. What somebody will want to follow up (a mismatch, an unknown outcome, a dead letter, a fenced write) carries
+//! the record's id as an exemplar.
+//!
+//! Counting is cheap: a handle is found once, when a configuration is loaded, and from then on each count is one or
+//! two additions without a lock.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::CounterWithExemplar;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use semel_core::command::Claimed;
+use semel_core::ledger::LedgerError;
+use semel_core::query::Count;
+use semel_core::record::{StateName, Why};
+use semel_core::{Operation, RecordId, Store};
+
+mod histogram;
+mod labels;
+mod process;
+
+pub use histogram::{Durations, Sizes};
+pub use labels::{Door, Reason, StatusClass, StoreCall};
+
+use labels::{
+    DoorLabels, DuplicateLabels, ErrorLabels, RecordLabels, RequestLabels, StateLabels, StoreLabels,
+    WhyLabels,
+};
+
+/// The media type of a scrape.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What an operation is called in labels when it is not configured.
+const OTHER: &str = "other";
+
+type Exemplified = CounterWithExemplar<Vec<(&'static str, String)>>;
+
+/// Every metric. Clones are the same metrics.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    families: Families,
+    operations: RwLock<HashMap<Box<str>, Arc<OperationMetrics>>>,
+    other: Arc<OperationMetrics>,
+    hits: Counter,
+    misses: Counter,
+    mismatches: Exemplified,
+    collisions: Counter,
+    storage_errors: Counter,
+    lock_acquisition: Durations,
+    duplicates: [[OnceLock<Counter>; Reason::ALL.len()]; Door::ALL.len()],
+    lapsed: Exemplified,
+    fenced: Exemplified,
+    unknown: [OnceLock<Exemplified>; 3],
+    dead: Exemplified,
+    states: [Counter; StateName::ALL.len()],
+    store_calls: [OnceLock<Durations>; StoreCall::ALL.len()],
+    store_batches: Sizes,
+    audit_dropped: Counter,
+    audit_written: Counter,
+    log_dropped: Counter,
+    records: Family<RecordLabels, Gauge>,
+    oldest_pending: Gauge<f64, AtomicU64>,
+    /// One scrape at a time: what is gathered for one must not be read half by another.
+    scrape: tokio::sync::Mutex<()>,
+}
+
+/// What is created as it is met.
+#[derive(Clone, Debug, Default)]
+struct Families {
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DoorLabels, Durations>,
+    duplicates: Family<DuplicateLabels, Counter>,
+    unknown: Family<WhyLabels, Exemplified>,
+    states: Family<StateLabels, Counter>,
+    store_calls: Family<StoreLabels, Durations>,
+    store_errors: Family<ErrorLabels, Counter>,
+}
+
+/// The metrics of one operation: the handle to find once and keep.
+pub struct OperationMetrics {
+    name: Arc<str>,
+    families: Families,
+    doors: [OnceLock<DoorCell>; Door::ALL.len()],
+}
+
+struct DoorCell {
+    classes: [Counter; StatusClass::ALL.len()],
+    durations: Durations,
+}
+
+impl OperationMetrics {
+    fn new(name: &str, families: &Families) -> Self {
+        Self {
+            name: name.into(),
+            families: families.clone(),
+            doors: std::array::from_fn(|_| OnceLock::new()),
+        }
+    }
+
+    /// A request for this operation was answered at `door` with `status`, `took` after it had come.
+    pub fn request(&self, door: Door, status: u16, took: Duration) {
+        let cell = self.doors[door as usize].get_or_init(|| self.cell(door));
+        cell.classes[StatusClass::of(status) as usize].inc();
+        cell.durations.observe(took);
+    }
+
+    /// Its name in labels.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn cell(&self, door: Door) -> DoorCell {
+        let operation = Arc::clone(&self.name);
+        let labels = DoorLabels { door: door.as_str(), operation };
+        DoorCell {
+            durations: self.families.durations.get_or_create_owned(&labels),
+            classes: StatusClass::ALL.map(|class| {
+                self.families.requests.get_or_create_owned(&RequestLabels {
+                    door: door.as_str(),
+                    operation: Arc::clone(&self.name),
+                    status: class.as_str(),
+                })
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for OperationMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OperationMetrics").field(&self.name).finish()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Metrics of the service of this name, with a handle for each configured operation.
+    pub fn new<'a>(service: &str, operations: impl IntoIterator<Item = &'a Operation>) -> Self {
+        Self::with_log_drops(service, operations, Counter::default())
+    }
+
+    /// As [`new`](Self::new), with the count of lines that the log's writer has dropped.
+    pub fn with_log_drops<'a>(
+        service: &str,
+        operations: impl IntoIterator<Item = &'a Operation>,
+        log_dropped: Counter,
+    ) -> Self {
+        let families = Families::default();
+        let other = Arc::new(OperationMetrics::new(OTHER, &families));
+        let states = StateName::ALL
+            .map(|state| families.states.get_or_create_owned(&StateLabels { state: state.as_str() }));
+        let mut inner = Inner {
+            registry: Registry::default(),
+            families,
+            operations: RwLock::default(),
+            other,
+            hits: Counter::default(),
+            misses: Counter::default(),
+            mismatches: Exemplified::default(),
+            collisions: Counter::default(),
+            storage_errors: Counter::default(),
+            lock_acquisition: Durations::default(),
+            duplicates: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
+            lapsed: Exemplified::default(),
+            fenced: Exemplified::default(),
+            unknown: std::array::from_fn(|_| OnceLock::new()),
+            dead: Exemplified::default(),
+            states,
+            store_calls: std::array::from_fn(|_| OnceLock::new()),
+            store_batches: Sizes::default(),
+            audit_dropped: Counter::default(),
+            audit_written: Counter::default(),
+            log_dropped,
+            records: Family::default(),
+            oldest_pending: Gauge::default(),
+            scrape: tokio::sync::Mutex::default(),
+        };
+        inner.register(service);
+        let metrics = Self(Arc::new(inner));
+        metrics.configured(operations);
+        metrics
+    }
+
+    /// These operations are configured, from the start or since a reload: their names may stand in labels.
+    pub fn configured<'a>(&self, operations: impl IntoIterator<Item = &'a Operation>) {
+        let mut known = self.0.operations.write();
+        for operation in operations {
+            let name = operation.as_str();
+            if !known.contains_key(name) {
+                known.insert(name.into(), Arc::new(OperationMetrics::new(name, &self.0.families)));
+            }
+        }
+    }
+
+    /// The handle of an operation; that of `other` if it is not configured.
+    pub fn operation(&self, name: &str) -> Arc<OperationMetrics> {
+        Arc::clone(self.0.operations.read().get(name).unwrap_or(&self.0.other))
+    }
+
+    /// What became of asking for a claim at `door`, `took` after it was asked for. Counts hits, misses, mismatches,
+    /// collisions and duplicates; failures of the store are counted where they happen.
+    pub fn claimed(&self, door: Door, claimed: &Result<Claimed, LedgerError>, took: Duration) {
+        let inner = &*self.0;
+        inner.lock_acquisition.observe(took);
+        match claimed {
+            Ok(Claimed::Granted(_)) => {
+                inner.misses.inc();
+            }
+            Ok(Claimed::Replay(_)) => {
+                inner.hits.inc();
+                self.duplicate(door, Reason::Replayed);
+            }
+            Ok(Claimed::Busy { .. }) => {
+                inner.collisions.inc();
+                self.duplicate(door, Reason::InProgress);
+            }
+            Ok(Claimed::Mismatch(record)) => {
+                inner.mismatches.inc_by(1, Some(follow(record.id())), None);
+                self.duplicate(door, Reason::Mismatch);
+            }
+            Ok(Claimed::Unknown(_)) => self.duplicate(door, Reason::Unknown),
+            Ok(Claimed::Dead(_)) => self.duplicate(door, Reason::Dead),
+            Err(_) => {}
+        }
+    }
+
+    /// A request for a key that was asked for before.
+    pub fn duplicate(&self, door: Door, reason: Reason) {
+        let cell = &self.0.duplicates[door as usize][reason as usize];
+        let labels = || DuplicateLabels { door: door.as_str(), reason: reason.as_str() };
+        cell.get_or_init(|| self.0.families.duplicates.get_or_create_owned(&labels())).inc();
+    }
+
+    /// A mismatch that was found without asking for a claim.
+    pub fn mismatch(&self, door: Door, record: RecordId) {
+        self.0.mismatches.inc_by(1, Some(follow(record)), None);
+        self.duplicate(door, Reason::Mismatch);
+    }
+
+    /// A lease lapsed, and somebody saw it: the record became unknown, was parked, or was taken over.
+    pub fn lapsed(&self, record: RecordId) {
+        self.0.lapsed.inc_by(1, Some(follow(record)), None);
+    }
+
+    /// A command was refused, since its token is wrong, stale or spent.
+    pub fn fenced(&self, record: RecordId) {
+        self.0.fenced.inc_by(1, Some(follow(record)), None);
+    }
+
+    /// An outcome is unknown.
+    pub fn unknown(&self, why: Why, record: RecordId) {
+        let family = &self.0.families.unknown;
+        let place = match why {
+            Why::LeaseLapsed => 0,
+            Why::AnswerLost => 1,
+            Why::WorkAbandoned => 2,
+        };
+        self.0.unknown[place]
+            .get_or_init(|| family.get_or_create_owned(&WhyLabels { why: why.as_str() }))
+            .inc_by(1, Some(follow(record)), None);
+    }
+
+    /// A record died.
+    pub fn dead(&self, record: RecordId) {
+        self.0.dead.inc_by(1, Some(follow(record)), None);
+    }
+
+    /// A record was written in this state.
+    pub fn written(&self, state: StateName) {
+        let place = StateName::ALL.iter().position(|name| *name == state).unwrap_or(0);
+        self.0.states[place].inc();
+    }
+
+    /// A call of the store was answered.
+    pub fn store_call(&self, call: StoreCall, took: Duration) {
+        self.0.store_calls[call as usize]
+            .get_or_init(|| {
+                let labels = StoreLabels { call: call.as_str() };
+                self.0.families.store_calls.get_or_create_owned(&labels)
+            })
+            .observe(took);
+    }
+
+    /// A call of the store failed.
+    pub fn store_error(&self, call: StoreCall, kind: &'static str) {
+        self.0.storage_errors.inc();
+        self.0.families.store_errors.get_or_create(&ErrorLabels { call: call.as_str(), kind }).inc();
+    }
+
+    /// Where a store puts the sizes of its commits.
+    pub fn store_batches(&self) -> Sizes {
+        self.0.store_batches.clone()
+    }
+
+    /// Audit entries of traffic that found no room.
+    pub fn audit_dropped(&self, entries: u64) {
+        self.0.audit_dropped.inc_by(entries);
+    }
+
+    /// Audit entries of traffic that were written.
+    pub fn audit_written(&self, entries: u64) {
+        self.0.audit_written.inc_by(entries);
+    }
+
+    /// Everything, as OpenMetrics text. What the store counts is asked of it now; if it does not answer, that part
+    /// is left out and the rest is told, since a scrape matters most when something is wrong.
+    pub async fn scrape(&self, store: &dyn Store) -> String {
+        let inner = &*self.0;
+        let _one_at_a_time = inner.scrape.lock().await;
+        inner.records.clear();
+        if let Ok(counts) = store.counts().await {
+            for (labels, records) in self.records(&counts) {
+                inner.records.get_or_create(&labels).set(records);
+            }
+        }
+        let oldest = store.oldest_pending().await.ok();
+        let age = oldest.and_then(|seen| Some(seen.as_of.since(seen.value?)));
+        inner.oldest_pending.set(age.unwrap_or_default().as_secs_f64());
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing into a text cannot fail; a metric that cannot be written would leave out what follows it.
+        if encode(&mut text, &inner.registry).is_err() {
+            tracing::error!("a metric could not be written");
+        }
+        text
+    }
+
+    /// Counts by labels: operations that are not configured are one.
+    fn records(&self, counts: &[Count]) -> HashMap<RecordLabels, i64> {
+        let mut records: HashMap<RecordLabels, i64> = HashMap::new();
+        for count in counts {
+            let labels = RecordLabels {
+                namespace: count.namespace.as_str(),
+                operation: Arc::clone(&self.operation(count.operation.as_str()).name),
+                state: count.state.as_str(),
+            };
+            let sum = records.entry(labels).or_default();
+            *sum = sum.saturating_add(i64::try_from(count.records).unwrap_or(i64::MAX));
+        }
+        records
+    }
+}
+
+/// The exemplar of an event about this record.
+fn follow(record: RecordId) -> Vec<(&'static str, String)> {
+    vec![("record_id", record.to_string())]
+}
+
+impl Inner {
+    fn register(&mut self, service: &str) {
+        let service = (std::borrow::Cow::Borrowed("service"), std::borrow::Cow::Owned(service.to_owned()));
+        let mut registry = Registry::default();
+        let ours = registry.sub_registry_with_label(service);
+        self.register_promised(ours);
+        self.register_ours(ours);
+        process::register(&mut registry);
+        self.registry = registry;
+    }
+
+    /// The names that the requirements give.
+    fn register_promised(&self, registry: &mut Registry) {
+        registry.register("idempotency_hits", "Requests answered with a stored outcome", self.hits.clone());
+        registry.register("idempotency_misses", "Requests whose operation was run", self.misses.clone());
+        registry.register(
+            "idempotency_parameter_mismatches",
+            "Requests that used a key again with other parameters",
+            self.mismatches.clone(),
+        );
+        registry.register(
+            "idempotency_concurrent_collisions",
+            "Requests whose key was being worked on",
+            self.collisions.clone(),
+        );
+        registry.register(
+            "idempotency_storage_errors",
+            "Calls of the store that failed",
+            self.storage_errors.clone(),
+        );
+        registry.register(
+            "idempotency_lock_acquisition_duration_seconds",
+            "From asking for a claim to its answer, the store's sync included",
+            self.lock_acquisition.clone(),
+        );
+        registry.register(
+            "oldest_pending_seconds",
+            "Age of the oldest record that waits for a worker; 0 if there is none",
+            self.oldest_pending.clone(),
+        );
+    }
+
+    fn register_ours(&self, registry: &mut Registry) {
+        let families = &self.families;
+        registry.register(
+            "semel_requests",
+            "Requests by door, operation and class of status",
+            families.requests.clone(),
+        );
+        registry.register(
+            "semel_request_duration_seconds",
+            "From a request's last header to its answer",
+            families.durations.clone(),
+        );
+        registry.register(
+            "semel_duplicates",
+            "Requests for a key that was asked for before, by door and what they were told",
+            families.duplicates.clone(),
+        );
+        registry.register(
+            "semel_claims_lapsed",
+            "Leases that lapsed, once somebody saw it",
+            self.lapsed.clone(),
+        );
+        registry.register(
+            "semel_fenced_writes",
+            "Commands refused since their token is wrong, stale or spent",
+            self.fenced.clone(),
+        );
+        registry.register(
+            "semel_outcomes_unknown",
+            "Outcomes that became unknown, and why",
+            families.unknown.clone(),
+        );
+        registry.register("semel_dead_letters", "Records that died", self.dead.clone());
+        registry.register(
+            "semel_records_written",
+            "Versions written, by the state they brought",
+            families.states.clone(),
+        );
+        registry.register("semel_records", "Records by namespace, operation and state", self.records.clone());
+        registry.register(
+            "semel_store_call_duration_seconds",
+            "Calls of the store, until their answer was durable",
+            families.store_calls.clone(),
+        );
+        registry.register(
+            "semel_store_errors",
+            "Calls of the store that failed, by what that means",
+            families.store_errors.clone(),
+        );
+        registry.register(
+            "semel_store_batch_size",
+            "Writes that shared one sync",
+            self.store_batches.clone(),
+        );
+        registry.register(
+            "semel_audit_entries_written",
+            "Audit entries of traffic written",
+            self.audit_written.clone(),
+        );
+        registry.register(
+            "semel_audit_entries_dropped",
+            "Audit entries of traffic that found no room",
+            self.audit_dropped.clone(),
+        );
+        registry.register(
+            "semel_log_lines_dropped",
+            "Lines of the log that found no room",
+            self.log_dropped.clone(),
+        );
+        let build = prometheus_client::metrics::info::Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("semel_build", "The server's version", build);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use semel_core::id::{Key, Namespace, Scope, Tenant};
+    use semel_core::ledger::Entropy;
+    use semel_core::request::Fingerprint;
+    use semel_core::{Ledger, Operation, Policy, Request, Token};
+    use semel_stores::memory::MemoryStore;
+
+    use super::super::metered::Metered;
+    use super::*;
+
+    struct Fixed;
+
+    impl Entropy for Fixed {
+        fn token(&self) -> Token {
+            Token::from_bytes([1; 16])
+        }
+    }
+
+    fn request(operation: &str, key: &str, digest: u8) -> Arc<Request> {
+        Arc::new(Request::new(
+            Scope {
+                namespace: Namespace::Execute,
+                tenant: Tenant::try_new("default").unwrap(),
+                subject: None,
+            },
+            Key::try_new(key).unwrap(),
+            Operation::try_new(operation).unwrap(),
+            Fingerprint { version: 1, digest: [digest; 32] },
+            Policy::default(),
+        ))
+    }
+
+    /// The value of a series, by the beginning of its line.
+    fn value(text: &str, series: &str) -> Option<f64> {
+        text.lines().find_map(|line| line.strip_prefix(series)?.split_ascii_whitespace().next()?.parse().ok())
+    }
+
+    #[tokio::test]
+    async fn the_names_of_the_requirements_count_what_they_say() {
+        let echo = Operation::try_new("echo").unwrap();
+        let metrics = Metrics::new("orders", [&echo]);
+        let store: Arc<dyn Store> = Arc::new(Metered::new(Arc::new(MemoryStore::new()), metrics.clone()));
+        let ledger = Ledger::new(Arc::clone(&store), Arc::new(Fixed));
+        let claim = async |operation: &str, key: &str, digest| {
+            let claimed = ledger.claim(request(operation, key, digest), None).await;
+            metrics.claimed(Door::Execute, &claimed, Duration::from_millis(2));
+            claimed.unwrap()
+        };
+        let Claimed::Granted(first) = claim("echo", "a", 1).await else { panic!("it is free") };
+        claim("echo", "a", 2).await;
+        claim("mystery", "b", 1).await;
+        let outcome = semel_core::Outcome::try_new(
+            semel_core::outcome::Class::Success,
+            200,
+            semel_core::outcome::Headers::default(),
+            bytes::Bytes::new(),
+        );
+        ledger.complete(first, outcome.unwrap()).await.unwrap();
+        claim("echo", "a", 1).await;
+        metrics.operation("echo").request(Door::Execute, 200, Duration::from_millis(3));
+        metrics.operation("mystery").request(Door::Execute, 429, Duration::from_millis(3));
+        let text = metrics.scrape(&*store).await;
+        let check = |series: &str, expected: f64| {
+            assert_eq!(value(&text, series), Some(expected), "{series}\n{text}");
+        };
+        check("idempotency_hits_total{service=\"orders\"}", 1.0);
+        check("idempotency_misses_total{service=\"orders\"}", 2.0);
+        check("idempotency_parameter_mismatches_total{service=\"orders\"}", 1.0);
+        check("idempotency_concurrent_collisions_total{service=\"orders\"}", 0.0);
+        check("idempotency_storage_errors_total{service=\"orders\"}", 0.0);
+        check("idempotency_lock_acquisition_duration_seconds_count{service=\"orders\"}", 4.0);
+        check("oldest_pending_seconds{service=\"orders\"}", 0.0);
+        check(
+            "semel_requests_total{service=\"orders\",door=\"execute\",operation=\"echo\",status=\"2xx\"}",
+            1.0,
+        );
+        check(
+            "semel_requests_total{service=\"orders\",door=\"execute\",operation=\"other\",status=\"429\"}",
+            1.0,
+        );
+        check(
+            "semel_records{service=\"orders\",namespace=\"execute\",operation=\"echo\",state=\"completed\"}",
+            1.0,
+        );
+        check(
+            "semel_records{service=\"orders\",namespace=\"execute\",operation=\"other\",state=\"running\"}",
+            1.0,
+        );
+        check("semel_duplicates_total{service=\"orders\",door=\"execute\",reason=\"mismatch\"}", 1.0);
+        check("semel_store_call_duration_seconds_count{service=\"orders\",call=\"insert\"}", 4.0);
+        let id = request("echo", "a", 1).id();
+        assert!(
+            text.contains(&format!("# {{record_id=\"{id}\"}} 1")),
+            "a mismatch can be followed up\n{text}"
+        );
+        assert!(text.ends_with("# EOF\n"));
+        assert!(!text.contains("mystery"), "what is not configured is no label");
+    }
+
+    #[tokio::test]
+    async fn a_call_of_the_store_that_fails_is_counted_by_what_it_means() {
+        let metrics = Metrics::new("semel", []);
+        let store = Metered::new(Arc::new(MemoryStore::new()), metrics.clone());
+        store.close().await.unwrap();
+        store.ready().await.unwrap_err();
+        let text = metrics.scrape(&store).await;
+        assert_eq!(value(&text, "idempotency_storage_errors_total{service=\"semel\"}"), Some(1.0), "{text}");
+        let series = "semel_store_errors_total{service=\"semel\",call=\"ready\",kind=\"not_applied\"}";
+        assert_eq!(value(&text, series), Some(1.0));
+        assert!(text.contains("process_resident_memory_bytes") || !cfg!(target_os = "linux"));
+    }
+}

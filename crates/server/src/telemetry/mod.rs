@@ -1,0 +1,4 @@
+//! What the server tells about itself: metrics, the log, and the audit log of traffic.
+
+pub mod metered;
+pub mod metrics;
