@@ -191,3 +191,20 @@ fn a_page_says_what_it_must() {
         assert_eq!(waits, form.contains("\"retry_after\":"), "{code}: Retry-After in header and body");
     }
 }
+
+#[test]
+fn keys_of_the_configuration_guide_are_those_of_the_example() {
+    let example = read(&workspace::root().join("crates/server/src/config/example.toml"));
+    let guide = read(&workspace::root().join("docs/guide/configuration.md"));
+    // The tables of keys have three columns; that of commands has two.
+    let rows = guide.lines().filter(|line| line.matches('|').count() == 4);
+    let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let keys: Vec<_> =
+        cells.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|key| !key.is_empty()).collect();
+    assert!(keys.len() > 8, "only {keys:?} were read");
+    for key in keys {
+        let known =
+            example.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
+        assert!(known, "{key} is no key of the example");
+    }
+}

@@ -10,7 +10,7 @@
 //! in `_ms`, and whole seconds in `retry_after`. Versions are texts, `fence.sequence`. Payloads and results are passed
 //! on as the text that came ([`Json`]), so that a number above 2^53 is the same number on the other side.
 //!
-//! Rooms: [`error`] the catalogue and its renderings · [`decode`] bodies into types, with the field that is wrong ·
+//! Rooms: [`error`] the catalogue and its renderings · [`mod@decode`] bodies into types, with the field that is wrong ·
 //! [`execute`] · [`claims`] · [`records`] · [`audit`] · [`health`].
 
 pub mod audit;
