@@ -65,7 +65,15 @@ pub const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 pub const RETRY_AFTER_STORAGE: Duration = Duration::from_secs(5);
 /// How long audit entries are kept unless configured.
 pub const AUDIT_RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Audit entries of traffic that wait to be written: what a store that stalls for a second under load leaves behind,
+/// at some 200 bytes each.
+pub const AUDIT_QUEUE_MAX: usize = 65_536;
+/// Audit entries written at once: one sync for many, and no write that keeps others waiting.
+pub const AUDIT_BATCH_MAX: usize = 1_024;
+/// Bytes of log lines that wait to be written: a second of busy traffic.
+pub const LOG_BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+const _: () = assert!(AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX <= core::BODY_BYTES_MAX, "what a door takes, a record can hold");
 const _: () = assert!(RESULT_BYTES_DEFAULT <= core::BODY_BYTES_MAX, "a result that is kept fits a record");

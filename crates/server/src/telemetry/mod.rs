@@ -1,4 +1,6 @@
 //! What the server tells about itself: metrics, the log, and the audit log of traffic.
 
+pub mod audit;
+pub mod logs;
 pub mod metered;
 pub mod metrics;

@@ -1,0 +1,390 @@
+//! Audit entries of traffic: written in the background, in order.
+//!
+//! What operators do is durable before it takes effect, and goes with the write itself (see core). Traffic must not
+//! wait for its entries, so these stand in a queue with an end: what finds no room is counted, and never waited for.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use semel_core::audit::{Action, Entry};
+use semel_core::command::Claimed;
+use semel_core::id::{AttemptId, RecordId};
+use semel_core::record::{Record, State, StateName, Text};
+use semel_core::store::Store;
+use tokio::sync::{Notify, watch};
+
+use super::metrics::Metrics;
+use crate::limits::{AUDIT_BATCH_MAX, AUDIT_QUEUE_MAX};
+
+/// Who asked, and what links it to their request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// A tenant with its caller, an operator, or `semel` itself.
+    pub actor: Arc<str>,
+    /// What links what they do.
+    pub correlation_id: Option<Arc<str>>,
+    /// The client's name for the attempt.
+    pub attempt_id: Option<AttemptId>,
+}
+
+impl Caller {
+    /// The server itself: reaper, probes, dispatcher.
+    pub fn semel() -> Self {
+        Self { actor: "semel".into(), correlation_id: None, attempt_id: None }
+    }
+}
+
+/// Where entries are put. Cheap to clone; clones are the same log.
+#[derive(Clone)]
+pub struct AuditLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    /// How many entries have left the queue for good: written, or given up.
+    done: watch::Sender<u64>,
+    metrics: Metrics,
+    traffic: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: Vec<Event>,
+    put: u64,
+    closed: bool,
+}
+
+/// An entry before it is put into words: the words cost, and the request need not wait for them.
+struct Event {
+    action: Action,
+    record: Option<RecordId>,
+    from: Option<StateName>,
+    to: Option<StateName>,
+    caller: Caller,
+    reason: Option<Text>,
+    metadata: Metadata,
+}
+
+enum Metadata {
+    None,
+    /// Of the attempt with this fence.
+    Attempt {
+        fence: u64,
+        is_retry: bool,
+    },
+    /// Of a request that met what the attempt with this fence had begun.
+    Retry {
+        fence: u64,
+    },
+    Details(Vec<(Box<str>, Text)>),
+}
+
+impl AuditLog {
+    /// Starts the writer, in the background of the current runtime. Without `traffic` only what is not traffic
+    /// (a loaded configuration) is written.
+    pub fn start(store: Arc<dyn Store>, metrics: Metrics, traffic: bool) -> Self {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            done: watch::channel(0).0,
+            metrics,
+            traffic,
+        });
+        tokio::spawn(write(Arc::clone(&shared), store));
+        Self { shared }
+    }
+
+    /// What became of asking for a claim. A busy answer is no entry: it is the same request again, and again.
+    pub fn claimed(&self, claimed: &Claimed, caller: &Caller) {
+        if !self.shared.traffic {
+            return;
+        }
+        let event = match claimed {
+            Claimed::Granted(claim) => {
+                let record = claim.record();
+                let is_retry = claim.attempt() > 1;
+                let (action, from) = match (is_retry, claim.is_tainted()) {
+                    (false, _) => (Action::Claimed, None),
+                    (true, false) => (Action::Claimed, Some(StateName::Released)),
+                    (true, true) => (Action::TakenOver, Some(StateName::Running)),
+                };
+                let metadata = Metadata::Attempt { fence: claim.fence().0, is_retry };
+                Event { from, metadata, ..Event::about(action, record, caller) }
+            }
+            Claimed::Replay(record) => Event::met(Action::Replayed, record, caller),
+            Claimed::Mismatch(record) => Event::met(Action::Mismatch, record, caller),
+            Claimed::Busy { .. } | Claimed::Unknown(_) | Claimed::Dead(_) => return,
+        };
+        self.put(event);
+    }
+
+    /// A record went from one state to another: accepted, completed, released, unknown, dead.
+    pub fn changed(&self, from: Option<StateName>, record: &Record, caller: &Caller) {
+        if !self.shared.traffic {
+            return;
+        }
+        let action = match record.state() {
+            State::Pending { .. } if from.is_none_or(|from| from == StateName::Released) => Action::Accepted,
+            // A try has ended, and the next one has its time.
+            State::Pending { .. } | State::Released { .. } => Action::Released,
+            State::Running { .. } => Action::Claimed,
+            State::Completed { .. } => Action::Completed,
+            State::Unknown { .. } => Action::Unknown,
+            State::Dead { .. } => Action::Dead,
+        };
+        let metadata = Metadata::Attempt { fence: record.fence().0, is_retry: record.attempt() > 1 };
+        let reason = match record.state() {
+            State::Unknown { detail, .. } => Some(detail.clone()),
+            State::Released { last_error } | State::Dead { last_error } => Some(last_error.clone()),
+            State::Pending { last_error } => last_error.clone(),
+            State::Running { .. } | State::Completed { .. } => None,
+        };
+        self.put(Event { from, reason, metadata, ..Event::about(action, record, caller) });
+    }
+
+    /// A late outcome contradicts what somebody else has done since.
+    pub fn contradicted(&self, record: &Record, caller: &Caller, reason: Text) {
+        let event = Event::met(Action::Contradicted, record, caller);
+        self.put(Event { reason: Some(reason), ..event });
+    }
+
+    /// A configuration was loaded, at the start or by a reload. Written whether or not traffic is.
+    pub fn configuration_loaded(&self, actor: &str, details: Vec<(Box<str>, Text)>) {
+        self.put(Event {
+            action: Action::ConfigurationLoaded,
+            record: None,
+            from: None,
+            to: None,
+            caller: Caller { actor: actor.into(), correlation_id: None, attempt_id: None },
+            reason: None,
+            metadata: Metadata::Details(details),
+        });
+    }
+
+    /// Waits until everything that was put before is written, or given up.
+    pub async fn flush(&self) {
+        let put = self.shared.queue.lock().put;
+        // The sender lives in `shared`, so waiting cannot fail.
+        let _ = self.shared.done.subscribe().wait_for(|done| *done >= put).await;
+    }
+
+    /// Writes what is left, and ends the writer. What is put after it is dropped and counted.
+    pub async fn close(&self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.filled.notify_one();
+        self.flush().await;
+    }
+
+    fn put(&self, event: Event) {
+        let full = {
+            let mut queue = self.shared.queue.lock();
+            let full = queue.closed || queue.events.len() >= AUDIT_QUEUE_MAX;
+            if !full {
+                queue.events.push(event);
+                queue.put += 1;
+            }
+            full
+        };
+        if full {
+            self.shared.metrics.audit_dropped(1);
+        } else {
+            self.shared.filled.notify_one();
+        }
+    }
+}
+
+impl Event {
+    fn about(action: Action, record: &Record, caller: &Caller) -> Self {
+        Self {
+            action,
+            record: Some(record.id()),
+            from: None,
+            to: Some(record.state().name()),
+            caller: caller.clone(),
+            reason: None,
+            metadata: Metadata::None,
+        }
+    }
+
+    /// A request that met a record and left it as it is.
+    fn met(action: Action, record: &Record, caller: &Caller) -> Self {
+        Self {
+            from: Some(record.state().name()),
+            metadata: Metadata::Retry { fence: record.fence().0 },
+            ..Self::about(action, record, caller)
+        }
+    }
+
+    fn into_entry(self) -> Entry {
+        let mut entry = Entry::new(self.action, Text::new(&self.caller.actor));
+        entry.record = self.record;
+        entry.from = self.from;
+        entry.to = self.to;
+        entry.reason = self.reason;
+        entry.correlation_id = self.caller.correlation_id.as_deref().map(Text::new);
+        // An attempt is named by record and fence, so that a retry can be followed to the attempt it met.
+        let attempt = |fence| Text::new(&self.record.map_or_else(String::new, |id| format!("{id}:{fence}")));
+        let mut metadata: Vec<(Box<str>, Text)> = match self.metadata {
+            Metadata::None => Vec::new(),
+            Metadata::Attempt { fence, is_retry } => {
+                let is_retry = if is_retry { "true" } else { "false" };
+                vec![("isRetry".into(), is_retry.into()), ("attemptId".into(), attempt(fence))]
+            }
+            Metadata::Retry { fence } => {
+                vec![("isRetry".into(), "true".into()), ("originalAttemptId".into(), attempt(fence))]
+            }
+            Metadata::Details(details) => details,
+        };
+        if let Some(client) = self.caller.attempt_id {
+            metadata.push(("clientAttemptId".into(), Text::new(client.as_str())));
+        }
+        entry.metadata = metadata;
+        entry
+    }
+}
+
+async fn write(shared: Arc<Shared>, store: Arc<dyn Store>) {
+    loop {
+        let filled = shared.filled.notified();
+        let (batch, closed) = {
+            let mut queue = shared.queue.lock();
+            let length = queue.events.len().min(AUDIT_BATCH_MAX);
+            let rest = queue.events.split_off(length);
+            (std::mem::replace(&mut queue.events, rest), queue.closed)
+        };
+        if batch.is_empty() {
+            if closed {
+                return;
+            }
+            filled.await;
+            continue;
+        }
+        let entries: Vec<Entry> = batch.into_iter().map(Event::into_entry).collect();
+        let count = entries.len() as u64;
+        match store.append_audit(entries).await {
+            Ok(()) => shared.metrics.audit_written(count),
+            Err(error) => {
+                // Not tried again: a batch whose write is in doubt would stand there twice.
+                shared.metrics.audit_dropped(count);
+                tracing::warn!(entries = count, %error, "audit entries were lost");
+            }
+        }
+        shared.done.send_modify(|done| *done += count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use semel_core::id::{Key, Namespace, Operation, Scope, Tenant};
+    use semel_core::ledger::Entropy;
+    use semel_core::query::AuditQuery;
+    use semel_core::request::Fingerprint;
+    use semel_core::{Ledger, Outcome, Policy, Request, Token};
+    use semel_stores::memory::MemoryStore;
+
+    use super::*;
+
+    struct Fixed;
+
+    impl Entropy for Fixed {
+        fn token(&self) -> Token {
+            Token::from_bytes([1; 16])
+        }
+    }
+
+    fn request(digest: u8) -> Arc<Request> {
+        let tenant = Tenant::try_new("default").unwrap();
+        Arc::new(Request::new(
+            Scope { namespace: Namespace::Execute, tenant, subject: None },
+            Key::try_new("order-1").unwrap(),
+            Operation::try_new("echo").unwrap(),
+            Fingerprint { version: 1, digest: [digest; 32] },
+            Policy::default(),
+        ))
+    }
+
+    fn caller(correlation: &str) -> Caller {
+        Caller { actor: "default".into(), correlation_id: Some(correlation.into()), attempt_id: None }
+    }
+
+    fn said(entry: &Entry) -> String {
+        let state = |state: Option<StateName>| state.map_or("-", StateName::as_str);
+        let metadata: Vec<String> =
+            entry.metadata.iter().map(|(name, value)| format!("{name}={}", value.as_str())).collect();
+        let correlation = entry.correlation_id.as_ref().map_or("-", Text::as_str);
+        format!(
+            "{} {} {} {correlation} {}",
+            entry.action.as_str(),
+            state(entry.from),
+            state(entry.to),
+            metadata.join(" ")
+        )
+    }
+
+    #[tokio::test]
+    async fn a_retry_names_the_attempt_that_it_met() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let log = AuditLog::start(Arc::clone(&store), Metrics::new("semel", []), true);
+        let ledger = Ledger::new(Arc::clone(&store), Arc::new(Fixed));
+        let first = ledger.claim(request(1), None).await.unwrap();
+        log.claimed(&first, &caller("c-1"));
+        let Claimed::Granted(claim) = first else { panic!("it is free") };
+        let id = claim.record().id();
+        let outcome = Outcome::try_new(
+            semel_core::outcome::Class::Success,
+            200,
+            semel_core::outcome::Headers::default(),
+            bytes::Bytes::new(),
+        );
+        ledger.complete(claim, outcome.unwrap()).await.unwrap();
+        let done = ledger.load(id).await.unwrap().unwrap();
+        log.changed(Some(StateName::Running), &done, &caller("c-1"));
+        log.claimed(&ledger.claim(request(1), None).await.unwrap(), &caller("c-2"));
+        log.claimed(&ledger.claim(request(2), None).await.unwrap(), &caller("c-3"));
+        log.close().await;
+        let page = store.audit(AuditQuery::default(), None, 10).await.unwrap();
+        let told: Vec<String> = page.items.iter().rev().map(said).collect();
+        assert_eq!(
+            told,
+            [
+                format!("claimed - running c-1 isRetry=false attemptId={id}:1"),
+                format!("completed running completed c-1 isRetry=false attemptId={id}:1"),
+                format!("replayed completed completed c-2 isRetry=true originalAttemptId={id}:1"),
+                format!("mismatch completed completed c-3 isRetry=true originalAttemptId={id}:1"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_queue_has_an_end_and_what_finds_no_room_is_counted() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let metrics = Metrics::new("semel", []);
+        let log = AuditLog::start(Arc::clone(&store), metrics.clone(), true);
+        // The writer cannot run before this test waits: the runtime has one thread.
+        for _ in 0..AUDIT_QUEUE_MAX + 3 {
+            log.configuration_loaded("semel", Vec::new());
+        }
+        log.close().await;
+        log.configuration_loaded("semel", Vec::new());
+        let text = metrics.scrape(&*store).await;
+        assert!(text.contains("semel_audit_entries_dropped_total{service=\"semel\"} 4\n"), "{text}");
+        assert!(text.contains(&format!(
+            "semel_audit_entries_written_total{{service=\"semel\"}} {AUDIT_QUEUE_MAX}\n"
+        )));
+    }
+
+    #[tokio::test]
+    async fn without_traffic_only_what_operators_do_is_written() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let log = AuditLog::start(Arc::clone(&store), Metrics::new("semel", []), false);
+        let ledger = Ledger::new(Arc::clone(&store), Arc::new(Fixed));
+        log.claimed(&ledger.claim(request(1), None).await.unwrap(), &caller("c-1"));
+        log.configuration_loaded("semel", vec![("operations".into(), "4".into())]);
+        log.close().await;
+        let page = store.audit(AuditQuery::default(), None, 10).await.unwrap();
+        let told: Vec<String> = page.items.iter().map(said).collect();
+        assert_eq!(told, ["configuration_loaded - - - operations=4"]);
+    }
+}

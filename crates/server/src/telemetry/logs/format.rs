@@ -1,0 +1,197 @@
+//! One event as one line: JSON for machines, or a form for people.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use semel_api::Time;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level};
+
+use crate::config::LogFormat;
+
+/// Writes an event, with the end of its line.
+pub(super) fn line(out: &mut Vec<u8>, format: LogFormat, colour: bool, at: Time, event: &Event<'_>) {
+    match format {
+        LogFormat::Json => json(out, at, event),
+        LogFormat::Pretty => pretty(out, colour, at, event),
+    }
+    out.push(b'\n');
+}
+
+fn json(out: &mut Vec<u8>, at: Time, event: &Event<'_>) {
+    let about = event.metadata();
+    // Writing into memory cannot fail.
+    let _ = write!(out, r#"{{"timestamp":"{at}","level":"{}","target":"{}""#, about.level(), about.target());
+    event.record(&mut JsonFields { out });
+    out.push(b'}');
+}
+
+struct JsonFields<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl JsonFields<'_> {
+    fn name(&mut self, field: &Field) {
+        // Names are Rust's, so they need no escaping.
+        let _ = write!(self.out, r#","{}":"#, field.name());
+    }
+
+    fn text(&mut self, text: &str) {
+        let _ = serde_json::to_writer(&mut *self.out, text);
+    }
+}
+
+impl Visit for JsonFields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.name(field);
+        self.text(value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.name(field);
+        let _ = write!(self.out, "{value}");
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.name(field);
+        let _ = write!(self.out, "{value}");
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.name(field);
+        let _ = write!(self.out, "{value}");
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.name(field);
+        // JSON has no number for what is not finite.
+        let _ = if value.is_finite() { write!(self.out, "{value}") } else { write!(self.out, "null") };
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.name(field);
+        let mut text = String::new();
+        let _ = write!(text, "{value:?}");
+        self.text(&text);
+    }
+}
+
+fn pretty(out: &mut Vec<u8>, colour: bool, at: Time, event: &Event<'_>) {
+    let about = event.metadata();
+    let (code, level) = match *about.level() {
+        Level::ERROR => ("31", "ERROR"),
+        Level::WARN => ("33", " WARN"),
+        Level::INFO => ("32", " INFO"),
+        Level::DEBUG => ("34", "DEBUG"),
+        Level::TRACE => ("35", "TRACE"),
+    };
+    let at = at.to_string();
+    // The day is on the wall of whoever reads this.
+    let time = at.get(11..23).unwrap_or(&at);
+    let _ = if colour {
+        write!(out, "\x1b[2m{time}\x1b[0m \x1b[{code}m{level}\x1b[0m")
+    } else {
+        write!(out, "{time} {level}")
+    };
+    let mut message = Message(String::new());
+    event.record(&mut message);
+    let _ = write!(out, " {}", message.0);
+    event.record(&mut PrettyFields { out, colour });
+}
+
+/// The message, which stands before the other fields.
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
+
+struct PrettyFields<'a> {
+    out: &'a mut Vec<u8>,
+    colour: bool,
+}
+
+impl Visit for PrettyFields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        // Quoted only where that says something: control characters stay escaped.
+        if value.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '=') && !value.is_empty() {
+            self.record_debug(field, &format_args!("{value}"));
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            return;
+        }
+        let name = field.name();
+        let _ = if self.colour {
+            write!(self.out, "  \x1b[2m{name}=\x1b[0m{value:?}")
+        } else {
+            write!(self.out, "  {name}={value:?}")
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+    use super::*;
+
+    struct Capture(LogFormat, Arc<Mutex<Vec<u8>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Capture {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let at = Time::from_millis(1_795_235_400_007);
+            line(&mut self.1.lock().unwrap(), self.0, false, at, event);
+        }
+    }
+
+    fn said(format: LogFormat, say: impl FnOnce()) -> String {
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::registry().with(Capture(format, Arc::clone(&out)));
+        with_default(subscriber, say);
+        String::from_utf8(out.lock().unwrap().clone()).unwrap()
+    }
+
+    fn event() {
+        tracing::info!(
+            target: "semel",
+            order_id = "A\"\n1",
+            isRetry = true,
+            status = 200_u64,
+            share = f64::NAN,
+            event_id = None::<&str>,
+            reason = ?Some("x"),
+            "request",
+        );
+    }
+
+    #[test]
+    fn a_line_is_one_json_object_whatever_is_in_its_values() {
+        assert_eq!(
+            said(LogFormat::Json, event),
+            "{\"timestamp\":\"2026-11-21T04:30:00.007Z\",\"level\":\"INFO\",\"target\":\"semel\",\
+             \"message\":\"request\",\"order_id\":\"A\\\"\\n1\",\"isRetry\":true,\"status\":200,\"share\":null,\
+             \"reason\":\"Some(\\\"x\\\")\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_line_for_people_has_the_message_first_and_cannot_be_forged_by_a_value() {
+        assert_eq!(
+            said(LogFormat::Pretty, event),
+            "04:30:00.007  INFO request  order_id=\"A\\\"\\n1\"  isRetry=true  status=200  share=NaN  \
+             reason=Some(\"x\")\n"
+        );
+    }
+}
