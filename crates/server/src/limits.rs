@@ -1,5 +1,6 @@
 //! Every limit of the server, with its unit and its reason. None is wider than core's, where core has one.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use semel_core::limits as core;
@@ -80,3 +81,59 @@ const _: () = assert!(RESULT_BYTES_DEFAULT <= core::BODY_BYTES_MAX, "a result th
 const _: () = assert!(WAIT_DEFAULT.as_secs() <= WAIT_MAX.as_secs());
 const _: () = assert!(SHUTDOWN_GRACE_DEFAULT.as_secs() <= SHUTDOWN_GRACE_MAX.as_secs());
 const _: () = assert!(core::HEADER_BYTES_MAX <= HEADER_BYTES_MAX, "a key header fits the headers");
+
+/// Names that the built-in `count` counts: it is for trying out, and its memory is not to grow.
+pub const BUILTIN_COUNTERS_MAX: usize = 1_000;
+/// Milliseconds that the built-in `sleep` sleeps at most.
+pub const BUILTIN_SLEEP_MS_MAX: u64 = 60_000;
+/// Pauses between tries to store the outcome of work that has run: together about as long as a store takes to fail
+/// over. After them the record is left to its lapse.
+pub const STORE_OUTCOME_PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(6),
+];
+/// Pauses between tries to give back a claim that nobody holds: together as long as the default lease.
+pub const ABANDON_PAUSES: [Duration; 7] = [
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(20),
+    Duration::from_secs(60),
+    Duration::from_secs(100),
+    Duration::from_secs(120),
+];
+/// Idle connections kept to one target: what the default concurrency of a lane and some requests need.
+pub const IDLE_CONNECTIONS_MAX: usize = 64;
+/// How long an idle connection is kept: below the shortest idle timeout of common servers (Node: 5 s).
+pub const IDLE_CONNECTION_WITHIN: Duration = Duration::from_secs(4);
+/// Records of one lane that are taken at once: a lane waits for no more than this of another.
+pub const DISPATCH_BATCH: usize = 32;
+/// How long the dispatcher waits after the store failed it, or when there is work and no room.
+pub const DISPATCH_AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// How often the dispatcher looks without being told: for a node whose store cannot tell.
+pub const DISPATCH_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long work waits that this node has no operation for.
+pub const DISPATCH_WITHOUT_OPERATION: Duration = Duration::from_secs(30);
+/// Expired records that are removed in one step: a step is short beside a sync to disk.
+pub const SWEEP_BATCH: usize = 512;
+/// The pause after a full step.
+pub const SWEEP_AGAIN: Duration = Duration::from_millis(5);
+/// The pause after the last step.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Unknown records that are read at once.
+pub const PROBE_PAGE: usize = 100;
+/// The first pause between two questions about a record; it doubles.
+pub const PROBE_FIRST: Duration = Duration::from_secs(1);
+/// The longest pause between two questions about a record.
+pub const PROBE_CAP: Duration = Duration::from_secs(5 * 60);
+/// How often unknown records are looked for without being told.
+pub const PROBE_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long, after the grace of a shutdown, work that was given up may take to be written down as such.
+pub const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
+/// Metadata services of clouds outside the link-local range.
+pub const METADATA_V4: [Ipv4Addr; 1] = [Ipv4Addr::new(100, 100, 100, 200)];
+/// Metadata services of clouds outside the link-local range.
+pub const METADATA_V6: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)];

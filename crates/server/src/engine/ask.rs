@@ -51,6 +51,8 @@ pub enum Execution {
         record: Arc<Record>,
         /// When asking again may give another answer.
         retry_after: Duration,
+        /// Whether it was this very request that was taken in, so that what comes of it is no replay.
+        fresh: bool,
     },
     /// It may have happened, and nobody knows.
     Unknown {

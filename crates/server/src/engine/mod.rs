@@ -1,5 +1,282 @@
-//! Between door and ledger: claims, runs the work apart from the connection, settles.
+//! Between the doors and the ledger: runs operations, at most once each, whatever becomes of who asked.
+//!
+//! A door gives an [`Ask`] and gets an [`Execution`]. What happens in between (claim, work, settle) is one task that
+//! no connection owns, so that a client which goes away cancels nothing (L11). No work starts before its claim is
+//! durable (L4), and nobody is told of an outcome before that is.
+//!
+//! Rooms: [`ask`] what a door gives and gets · [`work`] a piece of work · [`operation`] what can be run · [`run`] one
+//! claim to its end · [`heartbeat`] keeps the lease meanwhile · [`target`] and [`builtin`] do the work · [`reply`] what
+//! an attempt came to · [`dispatcher`] accepted work · [`reaper`] lapses and what has expired · [`probe`] finds out
+//! what nobody knows · [`events`] what metrics, logs and audit are told · [`entropy`] random bits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use semel_core::command::{Accept, Accepted, Claimed};
+use semel_core::id::{AttemptId, Version};
+use semel_core::ledger::LedgerError;
+use semel_core::record::State;
+use semel_core::{Ledger, Record, RecordId, Request};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::OperationConfig;
+use crate::limits;
 
 mod ask;
+mod builtin;
+mod dispatcher;
+pub mod entropy;
+pub mod events;
+mod heartbeat;
+mod operation;
+mod probe;
+mod reaper;
+mod reply;
+mod run;
+mod target;
+mod work;
 
 pub use ask::{Ask, EngineError, EngineErrorKind, Execution};
+pub use events::{Event, Events, Silent, What};
+pub use target::{TargetError, Targets};
+pub use work::{Link, fingerprint};
+
+use operation::{Operation, Operations};
+use work::Work;
+
+/// When asking again may give another answer, where nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What is said of a claim that a shutdown gives back.
+const NOT_BEGUN: &str = "the server is going down, and had not begun";
+
+/// Runs operations. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    ledger: Ledger,
+    operations: ArcSwap<Operations>,
+    targets: Targets,
+    counts: builtin::Counts,
+    events: Arc<dyn Events>,
+    /// What runs apart from any connection; a shutdown waits for it.
+    tasks: TaskTracker,
+    /// No new work from here on.
+    stopping: CancellationToken,
+    /// What still runs is given up: its outcome is no longer waited for.
+    giving_up: CancellationToken,
+    /// A record has become unknown: the probe has something to ask.
+    unknown: tokio::sync::Notify,
+}
+
+impl Engine {
+    /// An engine over this ledger. Nothing is dispatched before [`start`](Self::start).
+    pub fn new(
+        ledger: Ledger,
+        operations: &[OperationConfig],
+        targets: Targets,
+        events: Arc<dyn Events>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            ledger,
+            operations: ArcSwap::from_pointee(Operations::new(operations)),
+            targets,
+            counts: builtin::Counts::default(),
+            events,
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            giving_up: CancellationToken::new(),
+            unknown: tokio::sync::Notify::new(),
+        }))
+    }
+
+    /// Starts what works without being asked: dispatcher (with so many tries at once), reaper, probe.
+    pub fn start(&self, concurrency: usize) {
+        self.0.tasks.spawn(self.clone().dispatch(concurrency));
+        self.0.tasks.spawn(self.clone().reap());
+        self.0.tasks.spawn(self.clone().probe());
+    }
+
+    /// Takes no new work, and waits for `grace` at most until what runs has ended. What has not is given up, and
+    /// written down as unknown or as due again, as its policy says. Whether everything had ended by itself.
+    pub async fn stop(&self, grace: Duration) -> bool {
+        self.0.stopping.cancel();
+        self.0.tasks.close();
+        let ended = tokio::time::timeout(grace, self.0.tasks.wait()).await.is_ok();
+        if !ended {
+            self.0.giving_up.cancel();
+            tokio::time::timeout(limits::GIVE_UP_WITHIN, self.0.tasks.wait()).await.ok();
+        }
+        ended
+    }
+
+    /// The ledger below.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    /// The operation of that name.
+    fn operation(&self, name: &str) -> Option<Arc<Operation>> {
+        self.0.operations.load().get(name)
+    }
+
+    /// Puts other operations in the place of those that are there. Records keep the policy they began with.
+    pub fn reload(&self, operations: &[OperationConfig]) {
+        self.0.operations.store(Arc::new(Operations::new(operations)));
+    }
+
+    /// Runs what is asked for, at most once, and says what it gave; or says why it does not run.
+    ///
+    /// # Cancellation
+    /// Cancels nothing but the wait: the work runs to its end (L11).
+    ///
+    /// # Errors
+    /// See [`EngineErrorKind`].
+    pub async fn execute(&self, ask: Ask) -> Result<Execution, EngineError> {
+        self.detached(ask, |engine, work, ask| async move { engine.claim_and_run(work, ask).await }).await
+    }
+
+    /// Takes what is asked for in, durably; a worker does it.
+    ///
+    /// # Cancellation
+    /// Cancels nothing but the wait.
+    ///
+    /// # Errors
+    /// See [`EngineErrorKind`].
+    pub async fn submit(&self, ask: Ask) -> Result<Execution, EngineError> {
+        self.detached(ask, |engine, work, ask| async move { engine.take_in(work, ask).await }).await
+    }
+
+    /// Asks for a claim on behalf of a client that does the work itself.
+    ///
+    /// # Cancellation
+    /// As [`Ledger::claim`].
+    ///
+    /// # Errors
+    /// The store has no answer.
+    pub async fn claim(
+        &self,
+        request: Arc<Request>,
+        attempt_id: Option<AttemptId>,
+    ) -> Result<Claimed, EngineError> {
+        if self.0.stopping.is_cancelled() {
+            return Err(EngineError::new(EngineErrorKind::Stopping));
+        }
+        self.0.ledger.claim(request, attempt_id).await.map_err(|error| self.failed(error))
+    }
+
+    /// Waits for `patience` at most until a record that was seen at `seen` has ended, and gives what is there then.
+    ///
+    /// # Errors
+    /// The store has no answer.
+    pub async fn wait(
+        &self,
+        id: RecordId,
+        seen: Version,
+        patience: Duration,
+    ) -> Result<Option<Arc<Record>>, EngineError> {
+        self.0.ledger.wait(id, seen, patience).await.map_err(|error| self.failed(error))
+    }
+
+    async fn detached<F, R>(&self, ask: Ask, run: F) -> Result<Execution, EngineError>
+    where
+        F: FnOnce(Self, Work, Ask) -> R,
+        R: Future<Output = Result<Execution, EngineError>> + Send + 'static,
+    {
+        if self.0.stopping.is_cancelled() {
+            return Err(EngineError::new(EngineErrorKind::Stopping));
+        }
+        let operation = self.operation(&ask.operation);
+        let operation = operation.ok_or(EngineError::new(EngineErrorKind::UnknownOperation))?;
+        let work = Work::asked(operation, &ask);
+        let task = self.0.tasks.spawn(run(self.clone(), work, ask));
+        task.await.unwrap_or_else(|error| Err(EngineError::new(EngineErrorKind::Internal).with_source(error)))
+    }
+
+    async fn claim_and_run(self, work: Work, ask: Ask) -> Result<Execution, EngineError> {
+        let request = work.request(&ask, false)?;
+        let sent = Instant::now();
+        let claimed = self.0.ledger.claim(request, ask.attempt_id).await;
+        Ok(match claimed.map_err(|error| self.failed(error))? {
+            Claimed::Granted(claim) => {
+                let what = What::Claimed { after: sent.elapsed(), taken_over: claim.is_tainted() };
+                self.tell(what, claim.record(), &work.link);
+                if self.0.stopping.is_cancelled() {
+                    return self.give_back(claim, NOT_BEGUN, Duration::ZERO, &work.link).await;
+                }
+                return self.run_claim(claim, sent, &work).await;
+            }
+            Claimed::Busy { record, retry_after } => {
+                self.tell(What::Busy, &record, &work.link);
+                Execution::Processing { record, retry_after, fresh: false }
+            }
+            Claimed::Mismatch(record) => self.mismatch(record, &work.link),
+            Claimed::Replay(record) | Claimed::Unknown(record) | Claimed::Dead(record) => {
+                self.duplicate(record, &work.link)
+            }
+        })
+    }
+
+    async fn take_in(self, work: Work, ask: Ask) -> Result<Execution, EngineError> {
+        let accept = Accept::try_new(work.request(&ask, true)?)?;
+        let accepted = self.0.ledger.accept(&accept).await;
+        Ok(match accepted.map_err(|error| self.failed(error))? {
+            Accepted::Accepted(record) => {
+                self.tell(What::Accepted, &record, &work.link);
+                Execution::Processing { record, retry_after: RETRY_AFTER, fresh: true }
+            }
+            Accepted::Duplicate(record) => self.duplicate(record, &work.link),
+            Accepted::Mismatch(record) => self.mismatch(record, &work.link),
+        })
+    }
+
+    fn mismatch(&self, record: Arc<Record>, link: &Link) -> Execution {
+        self.tell(What::Mismatch, &record, link);
+        Execution::Mismatch { record }
+    }
+
+    /// A duplicate's answer, told to whoever counts them.
+    fn duplicate(&self, record: Arc<Record>, link: &Link) -> Execution {
+        let what = match record.state() {
+            State::Completed { .. } => What::Replayed,
+            State::Unknown { .. } => What::RefusedUnknown,
+            State::Dead { .. } => What::RefusedDead,
+            State::Pending { .. } | State::Running { .. } | State::Released { .. } => What::Busy,
+        };
+        self.tell(what, &record, link);
+        stands(record)
+    }
+
+    /// Counts a failure of the store, and sees to a claim that may be held by nobody.
+    fn failed(&self, error: LedgerError) -> EngineError {
+        self.0.events.storage_failed(&error);
+        if let Some(orphan) = error.orphan() {
+            let engine = self.clone();
+            self.0.tasks.spawn(async move { engine.abandon(orphan).await });
+        }
+        error.into()
+    }
+
+    fn tell(&self, what: What, record: &Record, link: &Link) {
+        self.0.events.happened(&Event { what, record, link });
+        if what == What::Unknown {
+            self.0.unknown.notify_one();
+        }
+    }
+}
+
+/// Where a record stands, for whoever did not make it so.
+fn stands(record: Arc<Record>) -> Execution {
+    match record.state() {
+        State::Completed { .. } => Execution::Completed { record, replayed: true },
+        State::Pending { .. } | State::Running { .. } => {
+            Execution::Processing { record, retry_after: RETRY_AFTER, fresh: false }
+        }
+        State::Released { .. } => Execution::NotExecuted { record, retry_after: RETRY_AFTER },
+        State::Unknown { .. } => Execution::Unknown { record, fresh: None },
+        State::Dead { .. } => Execution::Dead { record },
+    }
+}

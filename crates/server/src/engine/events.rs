@@ -1,0 +1,87 @@
+//! What the engine tells to metrics, logs and audit.
+
+use std::time::Duration;
+
+use semel_core::ledger::LedgerError;
+use semel_core::{Record, StoreError};
+
+use super::work::Link;
+
+/// What happened to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A request was given the claim.
+    Claimed {
+        /// How long it took, store included.
+        after: Duration,
+        /// Whether an earlier attempt may have had an effect.
+        taken_over: bool,
+    },
+    /// Work was taken in.
+    Accepted,
+    /// A worker was given the claim.
+    Taken,
+    /// A duplicate was given the outcome.
+    Replayed,
+    /// A duplicate came while the work runs or waits.
+    Busy,
+    /// A key came with another request.
+    Mismatch,
+    /// A duplicate was refused, since nobody knows the outcome.
+    RefusedUnknown,
+    /// A duplicate was refused, since its retries are spent.
+    RefusedDead,
+    /// The outcome is stored.
+    Completed,
+    /// An attempt ended without effect.
+    Released,
+    /// An attempt failed, and another follows.
+    Retried,
+    /// Nobody knows the outcome.
+    Unknown,
+    /// Retries are spent.
+    Dead,
+    /// A lease lapsed.
+    Lapsed,
+    /// A probe found out.
+    Probed,
+    /// A holder came too late: its claim is another's. A lost completion contradicts what is stored.
+    Fenced,
+}
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// What.
+    pub what: What,
+    /// To which record, as it is since.
+    pub record: &'a Record,
+    /// In which connection.
+    pub link: &'a Link,
+}
+
+/// Who is told. Called on the hot path: must neither block nor fail.
+pub trait Events: Send + Sync + 'static {
+    /// Something happened.
+    fn happened(&self, event: &Event<'_>);
+
+    /// The store had no answer.
+    fn storage_failed(&self, error: &LedgerError);
+
+    /// The store had no answer to the dispatcher, the sweep or the probe.
+    fn dispatch_failed(&self, error: &StoreError);
+
+    /// A heartbeat could not be sent.
+    fn heartbeat_failed(&self, error: &LedgerError);
+}
+
+/// Nobody is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Events for Silent {
+    fn happened(&self, _: &Event<'_>) {}
+    fn storage_failed(&self, _: &LedgerError) {}
+    fn dispatch_failed(&self, _: &StoreError) {}
+    fn heartbeat_failed(&self, _: &LedgerError) {}
+}
