@@ -17,6 +17,12 @@ pub(crate) const START_PATIENCE: Duration = Duration::from_mins(1);
 /// How long a peer may take to stop after SIGTERM before it is killed.
 pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a store may take until merges have ended and its folder keeps its size.
+pub(crate) const SETTLE_PATIENCE: Duration = Duration::from_mins(2);
+
+/// Records of the scenario with many; the bars name ten million.
+pub(crate) const MANY_RECORDS: u64 = 10_000_000;
+
 /// Between two looks at something that is waited for: a process that starts, stops or recovers.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 

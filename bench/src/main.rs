@@ -21,7 +21,7 @@ use std::process::Command as Program;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use peer::{Peer, Places};
 use scenario::{Harness, Scenario};
@@ -38,7 +38,7 @@ struct Cli {
     /// Only these sides, by name; H is always measured, since the ratios are to it.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Peer>,
-    /// Only these scenarios; without it the contest, disk and a sustained minute.
+    /// Only these scenarios; without it all of them.
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<Scenario>,
     /// Rounds of the contest.
@@ -47,6 +47,9 @@ struct Cli {
     /// Seconds of first runs in each round.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Records of the scenario with many.
+    #[arg(long)]
+    records: Option<u64>,
     /// The server's binary; without it `cargo build --release --bin semel` makes it.
     #[arg(long)]
     semel: Option<PathBuf>,
@@ -94,16 +97,21 @@ fn measure(cli: Cli) -> Result<()> {
     }
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { limits::ROUNDS_MIN });
     let first_run = Duration::from_secs(cli.seconds.unwrap_or(if cli.quick { 1 } else { 3 }));
+    let records =
+        cli.records.unwrap_or(if cli.quick { limits::MANY_RECORDS / 100 } else { limits::MANY_RECORDS });
     let minute = Duration::from_secs(if cli.quick { 10 } else { 60 });
     let results = cli.results.unwrap_or_else(|| crate_folder.join("results"));
     let mut harness = Harness::new(places, results, peers.clone(), rounds, first_run)?;
-    let all = [Scenario::Contest, Scenario::Disk, Scenario::Sustained];
-    for scenario in if cli.scenario.is_empty() { all.to_vec() } else { cli.scenario } {
+    let all = Scenario::value_variants().to_vec();
+    for scenario in if cli.scenario.is_empty() { all } else { cli.scenario } {
         harness.peers.clone_from(&peers);
         match scenario {
             Scenario::Contest => scenario::contest::run(&mut harness)?,
             Scenario::Disk => scenario::disk::run(&mut harness)?,
             Scenario::Sustained => scenario::sustained::run(&mut harness, minute)?,
+            Scenario::Burst => scenario::burst::run(&mut harness, minute)?,
+            Scenario::Millions => scenario::millions::run(&mut harness, records)?,
+            Scenario::Idle => scenario::idle::run(&mut harness)?,
         }
     }
     Ok(())

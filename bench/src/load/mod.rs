@@ -65,6 +65,13 @@ pub(crate) enum Keys {
         /// How many.
         count: u64,
     },
+    /// Drawn from all over a range that was sent before.
+    Scattered {
+        /// The first number.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
 }
 
 impl Keys {
@@ -72,6 +79,7 @@ impl Keys {
         match self {
             Self::Fresh { first } => first + index,
             Self::Again { first, count } => first + index % count.max(1),
+            Self::Scattered { first, count } => first + request::scramble(index) % count.max(1),
         }
     }
 }

@@ -82,7 +82,7 @@ pub(crate) fn key_of(number: u64) -> [u8; KEY_DIGITS] {
 }
 
 /// `SplitMix64`'s finisher: a bijection, so that two numbers never share a key.
-fn scramble(number: u64) -> u64 {
+pub(super) fn scramble(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -235,6 +235,13 @@ impl Running {
     }
 }
 
+impl Running {
+    /// SIGKILL to all its processes.
+    pub(crate) fn kill(self) -> Result<()> {
+        self.processes.into_iter().try_for_each(Process::kill)
+    }
+}
+
 /// Starts this binary's endpoint with an engine behind it.
 fn endpoint(peer: Peer, places: &Places, data: PathBuf, engine: &str, url: &str) -> Result<Running> {
     let addr = free_address()?;

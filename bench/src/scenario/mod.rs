@@ -1,7 +1,10 @@
 //! What is measured. Each scenario is one file, leaves its figures as JSON and its table as Markdown.
 
+pub(crate) mod burst;
 pub(crate) mod contest;
 pub(crate) mod disk;
+pub(crate) mod idle;
+pub(crate) mod millions;
 pub(crate) mod sustained;
 
 use std::fs;
@@ -28,6 +31,12 @@ pub(crate) enum Scenario {
     Disk,
     /// The server: a sustained minute.
     Sustained,
+    /// The server: ten times the load for a minute.
+    Burst,
+    /// The server: ten million live records.
+    Millions,
+    /// The server: nothing to do.
+    Idle,
 }
 
 /// What every scenario needs.
@@ -179,7 +188,7 @@ impl Harness {
 /// Replays of what a run of first runs has sent.
 pub(crate) fn again(keys: Keys, sent: u64) -> Keys {
     match keys {
-        Keys::Fresh { first } | Keys::Again { first, .. } => {
+        Keys::Fresh { first } | Keys::Again { first, .. } | Keys::Scattered { first, .. } => {
             Keys::Again { first, count: sent.min(REPLAY_WINDOW_MAX) }
         }
     }
