@@ -22,7 +22,7 @@ pub(crate) struct Options {
     filter: Option<String>,
 }
 
-/// How long the tests may take; they read it from `SEMEL_TEST_LEVEL`.
+/// How long the tests may take. They are told by a variable, `SEMEL_QUICK` or `SEMEL_FULL`, or by none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Level {
     Quick,
@@ -31,11 +31,11 @@ enum Level {
 }
 
 impl Level {
-    const fn word(self) -> &'static str {
+    const fn variable(self) -> Option<&'static str> {
         match self {
-            Self::Quick => "quick",
-            Self::Standard => "standard",
-            Self::Full => "full",
+            Self::Quick => Some("SEMEL_QUICK"),
+            Self::Standard => None,
+            Self::Full => Some("SEMEL_FULL"),
         }
     }
 
@@ -76,13 +76,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     arguments.extend(options.filter.clone());
 
     let mut sum = Sum::default();
-    let succeeded = cargo(&arguments)
-        .env("SEMEL_TEST_LEVEL", level.word())
-        .env("PROPTEST_CASES", std::env::var("PROPTEST_CASES").unwrap_or(level.proptest_cases().to_owned()))
-        .lines(|line| {
-            println!("{line}");
-            sum.add(line);
-        })?;
+    let cases = std::env::var("PROPTEST_CASES").unwrap_or(level.proptest_cases().to_owned());
+    let mut tests = cargo(&arguments).env("PROPTEST_CASES", cases);
+    if let Some(variable) = level.variable() {
+        tests = tests.env(variable, "1");
+    }
+    let succeeded = tests.lines(|line| {
+        println!("{line}");
+        sum.add(line);
+    })?;
     sum.report(succeeded)
 }
 
