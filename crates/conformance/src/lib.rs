@@ -1,5 +1,16 @@
 //! What every store of Semel must do, as code. For tests only; nothing shipped depends on it.
 //!
-//! Rooms: [`history`] whether a log of concurrent claims and outcomes has an explanation.
+//! Rooms: [`suite`] the contract of stores, case by case · [`subject`] a store under judgement · [`fixture`] what
+//! tests ask for · [`history`] whether a log of concurrent claims and outcomes has an explanation.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "here, an expectation that is not met is a test that fails"
+)]
+
+pub mod fixture;
 pub mod history;
+pub mod subject;
+pub mod suite;

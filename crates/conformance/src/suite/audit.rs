@@ -1,0 +1,155 @@
+//! The audit log: in order, in the store's time, and in one write with what it tells of.
+
+use std::time::Duration;
+
+use semel_core::audit::{Action, Entry};
+use semel_core::command::{Judged, Resolution, Resolve};
+use semel_core::query::{AuditQuery, Page};
+use semel_core::record::{StateName, Text};
+use semel_core::{RecordId, Store};
+use tokio::task::JoinSet;
+
+use crate::fixture::{Ask, Hand};
+use crate::subject::Subject;
+
+fn entry(number: usize) -> Entry {
+    let mut entry = Entry::new(Action::ALL[number % 3], format!("actor-{number}").as_str().into());
+    entry.record = (!number.is_multiple_of(4)).then(|| RecordId::from_bytes([[0, 1, 2, 3][number % 4]; 16]));
+    entry.correlation_id =
+        (!number.is_multiple_of(5)).then(|| format!("corr-{}", number % 5).as_str().into());
+    entry.reason = number.is_multiple_of(2).then(|| "why".into());
+    entry.from = (number % 3 == 1).then_some(StateName::Dead);
+    entry.to = (number % 3 == 2).then_some(StateName::Pending);
+    entry.metadata =
+        vec![("isRetry".into(), "true".into()), ("n".into(), number.to_string().as_str().into())];
+    entry
+}
+
+async fn pages(store: &dyn Store, query: &AuditQuery, limit: usize) -> Vec<Entry> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page: Page<_, _> = store.audit(query.clone(), cursor, limit).await.unwrap();
+        assert!(page.items.len() <= limit);
+        found.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            return found;
+        }
+    }
+}
+
+/// Everything in an entry comes back.
+pub async fn entries_come_back_newest_first_with_the_stores_time(subject: &mut dyn Subject) {
+    let store = subject.store();
+    assert_eq!(pages(&*store, &AuditQuery::default(), 10).await, []);
+    let mut expected = Vec::new();
+    for batch in 0..4 {
+        let before = store.time();
+        let entries: Vec<_> = (batch * 3..batch * 3 + 3).map(entry).collect();
+        store.append_audit(entries.clone()).await.unwrap();
+        let newest = store.audit(AuditQuery::default(), None, 1).await.unwrap().items.remove(0).at;
+        assert!(newest >= before && newest <= store.load(RecordId::from_bytes([9; 16])).await.unwrap().as_of);
+        expected.extend(entries);
+        subject.pass(Duration::from_millis(2)).await;
+    }
+    expected.reverse();
+    let found = pages(&*store, &AuditQuery::default(), 5).await;
+    assert!(found.is_sorted_by(|newer, older| newer.at >= older.at));
+    let unstamped: Vec<_> =
+        found.iter().cloned().map(|entry| entry.at(semel_core::Timestamp::ZERO)).collect();
+    assert_eq!(unstamped, expected);
+}
+
+fn matches(query: &AuditQuery, entry: &Entry) -> bool {
+    let correlation = entry.correlation_id.as_ref().map(Text::as_str);
+    (query.record.is_none() || entry.record == query.record)
+        && query.action.is_none_or(|action| entry.action == action)
+        && (query.correlation_id.is_none() || correlation == query.correlation_id.as_deref())
+        && query.from.is_none_or(|from| entry.at >= from)
+        && query.until.is_none_or(|until| entry.at < until)
+}
+
+/// By record, kind, correlation and time.
+pub async fn every_mix_of_filters_finds_its_entries(subject: &mut dyn Subject) {
+    let store = subject.store();
+    for number in 0..60 {
+        store.append_audit(vec![entry(number)]).await.unwrap();
+        subject.pass(Duration::from_millis(1)).await;
+    }
+    let all = pages(&*store, &AuditQuery::default(), 60).await;
+    assert_eq!(all.len(), 60);
+    let (early, late) = (all[45].at, all[15].at);
+    for record in [None, Some(RecordId::from_bytes([2; 16])), Some(RecordId::from_bytes([7; 16]))] {
+        for action in [None, Some(Action::ALL[1]), Some(Action::ConfigurationLoaded)] {
+            for correlation_id in [None, Some("corr-2".to_owned()), Some("nobody".to_owned())] {
+                for (from, until) in
+                    [(None, None), (Some(early), None), (None, Some(late)), (Some(early), Some(late))]
+                {
+                    let correlation_id = correlation_id.clone();
+                    let query = AuditQuery { record, action, correlation_id, from, until };
+                    let expected: Vec<_> =
+                        all.iter().filter(|entry| matches(&query, entry)).cloned().collect();
+                    assert_eq!(pages(&*store, &query, 4).await, expected, "{query:?}");
+                }
+            }
+        }
+    }
+}
+
+/// The cursor is the store's own number of an entry.
+pub async fn paging_misses_nothing_while_entries_are_added(subject: &mut dyn Subject) {
+    let store = subject.store();
+    store.append_audit((0..40).map(entry).collect()).await.unwrap();
+    let there = pages(&*store, &AuditQuery::default(), 40).await;
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.audit(AuditQuery::default(), cursor, 7).await.unwrap();
+        found.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+        let mut writers = JoinSet::new();
+        for number in 0..4 {
+            let store = subject.store();
+            writers.spawn(async move { store.append_audit(vec![entry(number)]).await.unwrap() });
+        }
+        writers.join_all().await;
+    }
+    assert_eq!(found, there);
+}
+
+/// Durable with its effect, and absent without.
+pub async fn an_operators_entry_is_in_the_same_write(subject: &mut dyn Subject) {
+    let hand = Hand::on(subject.store());
+    let unknown = hand.in_state(&Ask::key("a"), StateName::Unknown).await;
+    let resolve = |actor: &str| Resolve {
+        id: unknown.id(),
+        version: unknown.version(),
+        resolution: Resolution::NotExecuted,
+        actor: actor.into(),
+        reason: "asked the bank".into(),
+        correlation_id: Some("corr-1".into()),
+    };
+    let about = AuditQuery { record: Some(unknown.id()), ..AuditQuery::default() };
+    assert_eq!(pages(hand.store(), &about, 10).await, []);
+    let Judged::Done(resolved) = hand.ledger.apply(&resolve("op")).await.unwrap() else { panic!("resolved") };
+    let entries = pages(hand.store(), &about, 10).await;
+    assert_eq!(entries.len(), 1);
+    let entry = &entries[0];
+    assert_eq!(entry.at, resolved.times().written);
+    assert_eq!(
+        (entry.action, entry.from, entry.to),
+        (Action::Resolved, Some(StateName::Unknown), Some(StateName::Released))
+    );
+    assert_eq!(
+        (entry.actor.as_str(), entry.correlation_id.as_ref().map(Text::as_str)),
+        ("op", Some("corr-1"))
+    );
+
+    // A write that loses leaves no trace: neither its effect nor its entry.
+    let late = crate::fixture::write_of(&resolve("late"), hand.store(), Some(&unknown));
+    let answer = hand.store().replace(late, unknown.version()).await.unwrap();
+    assert!(matches!(answer.value, semel_core::store::Replaced::Conflict(Some(_))));
+    assert_eq!(pages(hand.store(), &about, 10).await, entries);
+}
