@@ -6,7 +6,7 @@ use clap::Args;
 use crate::{cargo::cargo, workspace};
 
 /// The document that is checked in; a test fails on a breaking difference to it.
-const DOCUMENT: &str = "crates/api/openapi.json";
+const DOCUMENT: &str = "docs/openapi.json";
 
 /// What to do with the document.
 #[derive(Debug, Args)]

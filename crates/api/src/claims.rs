@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::value::{Content, Json, Time, base64_bytes};
 
 /// `POST /v1/claims`: asks for the right to run one attempt. Give `payload` or `fingerprint`, not both.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRequest {
     /// The idempotency key; may be the `Idempotency-Key` header instead. If both are given they must be the same.
@@ -36,7 +37,7 @@ pub struct ClaimRequest {
 }
 
 /// What holds for a claimed record. The first claim of a key fixes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimPolicy {
     /// What a lapsed lease means; `at-most-once` if it is not given.
@@ -48,7 +49,7 @@ pub struct ClaimPolicy {
 }
 
 /// What a lapsed lease, or a lost answer, means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Semantics {
     /// It may have happened: the record becomes `unknown`, and nothing runs again by itself.
@@ -58,7 +59,7 @@ pub enum Semantics {
 }
 
 /// 201 of `POST /v1/claims`: run it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClaimGranted {
     /// `claimed`.
     pub status: ClaimStatus,
@@ -67,7 +68,7 @@ pub struct ClaimGranted {
 }
 
 /// 200 of `POST /v1/claims`: it was done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClaimReplayed {
     /// `completed`.
     pub status: ClaimStatus,
@@ -78,7 +79,7 @@ pub struct ClaimReplayed {
 }
 
 /// What became of asking for a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClaimStatus {
     /// The claim is yours.
@@ -88,7 +89,7 @@ pub enum ClaimStatus {
 }
 
 /// The exclusive right to run one attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClaimView {
     /// The record, in the paths of the claim's commands; 32 hexadecimal digits.
     pub id: String,
@@ -115,7 +116,7 @@ pub struct ClaimView {
 }
 
 /// A step that is done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointView {
     /// The step.
     pub phase: String,
@@ -124,7 +125,7 @@ pub struct CheckpointView {
 }
 
 /// `POST /v1/claims/{id}/extend`: a heartbeat.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExtendRequest {
     /// The claim's token.
@@ -132,7 +133,7 @@ pub struct ExtendRequest {
 }
 
 /// `POST /v1/claims/{id}/checkpoints`: a step is done. The same phase and data again is a success.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointRequest {
     /// The claim's token.
@@ -145,7 +146,7 @@ pub struct CheckpointRequest {
 }
 
 /// `POST /v1/claims/{id}/complete`: it was done. The same outcome again is a success.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompleteRequest {
     /// The claim's token.
@@ -156,7 +157,7 @@ pub struct CompleteRequest {
 }
 
 /// `POST /v1/claims/{id}/release`: the attempt ended and is known to have had no effect, so the next may run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseRequest {
     /// The claim's token.
@@ -167,7 +168,7 @@ pub struct ReleaseRequest {
 }
 
 /// The answer of a claim's commands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeldReply {
     /// The record.
     pub id: String,
@@ -180,7 +181,7 @@ pub struct HeldReply {
 }
 
 /// What an operation gave.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutcomeBody {
     /// What kind of end it is; `success` if it is not given.
@@ -197,6 +198,7 @@ pub struct OutcomeBody {
     pub content_type: Option<String>,
     /// What it gave, if that is not JSON, in base64.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "optional_base64")]
+    #[schema(value_type = Option<String>, content_encoding = "base64")]
     pub body_base64: Option<Vec<u8>>,
     /// `true` when it was done and what it gave is not kept.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
@@ -238,7 +240,7 @@ impl OutcomeBody {
 }
 
 /// What kind of end an operation came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeClass {
     /// It was done.

@@ -1,0 +1,115 @@
+//! The errors that an endpoint can answer, as responses by status: which codes, and what the client does.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::json;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+
+use crate::error::ErrorCode;
+
+/// Responses for these codes, one for each status.
+fn responses(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
+    let mut by_status: BTreeMap<String, Vec<ErrorCode>> = BTreeMap::new();
+    for code in codes {
+        let statuses: &[&str] = match code {
+            // The target's own status, any of its 4xx.
+            ErrorCode::OperationRejected => &["4XX"],
+            ErrorCode::OutcomeUnknown => &["502", "503", "504"],
+            code => &[match code.status() {
+                400 => "400",
+                401 => "401",
+                403 => "403",
+                404 => "404",
+                405 => "405",
+                409 => "409",
+                410 => "410",
+                413 => "413",
+                415 => "415",
+                422 => "422",
+                429 => "429",
+                503 => "503",
+                _ => "500",
+            }],
+        };
+        for status in statuses {
+            by_status.entry((*status).to_owned()).or_default().push(*code);
+        }
+    }
+    by_status.into_iter().map(|(status, codes)| (status, RefOr::T(response(&codes)))).collect()
+}
+
+fn response(codes: &[ErrorCode]) -> Response {
+    let mut description = String::new();
+    for code in codes {
+        // Writing into a text cannot fail.
+        let _ = writeln!(description, "- `{code}`: {}. Client: {}.", code.message(), code.client_does());
+    }
+    let example = codes.first().map(|code| {
+        json!({"error": {
+            "code": code.as_str(), "message": code.message(), "details": [],
+            "request_id": "5f1d0c4f2a7b9e63-1a",
+        }})
+    });
+    let content = |name: &str| ContentBuilder::new().schema(Some(Ref::from_schema_name(name)));
+    ResponseBuilder::new()
+        .description(description.trim_end())
+        .content("application/json", content("ErrorEnvelope").example(example).build())
+        .content("application/problem+json", content("Problem").build())
+        .build()
+}
+
+macro_rules! error_sets {
+    ($($(#[$doc:meta])* $name:ident [$($code:ident),* $(,)?];)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                responses(&[$(ErrorCode::$code),*])
+            }
+        }
+    )*};
+}
+
+error_sets! {
+    /// Of `POST /v1/idempotency/execute`.
+    ExecuteErrors [
+        IdempotencyKeyRequired, IdempotencyKeyInvalid, ValidationFailed, Unauthenticated, UnknownOperation,
+        MethodNotAllowed, IdempotencyOutcomeUnknown, OperationDead, IdempotencyResultGone, OperationDiscarded,
+        PayloadTooLarge, UnsupportedMediaType, IdempotencyParameterMismatch, RateLimited, OperationRejected,
+        TargetUnavailable, IdempotencyStorageUnavailable, Overloaded, OutcomeUnknown, Internal,
+    ];
+    /// Of `GET /v1/idempotency/executions/{key}`.
+    ExecutionsErrors [
+        IdempotencyKeyInvalid, ValidationFailed, Unauthenticated, NotFound, IdempotencyOutcomeUnknown,
+        OperationDead, IdempotencyResultGone, OperationDiscarded, RateLimited, OperationRejected,
+        TargetUnavailable, IdempotencyStorageUnavailable, Overloaded, Internal,
+    ];
+    /// Of `POST /v1/claims`.
+    ClaimErrors [
+        IdempotencyKeyRequired, IdempotencyKeyInvalid, ValidationFailed, Unauthenticated,
+        IdempotencyConcurrentRequest, IdempotencyOutcomeUnknown, OperationDead, IdempotencyResultGone,
+        OperationDiscarded, PayloadTooLarge, UnsupportedMediaType, IdempotencyParameterMismatch, RateLimited,
+        IdempotencyStorageUnavailable, Overloaded, Internal,
+    ];
+    /// Of the commands of a claim.
+    HeldErrors [
+        ValidationFailed, Unauthenticated, NotFound, IdempotencyFenced, IllegalTransition, PayloadTooLarge,
+        UnsupportedMediaType, RateLimited, IdempotencyStorageUnavailable, Overloaded, Internal,
+    ];
+    /// Of what operators look at.
+    ReadErrors [ValidationFailed, Unauthenticated, Forbidden, IdempotencyStorageUnavailable, Internal];
+    /// Of one thing that operators look at.
+    ShowErrors [Unauthenticated, Forbidden, NotFound, IdempotencyStorageUnavailable, Internal];
+    /// Of what operators do to one record.
+    JudgeErrors [
+        ValidationFailed, Unauthenticated, Forbidden, NotFound, VersionConflict, IllegalTransition,
+        PayloadTooLarge, UnsupportedMediaType, IdempotencyStorageUnavailable, Internal,
+    ];
+    /// Of what operators do to many records.
+    BulkErrors [
+        ValidationFailed, Unauthenticated, Forbidden, PayloadTooLarge, UnsupportedMediaType,
+        IdempotencyStorageUnavailable, Internal,
+    ];
+}
