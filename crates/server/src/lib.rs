@@ -1,11 +1,16 @@
 //! The server `semel`, in parts that tests and tools can use: configuration, doors, engine, admin.
 //!
-//! Rooms: [`config`] what the server is told · [`engine`] between door and ledger ·
-//! [`limits`] every number · [`store`] opens it ·
-//! [`telemetry`] what it tells about itself.
+//! Rooms: [`config`] what the server is told · [`app`] puts it together · [`cli`] the command line ·
+//! `listen` and [`tls`] connections · `door` HTTP in · [`engine`] between door and ledger · [`store`] opens it ·
+//! [`telemetry`] what it tells about itself · [`limits`] every number.
 
+pub mod app;
+pub mod cli;
 pub mod config;
+mod door;
 pub mod engine;
 pub mod limits;
+mod listen;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

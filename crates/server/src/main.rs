@@ -1,3 +1,7 @@
 //! The binary `semel`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    semel_server::cli::main()
+}

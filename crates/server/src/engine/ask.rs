@@ -87,6 +87,32 @@ pub enum Execution {
     },
 }
 
+impl Execution {
+    /// The record, whatever became of it.
+    pub const fn record(&self) -> &Arc<Record> {
+        match self {
+            Self::Completed { record, .. }
+            | Self::Processing { record, .. }
+            | Self::Unknown { record, .. }
+            | Self::Retryable { record, .. }
+            | Self::NotExecuted { record, .. }
+            | Self::Mismatch { record }
+            | Self::Dead { record } => record,
+        }
+    }
+
+    /// Whether the key had been asked for before.
+    pub fn is_duplicate(&self) -> bool {
+        match self {
+            Self::Completed { replayed, .. } => *replayed,
+            Self::Processing { fresh, .. } => !fresh,
+            Self::Unknown { fresh, .. } => fresh.is_none(),
+            Self::Retryable { record, .. } | Self::NotExecuted { record, .. } => record.attempt() > 1,
+            Self::Mismatch { .. } | Self::Dead { .. } => true,
+        }
+    }
+}
+
 /// Why there is no answer. Nothing of it but its kind reaches a client.
 #[derive(Debug)]
 pub struct EngineError {

@@ -1,0 +1,158 @@
+//! Puts the server together, and takes it apart again.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use semel_core::ledger::Entropy as _;
+use semel_core::{Ledger, Store};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::door::{Doors, gate::Gate};
+use crate::engine::entropy::OsEntropy;
+use crate::engine::{Engine, Silent, Targets};
+use crate::listen::Listener;
+use crate::store;
+use crate::telemetry::metered::Metered;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::{self, TlsError};
+
+/// The server, running.
+pub struct Running {
+    doors: SocketAddr,
+    doors_tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
+    gate: Gate,
+    engine: Engine,
+    metrics: Metrics,
+    store: Arc<dyn Store>,
+    stopping: CancellationToken,
+    tracker: TaskTracker,
+    grace: Duration,
+}
+
+/// Why the server does not start.
+#[derive(Debug)]
+pub struct StartError {
+    what: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StartError {
+    fn new(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { what: what.into(), source: Some(source.into()) }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self { what: error.to_string(), source: None }
+    }
+}
+
+/// Builds servers.
+pub struct App;
+
+impl App {
+    /// Starts a server: opens the store, binds the listeners, serves.
+    ///
+    /// # Errors
+    /// The store cannot be opened, an address cannot be bound, or a certificate cannot be used.
+    pub async fn start(config: &Config) -> Result<Running, StartError> {
+        let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
+        let metrics =
+            Metrics::new(&config.service_name, config.operations.iter().map(|operation| &operation.name));
+        let opened = store::open(&config.store).map_err(|error| StartError::new("the store", error))?;
+        let store: Arc<dyn Store> = Arc::new(Metered::new(opened, metrics.clone()));
+        let address = config.server.listen;
+        let listener = Listener::bind(address, tls, config.server.connections_max).await;
+        let listener =
+            listener.map_err(|error| StartError::new(format!("cannot listen on {address}"), error))?;
+        let ledger = Ledger::new(Arc::clone(&store), Arc::new(OsEntropy));
+        let targets = Targets::new(&config.targets).map_err(|error| StartError::new("targets", error))?;
+        let engine = Engine::new(ledger, &config.operations, targets, Arc::new(Silent));
+        engine.start(config.dispatcher.concurrency);
+        let (stopping, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let doors = Doors::new(config, engine.clone(), stopping.clone());
+        let invalid = |error| StartError::new("tenants", error);
+        let gate = Gate::new(config, doors.router(), metrics.clone(), process_bits()).map_err(invalid)?;
+        let running = Running {
+            doors: listener.address(),
+            doors_tls: listener.tls(),
+            gate: gate.clone(),
+            engine,
+            metrics,
+            store,
+            stopping: stopping.clone(),
+            tracker: tracker.clone(),
+            grace: config.server.shutdown_grace,
+        };
+        tracker.spawn(listener.serve(gate, stopping, tracker.clone()));
+        Ok(running)
+    }
+}
+
+/// Bits that tell this process's request ids from another's.
+fn process_bits() -> u64 {
+    let bytes = OsEntropy.token();
+    bytes.as_bytes().iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+}
+
+impl Running {
+    /// Where the doors listen.
+    pub const fn doors_address(&self) -> SocketAddr {
+        self.doors
+    }
+
+    /// Takes over operations, tenants, secrets and certificates of a configuration that was read again. What is in
+    /// progress goes on under what held when it began; addresses, the store and limits stay as they are.
+    ///
+    /// # Errors
+    /// A certificate cannot be used: nothing is taken over.
+    pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
+        self.gate.reload(config).map_err(|error| StartError::new("tenants", error))?;
+        // Taking TLS away, or adding it, would surprise every client; that needs a restart.
+        if self.doors_tls.load().is_some() && tls.is_some() {
+            self.doors_tls.store(tls);
+        }
+        self.metrics.configured(config.operations.iter().map(|operation| &operation.name));
+        self.engine.reload(&config.operations);
+        Ok(())
+    }
+
+    /// Stops: takes nobody in, finishes what runs (for the configured grace), closes the store. Whether everything
+    /// was finished.
+    pub async fn stop(self) -> bool {
+        self.stopping.cancel();
+        self.tracker.close();
+        // Connections wait for what the engine runs, and the engine for nobody: both have the same grace.
+        let connections = tokio::time::timeout(self.grace, self.tracker.wait());
+        let (engine, connections) = tokio::join!(self.engine.stop(self.grace), connections);
+        let finished = engine && connections.is_ok();
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store did not close cleanly");
+            return false;
+        }
+        finished
+    }
+}

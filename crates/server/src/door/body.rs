@@ -1,0 +1,68 @@
+//! Bodies: bounded, in time, JSON.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use semel_api::{ApiError, Detail, ErrorCode};
+
+use crate::limits;
+
+/// Reads a JSON body, whole.
+pub(crate) async fn json(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+    check_type(headers)?;
+    read(headers, body, bytes_max).await
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let refuse = |field, message| {
+        Err(ApiError::new(ErrorCode::UnsupportedMediaType).with_detail(Detail::new(
+            field,
+            "media_type",
+            message,
+        )))
+    };
+    let Some(given) = headers.get(header::CONTENT_TYPE) else {
+        return refuse("Content-Type", "is missing; send application/json");
+    };
+    let given = given.to_str().unwrap_or("");
+    let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));
+    if !essence.trim().eq_ignore_ascii_case("application/json") {
+        return refuse("Content-Type", "must be application/json");
+    }
+    let charset = parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    if charset.is_some_and(|charset| !charset.eq_ignore_ascii_case("utf-8")) {
+        return refuse("Content-Type", "must be UTF-8, as JSON is");
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            refuse("Content-Encoding", "must not be compressed")
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let message = format!("must have at most {bytes_max} bytes");
+        ApiError::new(ErrorCode::PayloadTooLarge).with_detail(Detail::new("body", "too_large", message))
+    };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    // Refused before a byte of it is read; what comes in chunks, or lies, is cut off below.
+    if announced.is_some_and(|announced: usize| announced > bytes_max) {
+        return Err(too_large());
+    }
+    let whole = tokio::time::timeout(limits::BODY_READ_WITHIN, Limited::new(body, bytes_max).collect());
+    match whole.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Detail::new("body", "incomplete", "ended before it was whole").into()),
+        Err(_) => {
+            let seconds = limits::BODY_READ_WITHIN.as_secs();
+            Err(Detail::new("body", "slow", format!("must arrive within {seconds} seconds")).into())
+        }
+    }
+}

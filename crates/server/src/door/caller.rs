@@ -1,0 +1,94 @@
+//! Who asks, under which ids, and how it wants to be refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use semel_api::Form;
+use semel_core::id::Tenant;
+
+use crate::limits;
+
+/// The request's id, taken over from the client or made here, and always answered.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+
+/// What the gate found out about a request; handlers take it from the request's extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The request's id.
+    pub(crate) request_id: Arc<str>,
+    /// What ties several requests together; the request's id, if the client says nothing.
+    pub(crate) correlation_id: Arc<str>,
+    /// Whose request it is.
+    pub(crate) tenant: Tenant,
+}
+
+/// Makes request ids: 64 random bits of this process, and a number.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids that begin with these bits.
+    pub(crate) const fn new(process: u64) -> Self {
+        Self { process, next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> Arc<str> {
+        format!("{:016x}-{:x}", self.process, self.next.fetch_add(1, Ordering::Relaxed)).into()
+    }
+
+    /// The request's id and what it belongs to.
+    pub(crate) fn of(&self, headers: &HeaderMap) -> (Arc<str>, Arc<str>) {
+        let request_id = taken_over(headers, &REQUEST_ID).unwrap_or_else(|| self.next());
+        let correlation_id = taken_over(headers, &CORRELATION_ID).unwrap_or_else(|| Arc::clone(&request_id));
+        (request_id, correlation_id)
+    }
+}
+
+/// An id of the client's, if it can stand in a log and a header as it is.
+fn taken_over(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
+    let text = headers.get(name)?.to_str().ok()?;
+    let fits = (1..=limits::REQUEST_ID_CHARS_MAX).contains(&text.len());
+    (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into())
+}
+
+/// The form that the client accepts.
+pub(crate) fn form(headers: &HeaderMap, usual: Form) -> Form {
+    Form::of_accept(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()), usual)
+}
+
+/// The id as a header. (It was checked, or made here, so it can be one.)
+pub(crate) fn id_header(id: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(id).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_the_client_is_taken_over_only_if_it_is_harmless() {
+        let ids = RequestIds::new(7);
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            ids.of(&headers).0.to_string()
+        };
+        assert_eq!(of("req-1"), "req-1");
+        for odd in ["", "a b", "é", &"x".repeat(129)] {
+            assert!(of(odd).starts_with("0000000000000007-"), "{odd}");
+        }
+    }
+
+    #[test]
+    fn ids_differ_and_a_request_without_a_correlation_id_is_its_own() {
+        let ids = RequestIds::new(7);
+        let (first, correlation) = ids.of(&HeaderMap::new());
+        assert_eq!(first, correlation);
+        assert_ne!(ids.of(&HeaderMap::new()).0, first);
+    }
+}

@@ -1,0 +1,99 @@
+//! `POST /v1/idempotency/execute`: run a named operation at most once.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use semel_api::execute::ExecuteRequest;
+use semel_api::{Detail, ErrorCode};
+use semel_core::Key;
+use semel_core::id::AttemptId;
+
+use super::caller::Caller;
+use super::prefer::{self, Prefer};
+use super::refusal::{self, Refusal};
+use super::{Doors, Seen, body, is_in_progress, key, reply};
+use crate::engine::{Ask, Execution};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What is left as it is in a path: RFC 3986's unreserved characters.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+pub(super) async fn execute(State(doors): State<Doors>, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    let caller = parts.extensions.get::<Caller>().ok_or(ErrorCode::Internal)?;
+    let prefer = Prefer::of_headers(&parts.headers, doors.wait_max);
+    let header_key = key::of_headers(&parts.headers, doors.key_alphabet)?;
+    let body = body::json(&parts.headers, body, doors.body_bytes_max).await?;
+    let asked: ExecuteRequest<'_> = semel_api::decode(&body)?;
+    let field = asked.idempotency_key.as_deref();
+    let field = field.map(|text| key::of_text("idempotency_key", text, doors.key_alphabet)).transpose()?;
+    let key = key::agreed(header_key, field.map(|key| ("idempotency_key", key)))?;
+    let attempt_id = asked.attempt_id.as_deref().map(AttemptId::try_new).transpose();
+    let ask = Ask {
+        tenant: caller.tenant.clone(),
+        subject: None,
+        key: key.clone(),
+        operation: operation_name(&asked.operation)?.to_owned(),
+        payload: body.slice_ref(asked.payload.get().as_bytes()),
+        attempt_id: attempt_id.map_err(|problem| refusal::invalid(&problem))?,
+        correlation_id: caller.correlation_id.clone(),
+        request_id: caller.request_id.clone(),
+        traceparent: parts.headers.get(TRACEPARENT).cloned(),
+    };
+    let operation = Some(asked.operation.as_ref().into());
+    let mut seen = Seen { operation, key: Some(key.clone()), ..Seen::default() };
+    let answer = run(&doors, ask, prefer, &key, &mut seen).await;
+    Ok(seen.beside(answer))
+}
+
+/// An operation's name is looked up, never stored or shown, before it is known to be one.
+fn operation_name(name: &str) -> Result<&str, Refusal> {
+    if name.is_empty() {
+        return Err(Detail::new("operation", "value", "must not be empty").into());
+    }
+    Ok(name)
+}
+
+async fn run(
+    doors: &Doors,
+    ask: Ask,
+    prefer: Prefer,
+    key: &Key,
+    seen: &mut Seen,
+) -> Result<Response, Refusal> {
+    let answered =
+        if prefer.respond_async { doors.engine.submit(ask).await } else { doors.engine.execute(ask).await };
+    let execution = answered.map_err(|error| refusal::engine(&error))?;
+    seen.is(execution.record());
+    seen.is_retry = Some(execution.is_duplicate());
+    let Execution::Processing { record, retry_after, fresh } = &execution else {
+        return reply::execution(&execution);
+    };
+    let waits = prefer.wait.filter(|wait| !wait.is_zero());
+    let settled = match waits {
+        // If it is gone (released and forgotten, or expired), asking again tells.
+        Some(wait) => doors.wait(record, wait).await?.filter(|record| !is_in_progress(record)),
+        None => None,
+    };
+    let Some(settled) = settled else { return Ok(accepted(*retry_after, prefer, key)) };
+    seen.is(&settled);
+    reply::with_applied(reply::record(&settled, !fresh), prefer::applied(false, waits))
+}
+
+/// 202, where to look, and which preferences led here.
+fn accepted(retry_after: Duration, prefer: Prefer, key: &Key) -> Response {
+    let mut response = reply::processing(retry_after);
+    let headers = response.headers_mut();
+    let location = format!("{}{}", super::executions::PREFIX, utf8_percent_encode(key.as_str(), PATH));
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
+    }
+    if let Some(applied) = prefer::applied(prefer.respond_async, prefer.wait) {
+        headers.insert(prefer::APPLIED, applied);
+    }
+    response
+}

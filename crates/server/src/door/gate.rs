@@ -1,0 +1,221 @@
+//! What stands before every route of a listener: ids, the bound on requests in progress, tokens, rates, the form of
+//! errors, and the log line. Nothing behind it is reached without it.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
+use semel_api::{ApiError, ErrorCode, Form};
+use semel_core::Key;
+use semel_core::id::Tenant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tower_service::Service as _;
+
+use super::Seen;
+use super::caller::{self, Caller, RequestIds};
+use super::refusal::{self, Refusal};
+use super::tenants::Tenants;
+use crate::config::{Config, ErrorStyle};
+use crate::limits;
+use crate::telemetry::logs::{self, RequestLine};
+use crate::telemetry::metrics::{Door, Metrics};
+
+/// Answered to everybody, token or not, busy or not: orchestrators ask it.
+pub(crate) const HEALTH: &str = "/healthz";
+/// As [`HEALTH`].
+pub(crate) const READY: &str = "/readyz";
+
+/// The gate. A clone is another handle.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<Inner>);
+
+struct Inner {
+    router: Router,
+    ids: RequestIds,
+    usual_form: Form,
+    docs_base: String,
+    tenants: ArcSwap<Tenants>,
+    in_progress: Semaphore,
+    metrics: Metrics,
+}
+
+impl Gate {
+    /// A gate before these routes. `process` is 64 random bits.
+    ///
+    /// # Errors
+    /// A tenant's name is none.
+    pub(crate) fn new(
+        config: &Config,
+        router: Router,
+        metrics: Metrics,
+        process: u64,
+    ) -> Result<Self, semel_core::Invalid> {
+        let usual_form = match config.server.errors {
+            ErrorStyle::Envelope => Form::Envelope,
+            ErrorStyle::Flat => Form::Flat,
+            ErrorStyle::Problem => Form::Problem,
+        };
+        Ok(Self(Arc::new(Inner {
+            router,
+            ids: RequestIds::new(process),
+            usual_form,
+            docs_base: config.server.error_docs_base.clone(),
+            tenants: ArcSwap::from_pointee(Tenants::new(&config.tenants, None)?),
+            in_progress: Semaphore::new(config.server.in_progress_max),
+            metrics,
+        })))
+    }
+
+    /// Takes over the tenants of a configuration that was read again.
+    ///
+    /// # Errors
+    /// A tenant's name is none.
+    pub(crate) fn reload(&self, config: &Config) -> Result<(), semel_core::Invalid> {
+        let before = self.0.tenants.load();
+        let tenants = Tenants::new(&config.tenants, Some(&before))?;
+        self.0.tenants.store(Arc::new(tenants));
+        Ok(())
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Gate {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { Ok(inner.pass(request.map(Body::new)).await) })
+    }
+}
+
+impl Inner {
+    async fn pass(&self, mut request: Request<Body>) -> Response {
+        let started = Instant::now();
+        let (request_id, correlation_id) = self.ids.of(request.headers());
+        let form = caller::form(request.headers(), self.usual_form);
+        let method = request.method().clone();
+        let mut told = HeaderMap::new();
+        let is_probe = matches!(request.uri().path(), HEALTH | READY);
+        let (route, tenant, mut response) = if is_probe {
+            (HEALTH, None, self.answer(request).await)
+        } else {
+            let route = route_name(request.uri().path());
+            match self.admit(request.headers(), &mut told) {
+                Err(error) => (route, None, Refusal::from(error).into_response()),
+                Ok((permit, tenant)) => {
+                    let caller = Caller {
+                        request_id: Arc::clone(&request_id),
+                        correlation_id: Arc::clone(&correlation_id),
+                        tenant: tenant.clone(),
+                    };
+                    request.extensions_mut().insert(caller);
+                    let response = self.answer(request).await;
+                    drop(permit);
+                    (route, Some(tenant), response)
+                }
+            }
+        };
+        let code = refusal::write(&mut response, form, &self.docs_base, &request_id);
+        response.headers_mut().extend(told);
+        if let Some(id) = caller::id_header(&request_id) {
+            response.headers_mut().insert(caller::REQUEST_ID, id);
+        }
+        if !is_probe {
+            let seen = response.extensions_mut().remove::<Seen>().unwrap_or_default();
+            let took = started.elapsed();
+            let operation = self.metrics.operation(seen.operation.as_deref().unwrap_or(""));
+            operation.request(door_of(route), response.status().as_u16(), took);
+            logs::request(&RequestLine {
+                door: door_of(route).as_str(),
+                method: method.as_str(),
+                route,
+                status: response.status().as_u16(),
+                took,
+                code: code.map(ErrorCode::as_str),
+                tenant: tenant.as_ref().map(Tenant::as_str),
+                // Its label: a name that is not configured is a part of a body, and no body is logged.
+                operation: seen.operation.is_some().then(|| operation.name()),
+                key: seen.key.as_ref().map(Key::as_str),
+                record: seen.record.as_deref(),
+                is_retry: seen.is_retry,
+                request_id: &request_id,
+                correlation_id: Some(&correlation_id),
+            });
+        }
+        response
+    }
+
+    /// Lets a request in: not too many at once, a tenant's, and within its rate.
+    fn admit(
+        &self,
+        headers: &HeaderMap,
+        told: &mut HeaderMap,
+    ) -> Result<(SemaphorePermit<'_>, Tenant), ApiError> {
+        // Nothing waits here: a queue without an end is only a slower way to fail.
+        let permit = self.in_progress.try_acquire().map_err(|_| {
+            ApiError::new(ErrorCode::Overloaded).with_retry_after(limits::RETRY_AFTER_OVERLOAD)
+        })?;
+        let tenant = self.tenants.load().authenticate(headers)?;
+        tenant.admit(told)?;
+        Ok((permit, tenant.name.clone()))
+    }
+
+    /// The routes' answer. A panic in them is an answer, too, with nothing of it but its code.
+    async fn answer(&self, request: Request<Body>) -> Response {
+        let mut router = self.router.clone();
+        match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(panic) => {
+                tracing::error!(panic = said(&*panic), "a handler has panicked");
+                Refusal::from(ErrorCode::Internal).into_response()
+            }
+        }
+    }
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+/// What the log calls a path: the route that it matches, never the path itself, which may hold keys.
+fn route_name(path: &str) -> &'static str {
+    match path {
+        HEALTH => HEALTH,
+        READY => READY,
+        "/v1/idempotency/execute" => "/v1/idempotency/execute",
+        "/v1/claims" => "/v1/claims",
+        _ if path.starts_with(super::executions::PREFIX) => "/v1/idempotency/executions/{key}",
+        _ if path.starts_with("/v1/claims/") => match path.rsplit('/').next() {
+            Some("extend") => "/v1/claims/{id}/extend",
+            Some("checkpoints") => "/v1/claims/{id}/checkpoints",
+            Some("complete") => "/v1/claims/{id}/complete",
+            Some("release") => "/v1/claims/{id}/release",
+            _ => "(none)",
+        },
+        _ => "(none)",
+    }
+}
+
+/// The label of a route.
+fn door_of(route: &str) -> Door {
+    match route {
+        "/v1/idempotency/execute" => Door::Execute,
+        "/v1/idempotency/executions/{key}" => Door::Executions,
+        _ if route.starts_with("/v1/claims") => Door::Claims,
+        _ => Door::Other,
+    }
+}

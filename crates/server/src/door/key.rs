@@ -1,0 +1,167 @@
+//! The `Idempotency-Key` header: a Structured Field string (`"8e03978e-…"`, RFC 9651, as
+//! draft-ietf-httpapi-idempotency-key-header-07 has it) or a bare token (RFC 9110, section 5.6.2). Both mean the same key.
+//! A malformed or repeated header is refused, never ignored; so are parameters, which no draft gives a meaning.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use semel_api::{ApiError, Detail, ErrorCode};
+use semel_core::Key;
+
+use crate::config::KeyAlphabet;
+
+/// The header.
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The key in the headers, if there is one.
+pub(crate) fn of_headers(headers: &HeaderMap, alphabet: KeyAlphabet) -> Result<Option<Key>, ApiError> {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(invalid("Idempotency-Key", "must be given once"));
+    }
+    let text = parse(value).map_err(|problem| invalid("Idempotency-Key", problem))?;
+    checked("Idempotency-Key", &text, alphabet).map(Some)
+}
+
+/// The key in a field of the body or in a path: the text itself.
+pub(crate) fn of_text(field: &str, text: &str, alphabet: KeyAlphabet) -> Result<Key, ApiError> {
+    checked(field, text, alphabet)
+}
+
+/// The one key that header and body agree on.
+pub(crate) fn agreed(header: Option<Key>, field: Option<(&str, Key)>) -> Result<Key, ApiError> {
+    match (header, field) {
+        (Some(header), Some((name, field))) if header != field => {
+            Err(invalid(name, "is not the key that the Idempotency-Key header gives"))
+        }
+        (Some(key), _) | (None, Some((_, key))) => Ok(key),
+        (None, None) => Err(ErrorCode::IdempotencyKeyRequired.into()),
+    }
+}
+
+fn invalid(field: &str, problem: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::IdempotencyKeyInvalid).with_detail(Detail::new(field, "key", problem))
+}
+
+fn checked(field: &str, text: &str, alphabet: KeyAlphabet) -> Result<Key, ApiError> {
+    let (allowed, which): (fn(u8) -> bool, &str) = match alphabet {
+        KeyAlphabet::Token => (
+            |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_',
+            "letters, digits, `-` and `_`",
+        ),
+        KeyAlphabet::Printable => (|byte| (b' '..=b'~').contains(&byte), "printable ASCII characters"),
+    };
+    let key = Key::try_new(text).map_err(|problem| invalid(field, problem.to_string()))?;
+    if !text.bytes().all(allowed) {
+        return Err(invalid(field, format!("may have only {which}")));
+    }
+    Ok(key)
+}
+
+fn parse(value: &HeaderValue) -> Result<String, &'static str> {
+    let text = value.to_str().map_err(|_| "may have only printable ASCII characters")?;
+    let text = text.trim_matches(' ');
+    match text.strip_prefix('"') {
+        Some(rest) => sf_string(rest),
+        None if text.is_empty() => Err("must not be empty"),
+        None if text.bytes().all(is_token) => Ok(text.to_owned()),
+        None => Err("must be a string in quotes (RFC 9651) or a token (RFC 9110)"),
+    }
+}
+
+/// The rest of a Structured Field string after its opening quote (RFC 9651, section 4.2.5).
+fn sf_string(rest: &str) -> Result<String, &'static str> {
+    let mut text = String::with_capacity(rest.len());
+    let mut characters = rest.chars();
+    loop {
+        match characters.next() {
+            None => return Err("is a string in quotes that does not end"),
+            Some('"') => break,
+            Some('\\') => match characters.next() {
+                Some(escaped @ ('"' | '\\')) => text.push(escaped),
+                _ => return Err("has a backslash that escapes neither a quote nor a backslash"),
+            },
+            Some(plain @ ' '..='~') => text.push(plain),
+            Some(_) => return Err("may have only printable ASCII characters"),
+        }
+    }
+    if characters.as_str().is_empty() { Ok(text) } else { Err("has something after the string in quotes") }
+}
+
+/// `tchar` of RFC 9110, section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    fn read(value: &str, alphabet: KeyAlphabet) -> Result<String, String> {
+        match of_headers(&headers(&[value.as_bytes()]), alphabet) {
+            Ok(key) => Ok(key.unwrap().as_str().to_owned()),
+            Err(error) => Err(error.details()[0].message.clone()),
+        }
+    }
+
+    #[test]
+    fn both_forms_mean_the_same_key() {
+        for value in ["8e03978e-40d5", "\"8e03978e-40d5\"", "  8e03978e-40d5 "] {
+            assert_eq!(read(value, KeyAlphabet::Token).unwrap(), "8e03978e-40d5");
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused_and_never_ignored() {
+        let check =
+            |value, said: &str| assert_eq!(read(value, KeyAlphabet::Token).unwrap_err(), said, "{value}");
+        check("", "must not be empty");
+        check("\"\"", "key must not be empty");
+        check("\"a", "is a string in quotes that does not end");
+        check("\"a\" b", "has something after the string in quotes");
+        check("\"a\";b=1", "has something after the string in quotes");
+        check("\"a\\n\"", "has a backslash that escapes neither a quote nor a backslash");
+        check("a b", "must be a string in quotes (RFC 9651) or a token (RFC 9110)");
+        check("a, b", "must be a string in quotes (RFC 9651) or a token (RFC 9110)");
+        check("a.b", "may have only letters, digits, `-` and `_`");
+        check("\"a b\"", "may have only letters, digits, `-` and `_`");
+        check(&"x".repeat(256), "key must have at most 255 characters");
+        assert_eq!(read(&"x".repeat(255), KeyAlphabet::Token).unwrap().len(), 255);
+    }
+
+    #[test]
+    fn a_repeated_header_is_refused_even_if_both_agree() {
+        let error = of_headers(&headers(&[b"a", b"a"]), KeyAlphabet::Token).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::IdempotencyKeyInvalid);
+    }
+
+    #[test]
+    fn bytes_that_are_no_ascii_are_refused() {
+        for bytes in [&b"\xff"[..], "\"é\"".as_bytes(), b"a\tb"] {
+            assert!(of_headers(&headers(&[bytes]), KeyAlphabet::Printable).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_wider_alphabet_takes_printable_ascii_with_its_escapes() {
+        assert_eq!(read(r#""a \"b\" \\ c~""#, KeyAlphabet::Printable).unwrap(), r#"a "b" \ c~"#);
+        assert_eq!(read("a.b", KeyAlphabet::Printable).unwrap(), "a.b");
+    }
+
+    #[test]
+    fn header_and_body_must_agree() {
+        let key = |text: &str| Key::try_new(text).unwrap();
+        assert_eq!(agreed(Some(key("a")), Some(("key", key("a")))).unwrap(), key("a"));
+        assert_eq!(agreed(None, Some(("key", key("a")))).unwrap(), key("a"));
+        let error = agreed(Some(key("a")), Some(("key", key("b")))).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::IdempotencyKeyInvalid);
+        assert_eq!(agreed(None, None).unwrap_err().code(), ErrorCode::IdempotencyKeyRequired);
+    }
+}
