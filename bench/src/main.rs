@@ -41,6 +41,9 @@ struct Cli {
     /// Only these scenarios; without it all of them.
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<Scenario>,
+    /// The form of the server that the scenarios of the server alone take: semel or semel-quiet.
+    #[arg(long, default_value = "semel")]
+    server: Peer,
     /// Rounds of the contest.
     #[arg(long)]
     rounds: Option<usize>,
@@ -101,7 +104,7 @@ fn measure(cli: Cli) -> Result<()> {
         cli.records.unwrap_or(if cli.quick { limits::MANY_RECORDS / 100 } else { limits::MANY_RECORDS });
     let minute = Duration::from_secs(if cli.quick { 10 } else { 60 });
     let results = cli.results.unwrap_or_else(|| crate_folder.join("results"));
-    let mut harness = Harness::new(places, results, peers.clone(), rounds, first_run)?;
+    let mut harness = Harness::new(places, results, cli.server, peers.clone(), rounds, first_run)?;
     let all = Scenario::value_variants().to_vec();
     for scenario in if cli.scenario.is_empty() { all } else { cli.scenario } {
         harness.peers.clone_from(&peers);
@@ -111,6 +114,7 @@ fn measure(cli: Cli) -> Result<()> {
             Scenario::Sustained => scenario::sustained::run(&mut harness, minute)?,
             Scenario::Burst => scenario::burst::run(&mut harness, minute)?,
             Scenario::Millions => scenario::millions::run(&mut harness, records)?,
+            Scenario::Expiry => scenario::expiry::run(&mut harness)?,
             Scenario::Idle => scenario::idle::run(&mut harness)?,
         }
     }

@@ -36,6 +36,56 @@ impl Spread {
     }
 }
 
+/// A bar of the quality document, and what was measured against it.
+#[derive(Clone, Debug)]
+pub(crate) struct Bar {
+    what: String,
+    measured: f64,
+    must: f64,
+    goal: f64,
+    /// Whether more is better.
+    at_least: bool,
+}
+
+impl Bar {
+    /// Met from this value on.
+    pub(crate) fn least(what: impl Into<String>, measured: f64, must: f64, goal: f64) -> Self {
+        Self { what: what.into(), measured, must, goal, at_least: true }
+    }
+
+    /// Met up to this value.
+    pub(crate) fn most(what: impl Into<String>, measured: f64, must: f64, goal: f64) -> Self {
+        Self { what: what.into(), measured, must, goal, at_least: false }
+    }
+
+    fn verdict(&self) -> &'static str {
+        let reaches = |bar: f64| if self.at_least { self.measured >= bar } else { self.measured <= bar };
+        match (reaches(self.must), reaches(self.goal)) {
+            (_, true) => "goal",
+            (true, false) => "must",
+            (false, false) => "**missed**",
+        }
+    }
+}
+
+/// The bars that a scenario measures, each with its verdict.
+pub(crate) fn bars(text: &mut String, bars: &[Bar]) {
+    text.push_str("\n## Bars\n\n| bar | must | goal | measured | reached |\n|---|---|---|---|---|\n");
+    for bar in bars {
+        let sign = if bar.at_least { "≥" } else { "≤" };
+        let _ = writeln!(
+            text,
+            "| {} | {sign} {} | {sign} {} | {:.2} | {} |",
+            bar.what,
+            bar.must,
+            bar.goal,
+            bar.measured,
+            bar.verdict()
+        );
+    }
+    text.push('\n');
+}
+
 /// Microseconds in the unit that reads well.
 pub(crate) fn micros(value: f64) -> String {
     if value >= 10_000.0 {
@@ -73,6 +123,13 @@ pub(crate) fn head(text: &mut String, head: &Head) {
     }
 }
 
+/// The same for a scenario of the server alone, with the form of it that was measured.
+pub(crate) fn head_of_server(text: &mut String, head: &Head) {
+    self::head(text, head);
+    let about = head.server.describe();
+    let _ = writeln!(text, "\n{}: {}.", about.name, about.durability);
+}
+
 /// Sides without figures, with what was tried.
 pub(crate) fn absent(text: &mut String, absent: &[Absent]) {
     if absent.is_empty() {
@@ -95,6 +152,14 @@ mod tests {
         {
             assert!((Spread::of(values.into_iter()).median - median).abs() < f64::EPSILON);
         }
+    }
+
+    #[test]
+    fn a_bar_says_what_of_it_is_reached_in_its_own_direction() {
+        let least = |measured| Bar::least("x", measured, 0.5, 0.7).verdict();
+        assert_eq!([least(0.4), least(0.5), least(0.7)], ["**missed**", "must", "goal"]);
+        let most = |measured| Bar::most("x", measured, 4.0, 2.5).verdict();
+        assert_eq!([most(4.1), most(4.0), most(2.5)], ["**missed**", "must", "goal"]);
     }
 
     #[test]

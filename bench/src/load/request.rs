@@ -10,6 +10,8 @@ pub(crate) enum Body {
     Small,
     /// The same with noise, so that the stored outcome is about 400 bytes and does not compress well.
     Outcome400,
+    /// As small, for the operation `brief`, which a scenario configures.
+    Brief,
 }
 
 /// Hexadecimal digits of noise in [`Body::Outcome400`]: with the envelope around it the outcome is 400 bytes.
@@ -33,11 +35,13 @@ impl Template {
     pub(crate) fn new(path: &str, addr: SocketAddr, body: Body) -> Self {
         let order = "0".repeat(ORDER_DIGITS);
         let note = match body {
-            Body::Small => String::new(),
+            Body::Small | Body::Brief => String::new(),
             Body::Outcome400 => format!(r#","note":"{}""#, "0".repeat(NOISE_DIGITS)),
         };
-        let body_text =
-            format!(r#"{{"operation":"echo","payload":{{"order_id":"{order}","amount":125000{note}}}}}"#);
+        let operation = if body == Body::Brief { "brief" } else { "echo" };
+        let body_text = format!(
+            r#"{{"operation":"{operation}","payload":{{"order_id":"{order}","amount":125000{note}}}}}"#
+        );
         let mut text = String::new();
         // Writing into a String does not fail.
         let _ = write!(
@@ -103,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_request_carries_its_key_and_a_body_of_the_length_it_says() {
-        for body in [Body::Small, Body::Outcome400] {
+        for body in [Body::Small, Body::Outcome400, Body::Brief] {
             let mut template = Template::new("/x", "127.0.0.1:1".parse().unwrap(), body);
             template.set_number(7);
             let text = String::from_utf8(template.bytes().to_vec()).unwrap();

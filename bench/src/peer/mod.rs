@@ -32,6 +32,8 @@ pub(crate) enum Peer {
     H,
     /// The server of this project.
     Semel,
+    /// The same with its request log at `warn` and without audit entries of traffic.
+    SemelQuiet,
     /// Redis, every command synced.
     RedisAlways,
     /// Redis, synced once a second.
@@ -81,6 +83,13 @@ pub(crate) struct Places {
     pub(crate) own: PathBuf,
 }
 
+/// What a scenario sets for the server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Setup {
+    /// A configuration file in place of none.
+    pub(crate) configuration: Option<String>,
+}
+
 /// A side that runs and has answered.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -102,6 +111,11 @@ impl Peer {
         let (name, durability, durable) = match self {
             Self::H => ("H: bare axum endpoint", "none, nothing is stored", false),
             Self::Semel => ("Semel, embedded store", "claim and outcome each synced before it answers", true),
+            Self::SemelQuiet => (
+                "Semel, log at `warn`, no audit of traffic",
+                "claim and outcome each synced before it answers",
+                true,
+            ),
             Self::RedisAlways => ("Redis 7, `SET NX` + `SET`, axum", "appendfsync always", true),
             Self::RedisEverysec => {
                 ("Redis 7, `SET NX` + `SET`, axum", "appendfsync everysec: loses up to a second", false)
@@ -131,10 +145,15 @@ impl Peer {
         Description { name, durability, durable }
     }
 
+    /// Whether this is the server, in one of its forms.
+    pub(crate) fn is_server(self) -> bool {
+        matches!(self, Self::Semel | Self::SemelQuiet)
+    }
+
     /// Sides whose figures go into the table unless others are asked for.
     pub(crate) fn defaults(quick: bool) -> Vec<Self> {
         if quick {
-            return vec![Self::H, Self::Semel, Self::RedisAlways, Self::Fjall];
+            return vec![Self::H, Self::Semel, Self::SemelQuiet, Self::RedisAlways, Self::Fjall];
         }
         Self::value_variants().to_vec()
     }
@@ -146,7 +165,7 @@ impl Peer {
     pub(crate) fn prepare(self, places: &Places) -> Result<()> {
         match self {
             Self::H | Self::Fjall | Self::Redb => Ok(()),
-            Self::Semel => semel::prepare(places),
+            Self::Semel | Self::SemelQuiet => semel::prepare(places),
             Self::RedisAlways | Self::RedisEverysec => redis::prepare(places),
             Self::Postgres | Self::PostgresBatched => postgres::prepare(places),
             Self::Express => redis::prepare(places).and_then(|()| node::prepare(places, "express")),
@@ -165,6 +184,20 @@ impl Peer {
     /// # Errors
     /// When it does not come up, with the end of its log.
     pub(crate) fn start(self, places: &Places, name: &str, keep_data: bool) -> Result<Running> {
+        self.start_with(places, name, keep_data, &Setup::default())
+    }
+
+    /// The same with something set that the server does not do by itself.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) fn start_with(
+        self,
+        places: &Places,
+        name: &str,
+        keep_data: bool,
+        setup: &Setup,
+    ) -> Result<Running> {
         let data = places.data.join(name);
         if !keep_data && data.exists() {
             fs::remove_dir_all(&data).with_context(|| format!("emptying {}", data.display()))?;
@@ -172,7 +205,7 @@ impl Peer {
         fs::create_dir_all(&data)?;
         let mut running = match self {
             Self::H => endpoint(self, places, data, "bare", "")?,
-            Self::Semel => semel::start(places, data)?,
+            Self::Semel | Self::SemelQuiet => semel::start(self, places, data, setup)?,
             Self::RedisAlways => redis::start(self, places, data, "always")?,
             Self::RedisEverysec => redis::start(self, places, data, "everysec")?,
             Self::Postgres => postgres::start(self, places, data, "postgres")?,

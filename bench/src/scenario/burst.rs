@@ -9,9 +9,8 @@ use serde::Serialize;
 
 use super::{Harness, Head, Run};
 use crate::limits::CONNECTIONS;
-use crate::peer::Peer;
 use crate::process::memory_bytes;
-use crate::report::{self, mebibytes, micros};
+use crate::report::{self, Bar, mebibytes, micros};
 
 /// The sustained load is this part of what the server can do with 64 connections, so that ten times it is twice that.
 const SUSTAINED_SHARE: f64 = 0.2;
@@ -42,12 +41,12 @@ struct Burst {
 /// # Errors
 /// When the server is not there or fails.
 pub(crate) fn run(harness: &mut Harness, duration: Duration) -> Result<()> {
-    harness.peers = vec![Peer::Semel];
+    harness.peers = vec![harness.server];
     let absent = harness.prepare();
     ensure!(absent.is_empty(), "{}", absent[0].why);
     let head = harness.head()?;
     harness.expect_steps(4);
-    let side = Peer::Semel.start(&harness.places, "burst", false)?;
+    let side = harness.server.start(&harness.places, "burst", false)?;
     harness.say("burst: what it can do".to_owned());
     let keys = harness.fresh();
     let capacity = Harness::measure(&side, &Harness::plan(&side, CONNECTIONS[0], harness.first_run, keys))?;
@@ -96,7 +95,7 @@ pub(crate) fn run(harness: &mut Harness, duration: Duration) -> Result<()> {
 
 fn table(burst: &Burst) -> String {
     let mut text = format!("# A burst of ten times the load for {} s\n\n", burst.lasted_s);
-    report::head(&mut text, &burst.head);
+    report::head_of_server(&mut text, &burst.head);
     let _ = writeln!(
         text,
         "\nThe steady load is {SUSTAINED_SHARE} of the {:.0} first runs /s that 64 connections reach; the burst offers ten times \
@@ -130,6 +129,21 @@ fn table(burst: &Burst) -> String {
          that before, by the second): {recovery}.",
         mebibytes(burst.memory_highest_bytes),
         burst.during.figures.p99_us as f64 / burst.before.figures.p99_us as f64,
+    );
+    let recovery = burst.recovered_after_s.map_or(f64::INFINITY, |second| second as f64 + 1.0);
+    let refused_only = burst.during.figures.failed as f64;
+    report::bars(
+        &mut text,
+        &[
+            Bar::most(
+                "p99 of what is served, burst / before",
+                burst.during.figures.p99_us as f64 / burst.before.figures.p99_us as f64,
+                3.0,
+                3.0,
+            ),
+            Bar::most("answers other than 2xx, 429 and 503", refused_only, 0.0, 0.0),
+            Bar::most("recovery, s", recovery, 5.0, 1.0),
+        ],
     );
     text
 }

@@ -11,7 +11,7 @@ use super::{Absent, Harness, Head, Run, again};
 use crate::limits::{CONNECTIONS, ROUNDS_MIN};
 use crate::machine::SyncLatency;
 use crate::peer::Peer;
-use crate::report::{self, Spread, micros};
+use crate::report::{self, Bar, Spread, micros};
 
 /// Load that is not counted: connections, caches and pools get warm.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -110,6 +110,13 @@ fn one(harness: &mut Harness, peer: Peer, round: usize) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
+impl Contest {
+    /// The median of the fastest way to make 4 KiB durable, before or after: what a sync costs here.
+    fn fastest_sync_us(&self) -> u64 {
+        self.head.syncs.iter().chain(&self.syncs_after).map(|sync| sync.p50_us).min().unwrap_or(1)
+    }
+}
+
 type Group<'a> = BTreeMap<(Peer, usize, Kind), Vec<&'a Sample>>;
 
 fn table(contest: &Contest) -> String {
@@ -137,6 +144,7 @@ fn table(contest: &Contest) -> String {
     }
     alone(&mut text, &groups, contest);
     against(&mut text, &groups);
+    report::bars(&mut text, &bars(&groups, contest));
     report::absent(&mut text, &contest.absent);
     text
 }
@@ -236,24 +244,70 @@ fn alone(text: &mut String, groups: &Group<'_>, contest: &Contest) {
     text.push('\n');
 }
 
+/// The bars of each form of the server that took part.
+fn bars(groups: &Group<'_>, contest: &Contest) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for peer in sides(groups).into_iter().filter(|peer| peer.is_server()) {
+        let name = peer.describe().name;
+        let mut add = |what: &str, at, of: fn(&Run) -> f64, least: bool, (must, goal)| {
+            let Some(found) = ratios(groups, peer, at, of) else { return };
+            let what = format!("{name}: {what} at {}", at.0);
+            bars.push(if least {
+                Bar::least(what, found.median, must, goal)
+            } else {
+                Bar::most(what, found.median, must, goal)
+            });
+        };
+        let rate = |run: &Run| run.figures.per_second;
+        let p99 = |run: &Run| run.figures.p99_us as f64;
+        let [few, many] = CONNECTIONS;
+        add("first runs / H", (few, Kind::FirstRun), rate, true, (0.45, 0.60));
+        add("first runs / H", (many, Kind::FirstRun), rate, true, (0.50, 0.70));
+        add("p99 / H's", (few, Kind::FirstRun), p99, false, (2.5, 1.5));
+        add("p99 / H's", (many, Kind::FirstRun), p99, false, (2.5, 1.5));
+        add("replays / H", (few, Kind::Replay), rate, true, (0.75, 0.90));
+        add("replays / H", (many, Kind::Replay), rate, true, (0.70, 0.90));
+        if let Some(first) = groups.get(&(peer, 1, Kind::FirstRun)) {
+            let p50 = Spread::of(first.iter().map(|one| one.run.figures.p50_us as f64)).median;
+            let syncs = p50 / contest.fastest_sync_us() as f64;
+            bars.push(Bar::most(format!("{name}: first run's p50 alone, in syncs"), syncs, 4.0, 2.5));
+        }
+        for connections in CONNECTIONS {
+            if let Some((ours, theirs, _)) = best_peer(groups, peer, connections) {
+                let what = format!("{name}: first runs / the best durable peer's at {connections}");
+                bars.push(Bar::least(what, ours / theirs, 1.3, 2.0));
+            }
+        }
+    }
+    bars
+}
+
+/// First runs of this form of the server, and of the best peer at equal durability, which is named.
+fn best_peer(groups: &Group<'_>, server: Peer, connections: usize) -> Option<(f64, f64, Peer)> {
+    let rate = |peer: Peer| {
+        let found = groups.get(&(peer, connections, Kind::FirstRun))?;
+        Some(Spread::of(found.iter().map(|one| one.run.figures.per_second)).median)
+    };
+    let (peer, theirs) = sides(groups)
+        .into_iter()
+        .filter(|peer| !peer.is_server() && peer.describe().durable)
+        .filter_map(|peer| Some((peer, rate(peer)?)))
+        .max_by(|(_, one), (_, other)| one.total_cmp(other))?;
+    Some((rate(server)?, theirs, peer))
+}
+
 fn against(text: &mut String, groups: &Group<'_>) {
     for connections in CONNECTIONS {
-        let rate = |peer: Peer| {
-            let found = groups.get(&(peer, connections, Kind::FirstRun))?;
-            Some(Spread::of(found.iter().map(|one| one.run.figures.per_second)).median)
-        };
-        let best = sides(groups)
-            .into_iter()
-            .filter(|peer| *peer != Peer::Semel && peer.describe().durable)
-            .filter_map(|peer| Some((peer, rate(peer)?)))
-            .max_by(|(_, one), (_, other)| one.total_cmp(other));
-        if let (Some(ours), Some((peer, theirs))) = (rate(Peer::Semel), best) {
-            let _ = writeln!(
-                text,
-                "At {connections} connections Semel does {:.2}× the first runs of the best peer of equal durability ({}).\n",
-                ours / theirs,
-                peer.describe().name
-            );
+        for server in sides(groups).into_iter().filter(|peer| peer.is_server()) {
+            if let Some((ours, theirs, peer)) = best_peer(groups, server, connections) {
+                let _ = writeln!(
+                    text,
+                    "At {connections} connections \"{}\" does {:.2}× the first runs of the best peer of equal durability ({}).\n",
+                    server.describe().name,
+                    ours / theirs,
+                    peer.describe().name
+                );
+            }
         }
     }
 }

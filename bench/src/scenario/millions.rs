@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::{Harness, Head, Run};
 use crate::limits::{CONNECTIONS, SETTLE_PATIENCE};
 use crate::load::{self, Body, Keys};
-use crate::peer::{EXECUTE, Peer, Running};
+use crate::peer::{EXECUTE, Running};
 use crate::process::{disk_bytes, memory_bytes};
-use crate::report::{self, Spread, mebibytes, micros};
+use crate::report::{self, Bar, Spread, mebibytes, micros};
 
 /// How often the start after SIGKILL is measured.
 const STARTS: usize = 3;
@@ -47,13 +47,13 @@ struct Pair {
 /// # Errors
 /// When the server is not there, fails, or has lost a record.
 pub(crate) fn run(harness: &mut Harness, records: u64) -> Result<()> {
-    harness.peers = vec![Peer::Semel];
+    harness.peers = vec![harness.server];
     let absent = harness.prepare();
     ensure!(absent.is_empty(), "{}", absent[0].why);
     let head = harness.head()?;
     harness.expect_steps(1 + STARTS + harness.rounds * CONNECTIONS.len());
     harness.say(format!("loading {records} records through HTTP"));
-    let mut full = Peer::Semel.start(&harness.places, "millions", false)?;
+    let mut full = harness.server.start(&harness.places, "millions", false)?;
     let keys = harness.fresh();
     let mut plan = Harness::plan(&full, CONNECTIONS[1], Duration::MAX / 2, keys);
     plan.body = Body::Outcome400;
@@ -75,7 +75,7 @@ pub(crate) fn run(harness: &mut Harness, records: u64) -> Result<()> {
         harness.say(format!("start {} after SIGKILL", round + 1));
         full.kill()?;
         let asked = Instant::now();
-        full = Peer::Semel.start(&harness.places, "millions", true)?;
+        full = harness.server.start(&harness.places, "millions", true)?;
         starts_s.push(asked.elapsed().as_secs_f64());
         check_nothing_lost(&full, keys, records)?;
         harness.step();
@@ -134,7 +134,7 @@ fn pairs(harness: &mut Harness, full: &Running, keys: Keys, records: u64) -> Res
     for round in 0..harness.rounds {
         for connections in CONNECTIONS {
             harness.say(format!("round {}: {connections} connections, empty and full", round + 1));
-            let empty = Peer::Semel.start(&harness.places, "millions-empty", false)?;
+            let empty = harness.server.start(&harness.places, "millions-empty", false)?;
             let fresh = harness.fresh();
             let on_empty =
                 Harness::measure(&empty, &Harness::plan(&empty, connections, harness.first_run, fresh))?;
@@ -155,7 +155,7 @@ fn pairs(harness: &mut Harness, full: &Running, keys: Keys, records: u64) -> Res
 
 fn table(millions: &Millions) -> String {
     let mut text = format!("# {} live records, outcomes of 400 bytes\n\n", millions.records);
-    report::head(&mut text, &millions.head);
+    report::head_of_server(&mut text, &millions.head);
     let per_record = |bytes: u64| bytes as f64 / millions.records as f64;
     let start = Spread::of(millions.starts_s.iter().copied());
     let _ = writeln!(
@@ -192,5 +192,22 @@ fn table(millions: &Millions) -> String {
             micros(of(|pair| pair.replay.figures.p99_us as f64).median),
         );
     }
+    let slowest = CONNECTIONS
+        .into_iter()
+        .map(|connections| {
+            let pairs = millions.pairs.iter().filter(|pair| pair.connections == connections);
+            Spread::of(pairs.map(|pair| pair.full.figures.per_second / pair.empty.figures.per_second)).median
+        })
+        .fold(f64::INFINITY, f64::min);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    report::bars(
+        &mut text,
+        &[
+            Bar::least("throughput, full / empty", slowest, 0.7, 0.9),
+            Bar::most("memory, MiB", mib(millions.memory_after_preload_bytes), 1024.0, 512.0),
+            Bar::most("bytes on disk per record", per_record(millions.disk_settled_bytes), 700.0, 450.0),
+            Bar::most("start after SIGKILL, s", start.median, 5.0, 1.0),
+        ],
+    );
     text
 }

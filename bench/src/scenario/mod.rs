@@ -3,6 +3,7 @@
 pub(crate) mod burst;
 pub(crate) mod contest;
 pub(crate) mod disk;
+pub(crate) mod expiry;
 pub(crate) mod idle;
 pub(crate) mod millions;
 pub(crate) mod sustained;
@@ -35,6 +36,8 @@ pub(crate) enum Scenario {
     Burst,
     /// The server: ten million live records.
     Millions,
+    /// The server: as much expires as arrives.
+    Expiry,
     /// The server: nothing to do.
     Idle,
 }
@@ -45,6 +48,8 @@ pub(crate) struct Harness {
     pub(crate) places: Places,
     /// Where results are written.
     pub(crate) results: PathBuf,
+    /// Which form of the server the scenarios of the server alone take.
+    pub(crate) server: Peer,
     /// Sides that take part.
     pub(crate) peers: Vec<Peer>,
     /// How often everything is measured.
@@ -67,6 +72,8 @@ pub(crate) struct Absent {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Head {
     pub(crate) machine: Machine,
+    /// The form of the server.
+    pub(crate) server: Peer,
     pub(crate) syncs: Vec<SyncLatency>,
 }
 
@@ -89,6 +96,7 @@ impl Harness {
     pub(crate) fn new(
         places: Places,
         results: PathBuf,
+        server: Peer,
         peers: Vec<Peer>,
         rounds: usize,
         first_run: Duration,
@@ -98,13 +106,13 @@ impl Harness {
         machine::require_real_disk(&places.data)?;
         let progress = ProgressBar::new(0);
         progress.set_style(ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {pos}/{len} {msg}")?);
-        Ok(Self { places, results, peers, rounds, first_run, next_key: 0, progress })
+        Ok(Self { places, results, server, peers, rounds, first_run, next_key: 0, progress })
     }
 
     /// The machine and its syncs, measured now.
     pub(crate) fn head(&self) -> Result<Head> {
         let machine = machine::describe(&self.places.data);
-        Ok(Head { machine, syncs: machine::sync_latency(&self.places.data)? })
+        Ok(Head { machine, server: self.server, syncs: machine::sync_latency(&self.places.data)? })
     }
 
     /// Prepares the sides; those that cannot be had are taken out and named.

@@ -8,8 +8,7 @@ use serde::Serialize;
 
 use super::{Harness, Head, Run};
 use crate::limits::CONNECTIONS;
-use crate::peer::Peer;
-use crate::report::{self, micros};
+use crate::report::{self, Bar, micros};
 
 #[derive(Serialize)]
 struct Sustained {
@@ -23,7 +22,7 @@ struct Sustained {
 /// # Errors
 /// When the server is not there.
 pub(crate) fn run(harness: &mut Harness, duration: Duration) -> Result<()> {
-    harness.peers = vec![Peer::Semel];
+    harness.peers = vec![harness.server];
     let absent = harness.prepare();
     ensure!(absent.is_empty(), "{}", absent[0].why);
     let head = harness.head()?;
@@ -31,7 +30,7 @@ pub(crate) fn run(harness: &mut Harness, duration: Duration) -> Result<()> {
     harness.expect_steps(CONNECTIONS.len());
     for connections in CONNECTIONS {
         harness.say(format!("{connections} connections for {duration:?}"));
-        let side = Peer::Semel.start(&harness.places, "sustained", false)?;
+        let side = harness.server.start(&harness.places, "sustained", false)?;
         let keys = harness.fresh();
         let mut plan = Harness::plan(&side, connections, duration, keys);
         plan.by_second = true;
@@ -45,7 +44,7 @@ pub(crate) fn run(harness: &mut Harness, duration: Duration) -> Result<()> {
 
 fn table(sustained: &Sustained) -> String {
     let mut text = format!("# First runs for {} s\n\n", sustained.seconds);
-    report::head(&mut text, &sustained.head);
+    report::head_of_server(&mut text, &sustained.head);
     text.push_str(
         "\n| connections | first runs /s | slowest second /s | p50 | p99 | p99.9 | slowest | memory after | failed |\n\
          |---|---|---|---|---|---|---|---|---|\n",
@@ -67,5 +66,18 @@ fn table(sustained: &Sustained) -> String {
             figures.failed + figures.shed
         );
     }
+    let bars: Vec<Bar> = sustained
+        .runs
+        .iter()
+        .map(|(connections, run)| {
+            Bar::most(
+                format!("p99.9 at {connections} connections, ms"),
+                run.figures.p999_us as f64 / 1000.0,
+                20.0,
+                10.0,
+            )
+        })
+        .collect();
+    report::bars(&mut text, &bars);
     text
 }
