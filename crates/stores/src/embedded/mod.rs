@@ -35,10 +35,12 @@ mod tally;
 mod writer;
 
 #[cfg(test)]
+mod power_loss;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use error::{OpenError, OpenErrorKind};
 pub use recover::Recovery;
-pub use store::{EmbeddedStore, Options};
+pub use store::{EmbeddedStore, Options, Stats};

@@ -44,6 +44,16 @@ struct Newest {
     record: Option<Arc<Record>>,
 }
 
+/// Where the frames of a segment end.
+struct SegmentEnd {
+    /// The offset behind the last frame, or of the end frame.
+    end: usize,
+    /// Whether there is an end frame.
+    ended: bool,
+    /// Where the last batch begins.
+    last_batch: usize,
+}
+
 /// What replay gathers.
 #[derive(Default)]
 pub(crate) struct Replay {
@@ -90,11 +100,6 @@ pub(crate) fn open(
         }
         let is_last = index + 1 == numbers.len();
         let file = folder.open(&name_of(number)).map_err(io("open a segment"))?;
-        if is_last {
-            // The process before may have been killed between a write and its sync; what is shown must be durable.
-            file.sync().map_err(io("sync the log"))?;
-            folder.sync().map_err(io("sync the store's folder"))?;
-        }
         let bytes = read_all(&*file).map_err(io("read a segment"))?;
         if bytes.len() as u64 != segment_bytes && is_last {
             let message = format!("segments of this store have {} bytes, not {segment_bytes}", bytes.len());
@@ -104,14 +109,17 @@ pub(crate) fn open(
         store = Some(header.store);
         replay.floor = replay.floor.max(header.floor);
         replay.time = replay.time.max(header.time);
-        let (offset, ended) = replay.segment(&bytes, number, header.store)?;
-        if !ended && !is_last {
-            return Err(broken(number, offset));
+        let read = replay.segment(&bytes, number, header.store)?;
+        if !read.ended && !is_last {
+            return Err(broken(number, read.end));
         }
-        if is_last && !ended {
-            recovery.torn_bytes = cut_tail(&*file, &bytes, offset, number, header.store)?;
+        if is_last {
+            if !read.ended {
+                recovery.torn_bytes = cut_tail(&*file, &bytes, read.end, number, header.store)?;
+            }
+            make_durable(&**folder, &*file, &bytes, &read).map_err(io("sync the log"))?;
         }
-        end = (offset, ended);
+        end = (read.end, read.ended);
         let segment = Arc::new(Segment::new(number, header.store, file));
         segments.insert(number, Arc::clone(&segment));
         current = Some(segment);
@@ -146,6 +154,23 @@ fn read_all(file: &dyn File) -> std::io::Result<Vec<u8>> {
     let read = file.read_at(0, &mut bytes)?;
     bytes.truncate(read);
     Ok(bytes)
+}
+
+/// Makes the end of the log durable before anybody is shown it: the process before may have been killed between a write and its
+/// sync, or its sync may have failed and left pages that the kernel takes for clean. So the last batch is written
+/// again, as it is.
+fn make_durable(
+    folder: &dyn Folder,
+    file: &dyn File,
+    bytes: &[u8],
+    read: &SegmentEnd,
+) -> std::io::Result<()> {
+    let end = read.end + if read.ended { writer::END_BYTES } else { 0 };
+    if let Some(batch) = bytes.get(read.last_batch..end) {
+        file.write_at(read.last_batch as u64, batch)?;
+    }
+    file.sync()?;
+    folder.sync()
 }
 
 fn header_of(bytes: &[u8], number: u32, store: Option<u64>) -> Result<Header, OpenError> {
@@ -183,14 +208,16 @@ fn cut_tail(file: &dyn File, bytes: &[u8], offset: usize, number: u32, store: u6
 }
 
 impl Replay {
-    /// Replays a segment; gives where its frames end and whether that is by an end frame.
-    fn segment(&mut self, bytes: &[u8], number: u32, store: u64) -> Result<(usize, bool), OpenError> {
+    /// Replays a segment.
+    fn segment(&mut self, bytes: &[u8], number: u32, store: u64) -> Result<SegmentEnd, OpenError> {
         let mut offset = SEGMENT_HEADER_BYTES as usize;
+        let mut last_batch = offset;
         while let Some(rest) = bytes.get(offset..) {
             let seat = Seat { store, segment: number, offset: offset as u32 };
             let Some(frame) = frame::parse(rest, seat) else { break };
+            last_batch = frame.batch as usize;
             if frame.kind == Kind::End {
-                return Ok((offset, true));
+                return Ok(SegmentEnd { end: offset, ended: true, last_batch });
             }
             let place = Place::new(number, offset as u32, frame.len());
             self.frame(&frame, place).map_err(|error| {
@@ -199,7 +226,7 @@ impl Replay {
             })?;
             offset += frame.len();
         }
-        Ok((offset, false))
+        Ok(SegmentEnd { end: offset, ended: false, last_batch })
     }
 
     fn frame(&mut self, frame: &Frame<'_>, place: Place) -> Result<(), codec::Corrupt> {

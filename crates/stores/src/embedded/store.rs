@@ -90,6 +90,23 @@ impl fmt::Debug for Options {
     }
 }
 
+/// What a store holds and takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records, expired ones included until they are swept.
+    pub records: u64,
+    /// Those of them that are not at rest.
+    pub unsettled: u64,
+    /// Bytes of memory that the index takes.
+    pub index_bytes: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Bytes of the log on disk.
+    pub log_bytes: u64,
+    /// Bytes of frames of the newest versions, rounded up to 64 each.
+    pub live_bytes: u64,
+}
+
 /// The embedded store. See the [module](super) for how it works.
 pub struct EmbeddedStore {
     engine: Arc<Engine>,
@@ -141,9 +158,45 @@ impl EmbeddedStore {
         Ok(Self { engine, relay, log: Mutex::new(Some(log)), recovery })
     }
 
+    /// Opens a store whose threads' work is done by [`step`](Self::step) and [`upkeep`](Self::upkeep).
+    #[cfg(test)]
+    pub(crate) fn open_stepwise(folder: Arc<dyn Folder>, options: &Options) -> Result<Self, OpenError> {
+        let (engine, recovery) = open_engine(folder, options)?;
+        Ok(Self { engine: Arc::new(engine), relay: Arc::default(), log: Mutex::new(None), recovery })
+    }
+
+    /// Writes what is waiting and makes it visible.
+    #[cfg(test)]
+    pub(crate) fn step(&self) {
+        self.engine.commit();
+        self.engine.publish();
+    }
+
+    /// What the upkeep thread does in one round.
+    #[cfg(test)]
+    pub(crate) fn upkeep(&self) {}
+
     /// What opening found.
     pub const fn recovery(&self) -> &Recovery {
         &self.recovery
+    }
+
+    /// What the store holds and takes.
+    pub fn stats(&self) -> Stats {
+        let engine = &*self.engine;
+        let mut stats = Stats::default();
+        for shard in engine.shards() {
+            let shard = shard.lock();
+            stats.records += (shard.table.len() + shard.active.len()) as u64;
+            stats.unsettled += shard.active.len() as u64;
+            stats.index_bytes += shard.table.bytes() as u64;
+        }
+        for segment in engine.segments.read().values() {
+            stats.segments += 1;
+            stats.live_bytes += segment.live_bytes();
+        }
+        stats.log_bytes = stats.segments * engine.segment_bytes;
+        stats
     }
 
     /// How many records are waited for.

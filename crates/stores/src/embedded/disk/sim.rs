@@ -194,6 +194,13 @@ impl SimDisk {
         state.off = false;
     }
 
+    /// The process is killed and started again: what it has written is in the kernel's cache, synced or not.
+    pub(crate) fn restart(&self) {
+        let mut state = self.0.lock();
+        state.faults.clear();
+        state.off = false;
+    }
+
     /// Changes a byte of a file, as a failing disk does.
     pub(crate) fn flip(&self, name: &str, offset: usize) {
         let mut state = self.0.lock();
