@@ -25,6 +25,8 @@ pub const SHARDS: usize = 256;
 pub const BUCKET_ENTRIES: usize = 24;
 /// Bytes of the cache of settled records, unless the options say otherwise.
 pub const CACHE_BYTES: u64 = 128 * 1024 * 1024;
+/// Bytes read at once when a segment's frames are read one after the other.
+pub const SCAN_BYTES: usize = 1024 * 1024;
 /// Bytes read at once for a record whose length the index does not know.
 pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 /// Places in the memory store where waiters for changes wait: a change wakes all of its place, so there are many.
@@ -33,6 +35,20 @@ pub const MEMORY_WAIT_PLACES: usize = 256;
 pub const MEMORY_SWEEP_STEP: usize = 64;
 /// Audit entries that the memory store keeps: some 25 MB, the newest.
 pub const MEMORY_AUDIT_ENTRIES_MAX: usize = 100_000;
+
+/// How long audit entries are kept: they outlive the records they are about, and are for people.
+#[cfg(feature = "embedded")]
+pub const AUDIT_RETENTION: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
+/// The oldest segment is merged when at most this part of it, in percent, is current: copying the rest frees as much.
+pub const OLD_LIVE_SHARE_PERCENT: u64 = 50;
+/// The oldest segment is merged, whatever it holds, when at most this part of all of them is current.
+pub const LIVE_SHARE_PERCENT: u64 = 60;
+/// Segments before the latter rule holds: fewer are not worth the copying.
+pub const SEGMENTS_BEFORE_MERGE: u64 = 4;
+/// Bytes that a merge hands to the log before it waits for them to be durable, so that it takes its turn among writers.
+pub const MERGE_BATCH_BYTES: usize = 256 * 1024;
+/// Files that are kept for the next segments; more are given back to the disk.
+pub const SPARES_MAX: usize = 2;
 
 const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_MIN && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX / FRAME_ALIGN as u64 == 1 << 24, "an offset fits 24 bits");

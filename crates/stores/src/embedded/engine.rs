@@ -4,7 +4,7 @@
 //! the whole queue, writes and syncs it ([`Engine::commit`]); then, in the order of the log, versions become
 //! visible and their writers are told ([`Engine::publish`]). Tests call these steps one by one; `threads` runs them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -86,7 +86,7 @@ pub(crate) struct Engine {
     pub(crate) segments: RwLock<HashMap<u32, Arc<Segment>>>,
     pub(crate) orders: Mutex<Orders>,
     pub(crate) tally: Mutex<Tally>,
-    pub(crate) audits: Mutex<Vec<(u64, Place)>>,
+    pub(crate) audits: Mutex<BTreeMap<u64, Place>>,
     /// Woken when something may be due earlier than was said.
     pub(crate) due_changed: Notify,
     /// What `next_due` said last.
@@ -106,7 +106,7 @@ pub(crate) struct Found {
     pub(crate) segments: HashMap<u32, Arc<Segment>>,
     pub(crate) orders: Orders,
     pub(crate) tally: Tally,
-    pub(crate) audits: Vec<(u64, Place)>,
+    pub(crate) audits: BTreeMap<u64, Place>,
     pub(crate) next_audit: u64,
     pub(crate) floor: Fence,
     pub(crate) writer: Writer,
@@ -360,6 +360,7 @@ impl Engine {
         if is_settled(record) {
             shard.table.insert(tag_of(id), place);
             self.cache.insert(id, Arc::clone(record));
+            self.note_expiry(place, record);
         } else {
             shard.active.insert(id, Active { record: Arc::clone(record), place });
         }
@@ -397,6 +398,14 @@ impl Engine {
         })
     }
 
+    fn note_expiry(&self, place: Place, record: &Record) {
+        if let Some(expires) = record.times().expires
+            && let Some(segment) = self.segment(place)
+        {
+            segment.expires(expires);
+        }
+    }
+
     fn gains(&self, place: Place) {
         if let Some(segment) = self.segment(place) {
             segment.gains(place);
@@ -431,7 +440,7 @@ impl Engine {
                         due_earlier |= record.due().is_some_and(|due| due.as_millis() < told);
                     }
                     if let Some(sequence) = audit {
-                        self.audits.lock().push((*sequence, step.place));
+                        self.audits.lock().insert(*sequence, step.place);
                     }
                 }
                 Effect::Remove { before } => {
@@ -439,7 +448,9 @@ impl Engine {
                     tally.subtract(cell);
                     orders.forget(before.id());
                 }
-                Effect::Audit { sequence } => self.audits.lock().push((*sequence, step.place)),
+                Effect::Audit { sequence } => {
+                    self.audits.lock().insert(*sequence, step.place);
+                }
                 Effect::Move { .. } | Effect::Nothing => {}
             }
         }

@@ -24,14 +24,17 @@ mod engine;
 mod error;
 mod frame;
 mod index;
+mod listing;
 mod orders;
 mod queue;
 mod recover;
 mod relay;
 mod segment;
 mod shard;
+mod sidecar;
 mod store;
 mod tally;
+mod upkeep;
 mod writer;
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ struct Told {
     doubts: Vec<Doubt>,
     /// The highest fence that anybody was shown.
     fence: u64,
+    /// What was swept because it had expired: a crash may bring it back, as expired as it was (L8).
+    swept: Option<Arc<Record>>,
 }
 
 #[derive(Debug)]
@@ -47,14 +49,33 @@ impl Told {
     fn shown(&mut self, record: Option<&Arc<Record>>) {
         self.newest = record.cloned();
         self.doubts.clear();
+        self.swept = None;
         if let Some(record) = record {
             self.fence = self.fence.max(record.fence().0);
         }
     }
 
+    /// Takes note of what the store says without having been told to change it.
+    fn found(&mut self, found: Option<&Arc<Record>>, now: Timestamp) {
+        let swept = match &self.newest {
+            Some(newest) if found.is_none() && newest.is_expired(now) => self.newest.clone(),
+            None if found.is_none() => self.swept.clone(),
+            _ => None,
+        };
+        self.shown(found);
+        self.swept = swept;
+    }
+
+    /// Whether the store may say this without a crash in between.
+    fn holds(&self, found: Option<&Arc<Record>>, now: Timestamp) -> bool {
+        let is_swept = found.is_none() && self.newest.as_ref().is_some_and(|newest| newest.is_expired(now));
+        found == self.newest.as_ref() || is_swept
+    }
+
     /// Whether the store may say this after a crash.
     fn allows(&self, found: Option<&Arc<Record>>) -> bool {
-        if found == self.newest.as_ref() {
+        let is_back = found.is_some() && found == self.swept.as_ref();
+        if found == self.newest.as_ref() || is_back {
             return true;
         }
         self.doubts.iter().any(|doubt| match (doubt, found) {
@@ -181,7 +202,7 @@ impl World {
         }
     }
 
-    fn hear(&mut self, key: usize, doubt: Doubt, said: Result<Said, StoreError>) {
+    fn hear(&mut self, at: Timestamp, key: usize, doubt: Doubt, said: Result<Said, StoreError>) {
         let context = &self.context;
         let told = self.told.get_mut(&key).unwrap();
         match said {
@@ -190,7 +211,7 @@ impl World {
                 assert!(!claims || record.fence().0 > told.fence, "{context}: L2, fence of key {key}");
                 told.shown(Some(&record));
             }
-            Ok(Said::Shown(found)) => told.shown(found.as_ref()),
+            Ok(Said::Shown(found)) => told.found(found.as_ref(), at),
             Ok(Said::Removed(true)) => told.shown(None),
             Ok(Said::Removed(false)) => {}
             Err(error) => match error.kind() {
@@ -216,20 +237,21 @@ impl World {
             Poll::Pending => true,
             Poll::Ready(said) => {
                 let doubt = std::mem::replace(&mut command.doubt, Doubt::Removal);
-                self.hear(command.key, doubt, said);
+                self.hear(store.time(), command.key, doubt, said);
                 false
             }
         });
         for command in &flying {
             if let Ok(AsOf { value, .. }) = now(store.load(id_of(command.key))) {
                 let told = &self.told[&command.key];
-                assert_eq!(value, told.newest, "{}: L4, shown before it was durable", self.context);
+                let holds = told.holds(value.as_ref(), store.time());
+                assert!(holds, "{}: L4, shown before it was durable: {value:?}", self.context);
             }
         }
         store.step();
         for mut command in flying {
             match poll(&mut command.future) {
-                Poll::Ready(said) => self.hear(command.key, command.doubt, said),
+                Poll::Ready(said) => self.hear(store.time(), command.key, command.doubt, said),
                 Poll::Pending => panic!("{}: a writer was forgotten", self.context),
             }
         }
@@ -245,13 +267,10 @@ impl World {
         let mut by_state: BTreeMap<StateName, u64> = BTreeMap::new();
         for key in 0..KEYS {
             let found = now(store.load(id_of(key))).unwrap().value;
-            let expired = |record: &Arc<Record>| record.is_expired(store.time());
             let told = self.told.get_mut(&key).unwrap();
-            // What has expired may be gone without anybody having been told (L8).
-            let gone = found.is_none() && told.newest.as_ref().is_some_and(expired);
             let context = &self.context;
             assert!(
-                gone || told.allows(found.as_ref()),
+                told.holds(found.as_ref(), store.time()) || told.allows(found.as_ref()),
                 "{context}: key {key} was {:?} with doubts {:?} and is {found:?}",
                 told.newest,
                 told.doubts,
@@ -259,7 +278,7 @@ impl World {
             if let Some(found) = &found {
                 *by_state.entry(found.state().name()).or_default() += 1;
             }
-            told.shown(found.as_ref());
+            told.found(found.as_ref(), store.time());
         }
         let counts = now(store.counts()).unwrap();
         let counted: BTreeMap<_, _> = counts.iter().map(|count| (count.state, count.records)).collect();

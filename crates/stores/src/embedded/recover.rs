@@ -3,32 +3,42 @@
 //! A frame that cannot be read is one of two things. At the end of the last segment, with no later batch behind it, it
 //! is what a crash left of a batch that nobody was told of: it is cut off, and said so. Anywhere else it had been
 //! acknowledged: the store is damaged, and is not opened.
+//!
+//! Finished segments are known by their sidecars; only the last one, and those without a sidecar, are read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use semel_core::{Fence, Record, RecordId, Timestamp};
+use semel_core::record::StateName;
+use semel_core::{Fence, RecordId, Timestamp};
 
-use crate::codec;
 use crate::embedded::disk::{File, Folder};
-use crate::embedded::engine::{Found, is_settled};
+use crate::embedded::engine::{Found, fact};
 use crate::embedded::error::{OpenError, OpenErrorKind};
-use crate::embedded::frame::{self, Frame, Kind, Seat};
-use crate::embedded::index::{Place, shard_of, tag_of};
+use crate::embedded::frame;
+use crate::embedded::index::{Place, Table, shard_of, tag_of};
+use crate::embedded::listing::{Built, Entry, ReadError, SegmentEnd, Summary, read_all};
 use crate::embedded::orders::Orders;
-use crate::embedded::segment::{self, Header, Segment, long, name_of, number_of};
-use crate::embedded::shard::{Active, IdMap, Shard};
-use crate::embedded::tally::{Cell, Tally};
+use crate::embedded::segment::{Header, Listing, Segment, name_of, number_of};
+use crate::embedded::shard::{Active, Fact, IdMap, Shard};
+use crate::embedded::sidecar::{self, Sidecar};
+use crate::embedded::tally::Tally;
 use crate::embedded::writer::{self, Spares, Writer, is_spare, is_unfinished};
 use crate::limits::{BATCH_BYTES_MAX, SEGMENT_HEADER_BYTES, SHARDS};
+
+/// Segments from which on shards are filled by more than one thread.
+const PARALLEL_SEGMENTS: usize = 16;
 
 /// What opening found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Segments of the log.
     pub segments: usize,
+    /// Those of them that had to be read, for want of a sidecar.
+    pub segments_read: usize,
     /// Records.
     pub records: u64,
     /// Bytes at the end of the log that a crash had left half written and that were cut off: nobody had been told of
@@ -36,33 +46,9 @@ pub struct Recovery {
     pub torn_bytes: u64,
 }
 
-/// The newest version of a record that replay has met.
-struct Newest {
-    place: Place,
-    cell: Cell,
-    /// Unless it is settled.
-    record: Option<Arc<Record>>,
-}
-
-/// Where the frames of a segment end.
-struct SegmentEnd {
-    /// The offset behind the last frame, or of the end frame.
-    end: usize,
-    /// Whether there is an end frame.
-    ended: bool,
-    /// Where the last batch begins.
-    last_batch: usize,
-}
-
-/// What replay gathers.
-#[derive(Default)]
-pub(crate) struct Replay {
-    newest: IdMap<Newest>,
-    tally: Tally,
-    audits: Vec<(u64, Place)>,
-    next_audit: u64,
-    floor: Fence,
-    time: Timestamp,
+fn io(what: &str) -> impl Fn(io::Error) -> OpenError {
+    let what = what.to_owned();
+    move |error| OpenError::io(format!("cannot {what}"), error)
 }
 
 /// Opens a folder, or begins a store in an empty one.
@@ -71,64 +57,48 @@ pub(crate) fn open(
     segment_bytes: u64,
     wall: Timestamp,
 ) -> Result<(Found, Timestamp, Recovery), OpenError> {
-    let io = |what: &str| {
-        let what = what.to_owned();
-        move |error| OpenError::io(format!("cannot {what}"), error)
-    };
     let names = folder.list().map_err(io("list the store's folder"))?;
-    for name in names.iter().filter(|name| is_unfinished(name)) {
-        folder.remove(name).map_err(io("remove an unfinished file"))?;
-    }
-    let spares = Spares::new(names.iter().filter(|name| is_spare(name)).cloned().collect());
-    let spares = Arc::new(spares);
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
+    let is_orphan = |name: &str| sidecar::number_of(name).is_some_and(|number| !numbers.contains(&number));
+    for name in names.iter().filter(|name| is_unfinished(name) || is_orphan(name)) {
+        folder.remove(name).map_err(io("remove an unfinished file"))?;
+    }
+    let spares = Arc::new(Spares::new(names.iter().filter(|name| is_spare(name)).cloned().collect()));
     if numbers.is_empty() {
         begin_store(&**folder, &spares, segment_bytes, wall).map_err(io("begin a store"))?;
         numbers.push(1);
     }
-    let mut replay = Replay::default();
-    let mut segments = HashMap::new();
-    let mut end = (SEGMENT_HEADER_BYTES as usize, false);
     let mut recovery = Recovery { segments: numbers.len(), ..Recovery::default() };
-    let mut store = None;
-    let mut current = None;
+    let mut opened = Opened::default();
     for (index, number) in numbers.iter().copied().enumerate() {
         if index > 0 && numbers[index - 1] + 1 != number {
             let message = format!("segment {} of the log is missing", name_of(number - 1));
             return Err(OpenError::corrupt(message));
         }
         let is_last = index + 1 == numbers.len();
-        let file = folder.open(&name_of(number)).map_err(io("open a segment"))?;
-        let bytes = read_all(&*file).map_err(io("read a segment"))?;
-        if bytes.len() as u64 != segment_bytes && is_last {
-            let message = format!("segments of this store have {} bytes, not {segment_bytes}", bytes.len());
-            return Err(OpenError::new(OpenErrorKind::Options, message));
-        }
-        let header = header_of(&bytes, number, store)?;
-        store = Some(header.store);
-        replay.floor = replay.floor.max(header.floor);
-        replay.time = replay.time.max(header.time);
-        let read = replay.segment(&bytes, number, header.store)?;
-        if !read.ended && !is_last {
-            return Err(broken(number, read.end));
-        }
-        if is_last {
-            if !read.ended {
-                recovery.torn_bytes = cut_tail(&*file, &bytes, read.end, number, header.store)?;
-            }
-            make_durable(&**folder, &*file, &bytes, &read).map_err(io("sync the log"))?;
-        }
-        end = (read.end, read.ended);
-        let segment = Arc::new(Segment::new(number, header.store, file));
-        segments.insert(number, Arc::clone(&segment));
-        current = Some(segment);
+        opened.segment(&**folder, number, segment_bytes, is_last, &mut recovery)?;
     }
-    let Some(current) = current else { return Err(OpenError::corrupt("the log has no segment")) };
-    recovery.records = replay.newest.len() as u64;
-    let time = replay.time;
-    let writer = Writer::new(Arc::clone(folder), Arc::clone(&spares), segment_bytes, current, end.0, end.1);
-    Ok((replay.found(segments, writer, spares), time, recovery))
+    let (shards, orders) = opened.load(&mut recovery)?;
+    let Some(current) = opened.segments.last().cloned() else {
+        return Err(OpenError::corrupt("the log has no segment"));
+    };
+    let end = opened.end;
+    let (folder, ready) = (Arc::clone(folder), Arc::clone(&spares));
+    let writer = Writer::new(folder, ready, segment_bytes, current, end.offset, end.ended);
+    let summary = opened.summary;
+    let found = Found {
+        shards: shards.into_iter().map(Mutex::new).collect(),
+        segments: opened.segments.into_iter().map(|segment| (segment.number, segment)).collect(),
+        orders,
+        tally: opened.tally,
+        audits: opened.audits,
+        next_audit: summary.next_audit,
+        floor: summary.floor,
+        writer,
+        spares,
+    };
+    Ok((found, summary.time, recovery))
 }
 
 fn begin_store(
@@ -148,14 +118,6 @@ fn begin_store(
     Ok(())
 }
 
-fn read_all(file: &dyn File) -> std::io::Result<Vec<u8>> {
-    let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; len];
-    let read = file.read_at(0, &mut bytes)?;
-    bytes.truncate(read);
-    Ok(bytes)
-}
-
 /// Makes the end of the log durable before anybody is shown it: the process before may have been killed between a write and its
 /// sync, or its sync may have failed and left pages that the kernel takes for clean. So the last batch is written
 /// again, as it is.
@@ -165,7 +127,7 @@ fn make_durable(
     bytes: &[u8],
     read: &SegmentEnd,
 ) -> std::io::Result<()> {
-    let end = read.end + if read.ended { writer::END_BYTES } else { 0 };
+    let end = read.offset + if read.ended { writer::END_BYTES } else { 0 };
     if let Some(batch) = bytes.get(read.last_batch..end) {
         file.write_at(read.last_batch as u64, batch)?;
     }
@@ -207,111 +169,207 @@ fn cut_tail(file: &dyn File, bytes: &[u8], offset: usize, number: u32, store: u6
     Ok(if torn { last as u64 + 1 } else { 0 })
 }
 
-impl Replay {
-    /// Replays a segment.
-    fn segment(&mut self, bytes: &[u8], number: u32, store: u64) -> Result<SegmentEnd, OpenError> {
-        let mut offset = SEGMENT_HEADER_BYTES as usize;
-        let mut last_batch = offset;
-        while let Some(rest) = bytes.get(offset..) {
-            let seat = Seat { store, segment: number, offset: offset as u32 };
-            let Some(frame) = frame::parse(rest, seat) else { break };
-            last_batch = frame.batch as usize;
-            if frame.kind == Kind::End {
-                return Ok(SegmentEnd { end: offset, ended: true, last_batch });
-            }
-            let place = Place::new(number, offset as u32, frame.len());
-            self.frame(&frame, place).map_err(|error| {
-                let at = format!("{} holds a record at byte {offset} that cannot be read", name_of(number));
-                OpenError::corrupt(format!("{at}: {error}"))
-            })?;
-            offset += frame.len();
-        }
-        Ok(SegmentEnd { end: offset, ended: false, last_batch })
-    }
+/// The segments of a store, one after the other.
+#[derive(Default)]
+struct Opened {
+    store: Option<u64>,
+    segments: Vec<Arc<Segment>>,
+    /// For each segment, its groups as the tally numbers them.
+    groups: Vec<Vec<usize>>,
+    /// For each segment that was read, the newest entries of each shard.
+    read: HashMap<usize, Vec<Vec<Entry>>>,
+    tally: Tally,
+    audits: BTreeMap<u64, Place>,
+    summary: Summary,
+    end: SegmentEnd,
+}
 
-    fn frame(&mut self, frame: &Frame<'_>, place: Place) -> Result<(), codec::Corrupt> {
-        match frame.kind {
-            Kind::Mark => {
-                if frame.payload.len() >= 16 {
-                    self.time = self.time.max(Timestamp::from_millis(long(frame.payload, 0)));
-                    self.floor = self.floor.max(Fence(long(frame.payload, 8)));
-                }
-            }
-            Kind::Record => {
-                let (record, rest) = codec::decode_record(Bytes::copy_from_slice(frame.payload))?;
-                self.time = self.time.max(record.times().written);
-                if !rest.is_empty() {
-                    self.audit(rest, place)?;
-                }
-                self.put(record, place);
-            }
-            Kind::Removal => {
-                let (id, fence) = removal(frame.payload).ok_or(codec::Corrupt("a removal too short"))?;
-                self.floor = self.floor.max(fence);
-                if let Some(old) = self.newest.remove(&id) {
-                    self.tally.subtract(old.cell);
-                }
-            }
-            Kind::Audit => self.audit(Bytes::copy_from_slice(frame.payload), place)?,
-            Kind::End => {}
+impl Opened {
+    fn segment(
+        &mut self,
+        folder: &dyn Folder,
+        number: u32,
+        segment_bytes: u64,
+        is_last: bool,
+        recovery: &mut Recovery,
+    ) -> Result<(), OpenError> {
+        let file = folder.open(&name_of(number)).map_err(io("open a segment"))?;
+        let mut head = vec![0; SEGMENT_HEADER_BYTES as usize];
+        let read = file.read_at(0, &mut head).map_err(io("read a segment"))?;
+        head.truncate(read);
+        let header = header_of(&head, number, self.store)?;
+        let bytes = file.len().map_err(io("read a segment"))?;
+        if bytes != segment_bytes {
+            let message = format!("segments of this store have {bytes} bytes, not {segment_bytes}");
+            return Err(OpenError::new(OpenErrorKind::Options, message));
         }
+        self.store = Some(header.store);
+        self.saw(Summary { time: header.time, floor: header.floor, ..Summary::default() });
+        let segment = Arc::new(Segment::new(number, header.store, file));
+        let sidecar =
+            if is_last { None } else { Sidecar::open(folder, number, header.store, &*segment.file) };
+        let (groups, audits) = match sidecar {
+            Some(sidecar) if sidecar.audits().is_ok() => self.by_sidecar(&segment, sidecar)?,
+            _ => self.by_reading(folder, &segment, is_last, recovery)?,
+        };
+        for (sequence, offset, len) in audits {
+            self.audits.insert(sequence, Place::new(number, offset, len as usize));
+        }
+        self.groups.push(groups);
+        self.segments.push(segment);
         Ok(())
     }
 
-    fn audit(&mut self, payload: Bytes, place: Place) -> Result<(), codec::Corrupt> {
-        let (sequence, entry) = codec::decode_audit(payload)?;
-        self.time = self.time.max(entry.at);
-        self.next_audit = self.next_audit.max(sequence + 1);
-        self.audits.push((sequence, place));
-        Ok(())
+    fn by_sidecar(&mut self, segment: &Segment, sidecar: Sidecar) -> Result<Lists, OpenError> {
+        self.saw(sidecar.summary);
+        self.end = sidecar.end;
+        let groups = sidecar.groups.iter().map(|group| self.tally.group(group.0, &group.1)).collect();
+        let audits = sidecar.audits().map_err(io("read a sidecar"))?;
+        *segment.listing.lock() = Listing::File(Arc::new(sidecar));
+        Ok((groups, audits))
     }
 
-    fn put(&mut self, record: Record, place: Place) {
-        let cell = self.tally.cell(&record);
-        self.tally.add(cell);
-        let id = record.id();
-        let record = (!is_settled(&record)).then(|| Arc::new(record));
-        if let Some(old) = self.newest.insert(id, Newest { place, cell, record }) {
-            self.tally.subtract(old.cell);
+    fn by_reading(
+        &mut self,
+        folder: &dyn Folder,
+        segment: &Segment,
+        is_last: bool,
+        recovery: &mut Recovery,
+    ) -> Result<Lists, OpenError> {
+        recovery.segments_read += 1;
+        let (number, store) = (segment.number, segment.store);
+        let bytes = read_all(&*segment.file).map_err(io("read a segment"))?;
+        let mut built = Built::default();
+        let frames = bytes.get(SEGMENT_HEADER_BYTES as usize..).unwrap_or_default();
+        built.read_bytes(frames, number, store).map_err(|error| unreadable(number, error))?;
+        let end = built.end;
+        if !end.ended && !is_last {
+            return Err(broken(number, end.offset));
         }
+        if is_last {
+            if !end.ended {
+                recovery.torn_bytes = cut_tail(&*segment.file, &bytes, end.offset, number, store)?;
+            }
+            make_durable(folder, &*segment.file, &bytes, &end).map_err(io("sync the log"))?;
+        }
+        self.end = end;
+        self.saw(built.summary);
+        let groups = built.groups.iter().map(|group| self.tally.group(group.0, &group.1)).collect();
+        let mut shards = vec![Vec::new(); SHARDS];
+        for entry in &built.entries {
+            shards[shard_of(entry.id)].push(*entry);
+        }
+        self.read.insert(self.segments.len(), shards);
+        let audits = built.audits.clone();
+        *segment.listing.lock() = Listing::Memory(Box::new(built));
+        Ok((groups, audits))
     }
 
-    fn found(self, segments: HashMap<u32, Arc<Segment>>, writer: Writer, spares: Arc<Spares>) -> Found {
-        let mut shards: Vec<Shard> = std::iter::repeat_with(Shard::default).take(SHARDS).collect();
+    fn saw(&mut self, summary: Summary) {
+        let all = &mut self.summary;
+        all.time = all.time.max(summary.time);
+        all.floor = all.floor.max(summary.floor);
+        all.next_audit = all.next_audit.max(summary.next_audit);
+    }
+
+    /// Fills the shards, on all processors.
+    fn load(&mut self, recovery: &mut Recovery) -> Result<(Vec<Shard>, Orders), OpenError> {
+        let next = AtomicUsize::new(0);
+        let loaded = Mutex::new(Vec::with_capacity(SHARDS));
+        let this = &*self;
+        std::thread::scope(|scope| {
+            let work = || {
+                loop {
+                    let shard = next.fetch_add(1, Ordering::Relaxed);
+                    if shard >= SHARDS {
+                        break;
+                    }
+                    let result = this.load_shard(shard);
+                    loaded.lock().push((shard, result));
+                }
+            };
+            // Few segments are not worth a thread.
+            if this.segments.len() >= PARALLEL_SEGMENTS {
+                let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+                (1..threads.min(SHARDS)).for_each(|_| drop(scope.spawn(work)));
+            }
+            work();
+        });
+        let mut loaded = loaded.into_inner();
+        loaded.sort_unstable_by_key(|(shard, _)| *shard);
         let mut orders = Orders::default();
-        for (id, Newest { place, record, .. }) in self.newest {
-            if let Some(segment) = segments.get(&place.segment()) {
-                segment.gains(place);
+        let mut shards = Vec::with_capacity(SHARDS);
+        for (_, result) in loaded {
+            let (shard, counts) = result?;
+            recovery.records += (shard.table.len() + shard.active.len()) as u64;
+            shard.active.keys().for_each(|id| orders.note(*id));
+            for ((group, state), count) in counts {
+                self.tally.add_many(group, state, count);
             }
-            let shard = &mut shards[shard_of(id)];
-            match record {
-                None => shard.table.insert(tag_of(id), place),
-                Some(record) => {
-                    orders.note(id);
-                    shard.active.insert(id, Active { record, place });
+            shards.push(shard);
+        }
+        self.read.clear();
+        Ok((shards, orders))
+    }
+
+    fn load_shard(&self, shard: usize) -> Result<(Shard, HashMap<(usize, StateName), u64>), OpenError> {
+        let mut newest: IdMap<(usize, Entry)> = IdMap::default();
+        for (at, segment) in self.segments.iter().enumerate() {
+            let from_file;
+            let entries = match self.read.get(&at) {
+                Some(shards) => &shards[shard],
+                None => {
+                    from_file = segment.entries_of(shard).map_err(io("read a sidecar"))?;
+                    &from_file
                 }
+            };
+            for entry in entries {
+                match entry.group_and_state() {
+                    Some(_) => newest.insert(entry.id, (at, *entry)),
+                    None => newest.remove(&entry.id),
+                };
             }
         }
-        let mut audits = self.audits;
-        audits.sort_unstable_by_key(|(sequence, _)| *sequence);
-        audits.dedup_by_key(|(sequence, _)| *sequence);
-        Found {
-            shards: shards.into_iter().map(Mutex::new).collect(),
-            segments,
-            orders,
-            tally: self.tally,
-            audits,
-            next_audit: self.next_audit,
-            floor: self.floor,
-            writer,
-            spares,
+        let mut counts = HashMap::new();
+        let mut loaded = Shard { table: Table::with_capacity(newest.len()), ..Shard::default() };
+        for (id, (at, entry)) in newest {
+            let segment = &self.segments[at];
+            let place = entry.place(segment.number);
+            segment.gains(place);
+            if let Some((group, state)) = entry.group_and_state() {
+                let group = self.groups[at].get(group).copied();
+                let group = group.ok_or_else(|| OpenError::corrupt("a sidecar names no group"))?;
+                *counts.entry((group, state)).or_insert(0) += 1;
+            }
+            if let Some(expires) = entry.expires {
+                segment.expires(expires);
+                loaded.table.insert(tag_of(id), place);
+            } else {
+                let record = unsettled(segment, place, id)?;
+                loaded.active.insert(id, Active { record, place });
+            }
         }
+        Ok((loaded, counts))
     }
 }
 
-/// The id and fence of a removal's payload.
-pub(crate) fn removal(payload: &[u8]) -> Option<(RecordId, Fence)> {
-    let id = payload.first_chunk::<16>()?;
-    let fence = payload.get(16..24)?;
-    Some((RecordId::from_bytes(*id), Fence(segment::long(fence, 0))))
+/// Groups as the tally numbers them; audit entries by number, offset and length.
+type Lists = (Vec<usize>, Vec<(u64, u32, u32)>);
+
+fn unsettled(segment: &Segment, place: Place, id: RecordId) -> Result<Arc<semel_core::Record>, OpenError> {
+    match fact("open", place, segment.read(place)) {
+        Ok(Fact::Holds(record)) if record.id() == id => Ok(record),
+        Ok(_) => Err(broken(place.segment(), place.offset() as usize)),
+        Err(error) => Err(OpenError::corrupt(error.to_string())),
+    }
+}
+
+fn unreadable(number: u32, error: ReadError) -> OpenError {
+    match error {
+        ReadError::Io(error) => OpenError::io("cannot read a segment", error),
+        ReadError::Corrupt(offset, error) => {
+            let at = format!("{} holds a record at byte {offset} that cannot be read", name_of(number));
+            OpenError::corrupt(format!("{at}: {error}"))
+        }
+    }
 }

@@ -2,15 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use semel_core::{Fence, Timestamp};
 
 use crate::embedded::disk::File;
 use crate::embedded::error::{OpenError, OpenErrorKind};
 use crate::embedded::frame::{self, Kind, Seat};
-use crate::embedded::index::Place;
+use crate::embedded::index::{Place, shard_of};
+use crate::embedded::listing::{Built, Entry, ReadError};
+use crate::embedded::sidecar::Sidecar;
 use crate::limits::{FRAME_HEADER_BYTES, READ_AHEAD_BYTES, SEGMENT_HEADER_BYTES};
 
 /// The version of the format of segments that is written.
@@ -105,11 +108,83 @@ pub(crate) struct Segment {
     /// Bytes of frames that the index points to.
     live_bytes: AtomicU64,
     live_records: AtomicU64,
+    /// When it is worth while to look for expired records in it, in milliseconds.
+    sweep_at: AtomicU64,
+    /// The shard that a sweep goes on with.
+    pub(crate) sweep_from: AtomicUsize,
+    /// What it holds, as far as anybody has asked.
+    pub(crate) listing: Mutex<Listing>,
+}
+
+/// Where the lists of a segment are.
+pub(crate) enum Listing {
+    /// In memory, and read as far as somebody wanted to know.
+    Memory(Box<Built>),
+    /// In a file beside the segment.
+    File(Arc<Sidecar>),
 }
 
 impl Segment {
     pub(crate) fn new(number: u32, store: u64, file: Arc<dyn File>) -> Self {
-        Self { number, store, file, live_bytes: AtomicU64::new(0), live_records: AtomicU64::new(0) }
+        Self {
+            number,
+            store,
+            file,
+            live_bytes: AtomicU64::new(0),
+            live_records: AtomicU64::new(0),
+            sweep_at: AtomicU64::new(u64::MAX),
+            sweep_from: AtomicUsize::new(0),
+            listing: Mutex::new(Listing::Memory(Box::default())),
+        }
+    }
+
+    /// Notes that something in it expires then.
+    pub(crate) fn expires(&self, at: Timestamp) {
+        if at.as_millis() < self.sweep_at.load(Ordering::Relaxed) {
+            self.sweep_at.fetch_min(at.as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// When it is worth while to sweep it.
+    pub(crate) fn sweep_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.sweep_at.load(Ordering::Relaxed))
+    }
+
+    /// A sweep begins, or ends knowing when the next is worth while.
+    pub(crate) fn sweep_next(&self, at: Timestamp) {
+        self.sweep_at.store(at.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Its sidecar, if it has one.
+    pub(crate) fn sidecar(&self) -> Option<Arc<Sidecar>> {
+        match &*self.listing.lock() {
+            Listing::File(sidecar) => Some(Arc::clone(sidecar)),
+            Listing::Memory(_) => None,
+        }
+    }
+
+    /// The newest entries of a shard, by id or in the order of the log.
+    pub(crate) fn entries_of(&self, shard: usize) -> io::Result<Vec<Entry>> {
+        if let Some(sidecar) = self.sidecar()
+            && let Ok(entries) = sidecar.entries_of(shard)
+        {
+            return Ok(entries);
+        }
+        // A sidecar that has gone bad is as good as none: the segment knows everything.
+        self.in_memory(|built| {
+            built.entries.iter().filter(|entry| shard_of(entry.id) == shard).copied().collect()
+        })
+    }
+
+    /// Shows its lists as far as the segment is written, from memory.
+    pub(crate) fn in_memory<T>(&self, show: impl FnOnce(&mut Built) -> T) -> io::Result<T> {
+        let mut listing = self.listing.lock();
+        if let Listing::File(_) = &*listing {
+            *listing = Listing::Memory(Box::default());
+        }
+        let Listing::Memory(built) = &mut *listing else { return Err(io::Error::other("no lists")) };
+        built.read_on(self).map_err(ReadError::into_io)?;
+        Ok(show(built))
     }
 
     /// Counts a frame that the index points to from now on.

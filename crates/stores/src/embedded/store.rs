@@ -174,7 +174,15 @@ impl EmbeddedStore {
 
     /// What the upkeep thread does in one round.
     #[cfg(test)]
-    pub(crate) fn upkeep(&self) {}
+    pub(crate) fn upkeep(&self) {
+        let wait = |batch: &Arc<Batch>| {
+            self.step();
+            batch.fate()
+        };
+        // A fault of the disk is no more than a round that did nothing.
+        drop(self.engine.upkeep(&wait));
+        drop(self.engine.sweep(2));
+    }
 
     /// What opening found.
     pub const fn recovery(&self) -> &Recovery {
@@ -493,7 +501,13 @@ impl Store for EmbeddedStore {
     }
 
     fn sweep(&self, limit: usize) -> Answer<'_, usize> {
-        answer(self.sweep_some(limit))
+        let engine = Arc::clone(&self.engine);
+        answer(async move {
+            engine.check_usable("sweep")?;
+            blocking(move || engine.sweep(limit)).await.map_err(|error| {
+                StoreError::not_applied("sweep", true, "cannot read the log").with_source(error)
+            })
+        })
     }
 
     fn counts(&self) -> Answer<'_, Vec<Count>> {
@@ -574,6 +588,16 @@ impl Store for EmbeddedStore {
     }
 }
 
+/// Runs what waits for the disk where that is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
 fn decided_twice(during: &'static str) -> StoreError {
     StoreError::not_applied(during, true, "the decision was asked for twice")
 }
@@ -607,22 +631,6 @@ impl EmbeddedStore {
     fn settled_places(&self) -> Vec<Place> {
         let shards = self.engine.shards().iter();
         shards.flat_map(|shard| shard.lock().table.all().collect::<Vec<_>>()).collect()
-    }
-
-    async fn sweep_some(&self, limit: usize) -> Result<usize, StoreError> {
-        let engine = &*self.engine;
-        engine.check_usable("sweep")?;
-        let mut swept = 0;
-        for place in self.settled_places() {
-            if swept >= limit {
-                break;
-            }
-            let Fact::Holds(record) = read(engine, "sweep", place).await? else { continue };
-            if record.is_expired(engine.now()) && self.remove(record.id(), record.version()).await? {
-                swept += 1;
-            }
-        }
-        Ok(swept)
     }
 
     async fn search_all(
@@ -668,7 +676,7 @@ impl EmbeddedStore {
     ) -> Result<Page<Entry, AuditCursor>, StoreError> {
         let engine = &*self.engine;
         engine.check_usable("audit")?;
-        let places: Vec<(u64, Place)> = engine.audits.lock().clone();
+        let places = engine.audits.lock().clone();
         let mut page = Page { items: Vec::new(), next: None, entries_read: 0 };
         for (sequence, place) in places.into_iter().rev() {
             if cursor.is_some_and(|cursor| sequence >= cursor.0) {

@@ -24,7 +24,8 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn group(&mut self, namespace: Namespace, operation: &Operation) -> usize {
+    /// The number of a group.
+    pub(crate) fn group(&mut self, namespace: Namespace, operation: &Operation) -> usize {
         if let Some((last_namespace, last_operation, group)) = &self.last
             && *last_namespace == namespace
             && last_operation == operation
@@ -47,12 +48,20 @@ impl Tally {
         Cell { group: group as u32, state: record.state().name() }
     }
 
+    pub(crate) fn add_many(&mut self, group: usize, state: StateName, records: u64) {
+        self.counts[group][state as usize] += records;
+    }
+
     pub(crate) fn add(&mut self, cell: Cell) {
         self.counts[cell.group as usize][cell.state as usize] += 1;
     }
 
     pub(crate) fn subtract(&mut self, cell: Cell) {
-        let count = &mut self.counts[cell.group as usize][cell.state as usize];
+        self.subtract_from(cell.group as usize, cell.state);
+    }
+
+    pub(crate) fn subtract_from(&mut self, group: usize, state: StateName) {
+        let count = &mut self.counts[group][state as usize];
         *count = count.saturating_sub(1);
     }
 

@@ -1,0 +1,328 @@
+//! What a segment holds, in two sorted lists: entries by id, for opening, sweeping and merging; rows by what they
+//! are searched for, for pages.
+//!
+//! For the segment that is written to, and until its sidecar is there, the lists are in memory and are made by reading the segment
+//! when somebody asks; a search that never comes costs nothing.
+
+use std::collections::HashMap;
+use std::io;
+
+use bytes::Bytes;
+use semel_core::id::{Namespace, Operation};
+use semel_core::record::StateName;
+use semel_core::{Fence, Record, RecordId, Timestamp};
+
+use crate::codec;
+use crate::embedded::disk::File;
+use crate::embedded::engine::is_settled;
+use crate::embedded::frame::{self, Frame, Kind, Seat};
+use crate::embedded::index::Place;
+use crate::embedded::segment::{Segment, long};
+use crate::limits::{SCAN_BYTES, SEGMENT_HEADER_BYTES};
+
+/// The newest thing that a segment says about an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: RecordId,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+    pub(crate) created: Timestamp,
+    /// From when on it is as good as absent; `None` for what is not at rest.
+    pub(crate) expires: Option<Timestamp>,
+    /// Group and state, or [`REMOVED`].
+    pub(crate) cell: u32,
+}
+
+/// The cell of a removal.
+pub(crate) const REMOVED: u32 = 7;
+
+impl Entry {
+    pub(crate) fn place(&self, segment: u32) -> Place {
+        Place::new(segment, self.offset, self.len as usize)
+    }
+
+    /// The group, in the list of its segment, and the state; `None` for a removal.
+    pub(crate) fn group_and_state(&self) -> Option<(usize, StateName)> {
+        let state = StateName::ALL.get((self.cell & 7) as usize)?;
+        Some(((self.cell >> 3) as usize, *state))
+    }
+}
+
+/// Something that records are searched for (0: nothing, all of them), in 32 bits. Two may share them: what is found is
+/// looked at before it is shown.
+pub(crate) type Term = u32;
+
+/// All records.
+pub(crate) const ALL: Term = 0;
+
+/// The term of a key.
+pub(crate) fn key_term(key: &str) -> Term {
+    term(b"key", "", key)
+}
+
+/// The term of a tag.
+pub(crate) fn tag_term(name: &str, value: &str) -> Term {
+    term(b"tag", name, value)
+}
+
+fn term(kind: &[u8], name: &str, value: &str) -> Term {
+    let sum = crc32c::crc32c(kind);
+    let sum = crc32c::crc32c_append(sum, &(name.len() as u64).to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, name.as_bytes());
+    crc32c::crc32c_append(sum, value.as_bytes()).max(1)
+}
+
+/// What a record is found by.
+pub(crate) fn terms_of(record: &Record) -> impl Iterator<Item = Term> + '_ {
+    let request = record.request();
+    let tags = request.tags().iter().map(|tag| tag_term(tag.name.as_str(), tag.value.as_str()));
+    [ALL, key_term(request.key().as_str())].into_iter().chain(tags)
+}
+
+/// A group and a state, in one number that sorts.
+pub(crate) fn cell_of(group: usize, state: StateName) -> u32 {
+    (group as u32) << 3 | state as u32
+}
+
+/// A line of the list that is searched: within a term and a cell by (created, id).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) term: Term,
+    pub(crate) cell: u32,
+    /// Which entry.
+    pub(crate) entry: u32,
+}
+
+/// The lists of a segment, in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    pub(crate) groups: Vec<(Namespace, Operation)>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) rows: Vec<Row>,
+    /// Audit entries: number and place, in the order of the log.
+    pub(crate) audits: Vec<(u64, u32, u32)>,
+    pub(crate) summary: Summary,
+    /// Where the frames end that were read.
+    pub(crate) end: SegmentEnd,
+    group_numbers: HashMap<(Namespace, Operation), usize>,
+    last_group: Option<usize>,
+    sorted_rows: usize,
+}
+
+/// What a segment says about the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// The latest time in it.
+    pub(crate) time: Timestamp,
+    /// The highest floor in it.
+    pub(crate) floor: Fence,
+    /// The highest fence in it.
+    pub(crate) fence: Fence,
+    /// The number after the highest of an audit entry in it.
+    pub(crate) next_audit: u64,
+}
+
+/// Where the frames of a segment end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentEnd {
+    /// The offset behind the last frame, or of the end frame.
+    pub(crate) offset: usize,
+    /// Whether there is an end frame.
+    pub(crate) ended: bool,
+    /// Where the last batch begins.
+    pub(crate) last_batch: usize,
+}
+
+impl Default for SegmentEnd {
+    fn default() -> Self {
+        let start = SEGMENT_HEADER_BYTES as usize;
+        Self { offset: start, ended: false, last_batch: start }
+    }
+}
+
+impl Built {
+    /// Reads on from where the last call stopped, to the end of what is written.
+    pub(crate) fn read_on(&mut self, segment: &Segment) -> Result<(), ReadError> {
+        let mut from = self.end.offset;
+        let mut window = SCAN_BYTES;
+        while !self.end.ended {
+            let mut bytes = vec![0; window];
+            let read = segment.file.read_at(from as u64, &mut bytes).map_err(ReadError::Io)?;
+            bytes.truncate(read);
+            self.read_bytes(&bytes, segment.number, segment.store)?;
+            if self.end.offset > from {
+                from = self.end.offset;
+                window = SCAN_BYTES;
+            } else if read == window {
+                // A frame longer than the window, or the end of what is written.
+                let claimed = frame::header(&bytes).map_or(0, |(_, payload)| frame::frame_len(payload));
+                if claimed <= window {
+                    break;
+                }
+                window = claimed.min(crate::limits::SEGMENT_BYTES_MAX as usize);
+                if window == read {
+                    break;
+                }
+            } else {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads frames that lie at the end of what was read before.
+    pub(crate) fn read_bytes(&mut self, bytes: &[u8], number: u32, store: u64) -> Result<(), ReadError> {
+        let base = self.end.offset;
+        while let Some(rest) = bytes.get(self.end.offset - base..) {
+            let offset = self.end.offset as u32;
+            let Some(frame) = frame::parse(rest, Seat { store, segment: number, offset }) else { break };
+            self.end.last_batch = frame.batch as usize;
+            if frame.kind == Kind::End {
+                self.end.ended = true;
+                break;
+            }
+            self.frame(&frame, offset).map_err(|error| ReadError::Corrupt(offset, error))?;
+            self.end.offset += frame.len();
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: &Frame<'_>, offset: u32) -> Result<(), codec::Corrupt> {
+        let payload = frame.payload;
+        let (offset, len) = (offset, frame.len() as u32);
+        match frame.kind {
+            Kind::Mark => {
+                if payload.len() >= 16 {
+                    self.saw_time(Timestamp::from_millis(long(payload, 0)));
+                    self.summary.floor = self.summary.floor.max(Fence(long(payload, 8)));
+                }
+            }
+            Kind::Record => {
+                let (record, rest) = codec::decode_record(Bytes::copy_from_slice(payload))?;
+                if !rest.is_empty() {
+                    self.audit(rest, offset, len)?;
+                }
+                self.record(&record, offset, len);
+            }
+            Kind::Removal => {
+                let (id, fence) = removal(payload).ok_or(codec::Corrupt("a removal too short"))?;
+                self.summary.floor = self.summary.floor.max(fence);
+                let created = Timestamp::ZERO;
+                self.entries.push(Entry { id, offset, len, created, expires: None, cell: REMOVED });
+            }
+            Kind::Audit => self.audit(Bytes::copy_from_slice(payload), offset, len)?,
+            Kind::End => {}
+        }
+        Ok(())
+    }
+
+    fn saw_time(&mut self, time: Timestamp) {
+        self.summary.time = self.summary.time.max(time);
+    }
+
+    fn audit(&mut self, payload: Bytes, offset: u32, len: u32) -> Result<(), codec::Corrupt> {
+        let (sequence, entry) = codec::decode_audit(payload)?;
+        self.saw_time(entry.at);
+        self.summary.next_audit = self.summary.next_audit.max(sequence + 1);
+        self.audits.push((sequence, offset, len));
+        Ok(())
+    }
+
+    fn record(&mut self, record: &Record, offset: u32, len: u32) {
+        let times = *record.times();
+        self.saw_time(times.written);
+        self.summary.fence = self.summary.fence.max(record.fence());
+        let (id, state) = (record.id(), record.state().name());
+        let cell = cell_of(self.group(record), state);
+        if is_settled(record) {
+            let entry = self.entries.len() as u32;
+            self.rows.extend(terms_of(record).map(|term| Row { term, cell, entry }));
+        }
+        let (created, expires) = (times.created, times.expires);
+        self.entries.push(Entry { id, offset, len, created, expires, cell });
+    }
+
+    fn group(&mut self, record: &Record) -> usize {
+        let (namespace, operation) = (record.request().scope().namespace, record.request().operation());
+        // Neighbours are often of one group.
+        if let Some(last) = self.last_group
+            && self.groups[last].0 == namespace
+            && self.groups[last].1 == *operation
+        {
+            return last;
+        }
+        let next = self.groups.len();
+        let group = *self.group_numbers.entry((namespace, operation.clone())).or_insert(next);
+        if group == next {
+            self.groups.push((namespace, operation.clone()));
+        }
+        self.last_group = Some(group);
+        group
+    }
+
+    /// Sorts the rows that have come since the last time; those before are one run already.
+    pub(crate) fn sort_rows(&mut self) {
+        if self.sorted_rows < self.rows.len() {
+            let entries = &self.entries;
+            self.rows.sort_by_key(|row| {
+                let entry = &entries[row.entry as usize];
+                (row.term, row.cell, entry.created, entry.id)
+            });
+            self.sorted_rows = self.rows.len();
+        }
+    }
+
+    /// Keeps of each id only the newest, in the order of ids.
+    pub(crate) fn finish(&mut self) {
+        let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
+        order.sort_by_key(|at| (self.entries[*at as usize].id, std::cmp::Reverse(*at)));
+        order.dedup_by_key(|at| self.entries[*at as usize].id);
+        let mut moved = vec![u32::MAX; self.entries.len()];
+        for (to, from) in order.iter().enumerate() {
+            moved[*from as usize] = to as u32;
+        }
+        self.entries = order.iter().map(|at| self.entries[*at as usize]).collect();
+        self.rows.retain_mut(|row| {
+            row.entry = moved[row.entry as usize];
+            row.entry != u32::MAX
+        });
+        self.sorted_rows = 0;
+        self.sort_rows();
+    }
+}
+
+/// The id and fence of a removal's payload.
+fn removal(payload: &[u8]) -> Option<(RecordId, Fence)> {
+    let id = payload.first_chunk::<16>()?;
+    let fence = payload.get(16..24)?;
+    Some((RecordId::from_bytes(*id), Fence(long(fence, 0))))
+}
+
+/// Why a segment could not be read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    Io(io::Error),
+    /// At this offset lies a whole frame whose payload cannot be read.
+    Corrupt(u32, codec::Corrupt),
+}
+
+impl ReadError {
+    /// As an error of the operating system, for those who do no more than pass it on.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Self::Io(error) => error,
+            Self::Corrupt(offset, error) => {
+                io::Error::new(io::ErrorKind::InvalidData, format!("at byte {offset}: {error}"))
+            }
+        }
+    }
+}
+
+/// Reads a whole file.
+pub(crate) fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; len];
+    let read = file.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}

@@ -1,0 +1,312 @@
+//! The lists of a finished segment, as a file beside it.
+//!
+//! ```text
+//! head     magic, versions, which segment, counts, summary, for each shard its number of entries and their checksum,
+//!          checksums of the sections, group names, checksum of the head
+//! entries  by id, so that a shard's are together
+//! rows     by term, cell, created, id
+//! audits   in the order of the log
+//! ```
+//! A sidecar says nothing that its segment does not: one that is missing, damaged, or of another segment is made anew.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use semel_core::id::{Namespace, Operation};
+use semel_core::{Fence, RecordId, Timestamp};
+
+use crate::embedded::disk::{File, Folder};
+use crate::embedded::frame::{self, Kind, Seat};
+use crate::embedded::index::shard_of;
+use crate::embedded::listing::{Built, Entry, Row, SegmentEnd, Summary};
+use crate::embedded::segment::{long, word};
+use crate::embedded::writer::END_BYTES;
+use crate::limits::SHARDS;
+
+const MAGIC: &[u8; 8] = b"SEMELIDX";
+const FORMAT: u32 = 1;
+const FIXED_BYTES: usize = 96;
+const SHARD_BYTES: usize = 8;
+const ENTRY_BYTES: usize = 44;
+const ROW_BYTES: usize = 12;
+const AUDIT_BYTES: usize = 16;
+
+/// The name of the sidecar of a segment.
+pub(crate) fn name_of(number: u32) -> String {
+    format!("{number:08x}.index")
+}
+
+/// The segment that a sidecar's name stands for.
+pub(crate) fn number_of(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".index")?;
+    (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// Writes the sidecar of a segment whose lists are finished.
+pub(crate) fn write(folder: &dyn Folder, number: u32, store: u64, built: &Built) -> io::Result<()> {
+    let bytes = encode(number, store, built);
+    let (unfinished, name) = (format!("{number:08x}.index.new"), name_of(number));
+    let file = folder.create(&unfinished)?;
+    file.write_at(0, &bytes)?;
+    file.sync()?;
+    folder.rename(&unfinished, &name)?;
+    folder.sync()
+}
+
+fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
+    let (mut entries, mut rows, mut audits) = (Vec::new(), Vec::new(), Vec::new());
+    let mut shards = vec![(0_u32, 0_u32); SHARDS];
+    for entry in &built.entries {
+        let from = entries.len();
+        put_entry(&mut entries, entry);
+        let (count, sum) = &mut shards[shard_of(entry.id)];
+        *count += 1;
+        *sum = crc32c::crc32c_append(*sum, &entries[from..]);
+    }
+    for row in &built.rows {
+        [row.term, row.cell, row.entry].iter().for_each(|word| rows.extend_from_slice(&word.to_le_bytes()));
+    }
+    for (sequence, offset, len) in &built.audits {
+        audits.extend_from_slice(&sequence.to_le_bytes());
+        audits.extend_from_slice(&offset.to_le_bytes());
+        audits.extend_from_slice(&len.to_le_bytes());
+    }
+    let mut groups = Vec::new();
+    for (namespace, operation) in &built.groups {
+        groups.push(*namespace as u8);
+        let text = operation.as_str().as_bytes();
+        groups.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        groups.extend_from_slice(text);
+    }
+    let mut head = Vec::from(MAGIC);
+    let mut words = |list: &[u32]| list.iter().for_each(|word| head.extend_from_slice(&word.to_le_bytes()));
+    words(&[FORMAT, number, store as u32, (store >> 32) as u32]);
+    words(&[built.end.offset as u32, built.end.last_batch as u32]);
+    words(&[
+        built.entries.len() as u32,
+        built.rows.len() as u32,
+        built.audits.len() as u32,
+        groups.len() as u32,
+    ]);
+    words(&[crc32c::crc32c(&rows), crc32c::crc32c(&audits)]);
+    let Summary { time, floor, fence, next_audit } = built.summary;
+    for long in [time.as_millis(), floor.0, fence.0, next_audit] {
+        head.extend_from_slice(&long.to_le_bytes());
+    }
+    head.resize(FIXED_BYTES, 0);
+    for (count, sum) in shards {
+        head.extend_from_slice(&count.to_le_bytes());
+        head.extend_from_slice(&sum.to_le_bytes());
+    }
+    head.extend_from_slice(&groups);
+    let sum = crc32c::crc32c(&head);
+    head.extend_from_slice(&sum.to_le_bytes());
+    for section in [entries, rows, audits] {
+        head.extend_from_slice(&section);
+    }
+    head
+}
+
+fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    out.extend_from_slice(entry.id.as_bytes());
+    out.extend_from_slice(&entry.offset.to_le_bytes());
+    out.extend_from_slice(&entry.len.to_le_bytes());
+    out.extend_from_slice(&entry.created.as_millis().to_le_bytes());
+    out.extend_from_slice(&entry.expires.map_or(u64::MAX, Timestamp::as_millis).to_le_bytes());
+    out.extend_from_slice(&entry.cell.to_le_bytes());
+}
+
+fn get_entry(bytes: &[u8]) -> Entry {
+    let mut id = [0; 16];
+    id.copy_from_slice(&bytes[..16]);
+    let expires = long(bytes, 32);
+    Entry {
+        id: RecordId::from_bytes(id),
+        offset: word(bytes, 16),
+        len: word(bytes, 20),
+        created: Timestamp::from_millis(long(bytes, 24)),
+        expires: (expires != u64::MAX).then(|| Timestamp::from_millis(expires)),
+        cell: word(bytes, 40),
+    }
+}
+
+/// An open sidecar.
+pub(crate) struct Sidecar {
+    file: Arc<dyn File>,
+    pub(crate) groups: Vec<(Namespace, Operation)>,
+    pub(crate) summary: Summary,
+    pub(crate) end: SegmentEnd,
+    /// For each shard where its entries begin, how many there are, and their checksum.
+    shards: Vec<(u32, u32, u32)>,
+    entries_at: u64,
+    rows_at: u64,
+    audits_at: u64,
+    rows: u32,
+    audits: u32,
+    rows_sum: u32,
+    audits_sum: u32,
+    rows_are_checked: AtomicBool,
+}
+
+impl Sidecar {
+    /// Opens the sidecar of a segment; `None` if there is none that can be used.
+    pub(crate) fn open(folder: &dyn Folder, number: u32, store: u64, log: &dyn File) -> Option<Self> {
+        let file = folder.open(&name_of(number)).ok()?;
+        let mut fixed = [0; FIXED_BYTES];
+        if file.read_at(0, &mut fixed).ok()? < FIXED_BYTES
+            || &fixed[..8] != MAGIC
+            || word(&fixed, 8) != FORMAT
+        {
+            return None;
+        }
+        let groups_bytes = word(&fixed, 44) as usize;
+        let head_bytes = FIXED_BYTES + SHARDS * SHARD_BYTES + groups_bytes;
+        if head_bytes as u64 > file.len().ok()? {
+            return None;
+        }
+        let mut head = vec![0; head_bytes + 4];
+        if file.read_at(0, &mut head).ok()? < head.len()
+            || crc32c::crc32c(&head[..head_bytes]) != word(&head, head_bytes)
+        {
+            return None;
+        }
+        if word(&head, 12) != number || long(&head, 16) != store {
+            return None;
+        }
+        let end = SegmentEnd {
+            offset: word(&head, 24) as usize,
+            ended: true,
+            last_batch: word(&head, 28) as usize,
+        };
+        let sidecar = Self::of(file, &head, head_bytes, end)?;
+        ends_there(log, number, store, end.offset).then_some(sidecar)
+    }
+
+    fn of(file: Arc<dyn File>, head: &[u8], head_bytes: usize, end: SegmentEnd) -> Option<Self> {
+        let mut shards = Vec::with_capacity(SHARDS);
+        let mut first = 0;
+        for shard in 0..SHARDS {
+            let at = FIXED_BYTES + shard * SHARD_BYTES;
+            let count = word(head, at);
+            shards.push((first, count, word(head, at + 4)));
+            first += count;
+        }
+        let (entries, rows, audits) = (word(head, 32), word(head, 36), word(head, 40));
+        if first != entries {
+            return None;
+        }
+        let entries_at = head_bytes as u64 + 4;
+        let rows_at = entries_at + u64::from(entries) * ENTRY_BYTES as u64;
+        let audits_at = rows_at + u64::from(rows) * ROW_BYTES as u64;
+        let summary = Summary {
+            time: Timestamp::from_millis(long(head, 56)),
+            floor: Fence(long(head, 64)),
+            fence: Fence(long(head, 72)),
+            next_audit: long(head, 80),
+        };
+        Some(Self {
+            file,
+            groups: groups(&head[FIXED_BYTES + SHARDS * SHARD_BYTES..head_bytes])?,
+            summary,
+            end,
+            shards,
+            entries_at,
+            rows_at,
+            audits_at,
+            rows,
+            audits,
+            rows_sum: word(head, 48),
+            audits_sum: word(head, 52),
+            rows_are_checked: AtomicBool::new(false),
+        })
+    }
+
+    /// How many entries there are.
+    pub(crate) fn entries(&self) -> usize {
+        self.shards.iter().map(|(_, count, _)| *count as usize).sum()
+    }
+
+    /// The entries of a shard, by id.
+    pub(crate) fn entries_of(&self, shard: usize) -> io::Result<Vec<Entry>> {
+        let (first, count, sum) = self.shards[shard];
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let mut bytes = vec![0; count as usize * ENTRY_BYTES];
+        let at = self.entries_at + u64::from(first) * ENTRY_BYTES as u64;
+        if self.file.read_at(at, &mut bytes)? < bytes.len() || crc32c::crc32c(&bytes) != sum {
+            return Err(damaged());
+        }
+        Ok(bytes.chunks_exact(ENTRY_BYTES).map(get_entry).collect())
+    }
+
+    /// One entry.
+    pub(crate) fn entry(&self, at: u32) -> io::Result<Entry> {
+        let mut bytes = [0; ENTRY_BYTES];
+        self.file.read_at(self.entries_at + u64::from(at) * ENTRY_BYTES as u64, &mut bytes)?;
+        Ok(get_entry(&bytes))
+    }
+
+    /// How many rows there are.
+    pub(crate) const fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// One row.
+    pub(crate) fn row(&self, at: u32) -> io::Result<Row> {
+        let mut bytes = [0; ROW_BYTES];
+        self.file.read_at(self.rows_at + u64::from(at) * ROW_BYTES as u64, &mut bytes)?;
+        Ok(Row { term: word(&bytes, 0), cell: word(&bytes, 4), entry: word(&bytes, 8) })
+    }
+
+    /// Looks once at all rows, before the first search trusts them.
+    pub(crate) fn check_rows(&self) -> io::Result<()> {
+        if self.rows_are_checked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut bytes = vec![0; self.rows as usize * ROW_BYTES];
+        if self.file.read_at(self.rows_at, &mut bytes)? < bytes.len()
+            || crc32c::crc32c(&bytes) != self.rows_sum
+        {
+            return Err(damaged());
+        }
+        self.rows_are_checked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Audit entries: number, offset, length.
+    pub(crate) fn audits(&self) -> io::Result<Vec<(u64, u32, u32)>> {
+        let mut bytes = vec![0; self.audits as usize * AUDIT_BYTES];
+        if self.file.read_at(self.audits_at, &mut bytes)? < bytes.len()
+            || crc32c::crc32c(&bytes) != self.audits_sum
+        {
+            return Err(damaged());
+        }
+        Ok(bytes.chunks_exact(AUDIT_BYTES).map(|row| (long(row, 0), word(row, 8), word(row, 12))).collect())
+    }
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the sidecar is damaged")
+}
+
+/// Whether the segment ends where the sidecar says: then it is this segment's, and whole.
+fn ends_there(log: &dyn File, number: u32, store: u64, offset: usize) -> bool {
+    let mut end = [0; END_BYTES];
+    let Ok(read) = log.read_at(offset as u64, &mut end) else { return false };
+    let seat = Seat { store, segment: number, offset: offset as u32 };
+    frame::parse(&end[..read], seat).is_some_and(|frame| frame.kind == Kind::End)
+}
+
+fn groups(mut bytes: &[u8]) -> Option<Vec<(Namespace, Operation)>> {
+    let mut groups = Vec::new();
+    while let Some((namespace, rest)) = bytes.split_first() {
+        let namespace = *Namespace::ALL.get(usize::from(*namespace))?;
+        let len = word(rest.get(..4)?, 0) as usize;
+        let text = str::from_utf8(rest.get(4..4 + len)?).ok()?;
+        groups.push((namespace, Operation::try_new(text).ok()?));
+        bytes = &rest[4 + len..];
+    }
+    Some(groups)
+}
