@@ -1,5 +1,7 @@
 //! Every limit of the stores, with its unit and its reason.
 
+use std::time::Duration;
+
 /// Bytes of a segment of the log: large enough that starting one is rare, small enough that dropping one frees space in
 /// small steps.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -37,16 +39,21 @@ pub const MEMORY_SWEEP_STEP: usize = 64;
 pub const MEMORY_AUDIT_ENTRIES_MAX: usize = 100_000;
 
 /// How long audit entries are kept: they outlive the records they are about, and are for people.
-#[cfg(feature = "embedded")]
-pub const AUDIT_RETENTION: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
+pub const AUDIT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The oldest segment is merged when at most this part of it, in percent, is current: copying the rest frees as much.
 pub const OLD_LIVE_SHARE_PERCENT: u64 = 50;
 /// The oldest segment is merged, whatever it holds, when at most this part of all of them is current.
 pub const LIVE_SHARE_PERCENT: u64 = 60;
 /// Segments before the latter rule holds: fewer are not worth the copying.
 pub const SEGMENTS_BEFORE_MERGE: u64 = 4;
+/// Lines of a list that a search reads at once.
+pub const SEARCH_RUN: usize = 8;
 /// Bytes that a merge hands to the log before it waits for them to be durable, so that it takes its turn among writers.
 pub const MERGE_BATCH_BYTES: usize = 256 * 1024;
+/// Between two looks whether such a batch is durable, and between two rounds of upkeep that found something to do.
+pub const MERGE_PAUSE: Duration = Duration::from_millis(2);
+/// Between two rounds of upkeep that found nothing to do.
+pub const UPKEEP_EVERY: Duration = Duration::from_millis(200);
 /// Files that are kept for the next segments; more are given back to the disk.
 pub const SPARES_MAX: usize = 2;
 

@@ -19,6 +19,7 @@ use crate::clock::StoreTime;
 use crate::embedded::batch::{Batch, Fate};
 use crate::embedded::disk::Folder;
 use crate::embedded::index::{Place, shard_of, tag_of};
+use crate::embedded::listing::cell_of;
 use crate::embedded::orders::Orders;
 use crate::embedded::queue::{Effect, Gathered, Queue, Step};
 use crate::embedded::segment::Segment;
@@ -421,18 +422,28 @@ impl Engine {
     /// Keeps the orders and counts of a batch.
     fn count(&self, steps: &[Step]) {
         let mut tally = self.tally.lock();
-        let mut orders = self.orders.lock();
+        for step in steps {
+            let (before, after) = match &step.effect {
+                Effect::Put { record, before, .. } => (before.as_ref(), Some(record)),
+                Effect::Remove { before } => (Some(before), None),
+                Effect::Move { .. } | Effect::Audit { .. } | Effect::Nothing => (None, None),
+            };
+            if let Some(before) = before {
+                let cell = tally.cell(before);
+                tally.subtract(cell);
+            }
+            if let Some(after) = after {
+                let cell = tally.cell(after);
+                tally.add(cell);
+            }
+        }
+        drop(tally);
         let told = self.told_due.load(Ordering::Acquire);
         let mut due_earlier = false;
+        let mut orders = self.orders.lock();
         for step in steps {
             match &step.effect {
-                Effect::Put { record, before, audit } => {
-                    if let Some(before) = before {
-                        let cell = tally.cell(before);
-                        tally.subtract(cell);
-                    }
-                    let cell = tally.cell(record);
-                    tally.add(cell);
+                Effect::Put { record, audit, .. } => {
                     if is_settled(record) {
                         orders.forget(record.id());
                     } else {
@@ -443,18 +454,13 @@ impl Engine {
                         self.audits.lock().insert(*sequence, step.place);
                     }
                 }
-                Effect::Remove { before } => {
-                    let cell = tally.cell(before);
-                    tally.subtract(cell);
-                    orders.forget(before.id());
-                }
+                Effect::Remove { before } => orders.forget(before.id()),
                 Effect::Audit { sequence } => {
                     self.audits.lock().insert(*sequence, step.place);
                 }
                 Effect::Move { .. } | Effect::Nothing => {}
             }
         }
-        drop(tally);
         if orders.is_crowded() {
             self.settle_orders(&mut orders);
         }
@@ -467,7 +473,11 @@ impl Engine {
 
     /// Puts the orders in order.
     pub(crate) fn settle_orders(&self, orders: &mut Orders) {
-        orders.settle(|id| self.shard(id).lock().active.get(&id).map(|active| Arc::clone(&active.record)));
+        orders.settle(|id| {
+            let record = self.shard(id).lock().active.get(&id).map(|active| Arc::clone(&active.record))?;
+            let cell = self.tally.lock().cell(&record);
+            Some((record, cell_of(cell.group as usize, cell.state)))
+        });
     }
 
     /// Reads a record, waiting for the disk if need be.

@@ -47,13 +47,8 @@ impl Place {
         (self.0 & SIZE_MAX) * SIZE_UNIT as u64
     }
 
-    pub(crate) const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    pub(crate) const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
+    /// No place yet.
+    pub(crate) const NONE: Self = Self(0);
 }
 
 impl fmt::Debug for Place {
@@ -129,11 +124,6 @@ impl Table {
     pub(crate) fn places(&self, tag: u32) -> impl Iterator<Item = Place> + '_ {
         let bucket = if self.buckets.is_empty() { &[][..] } else { &self.buckets[self.bucket_of(tag)][..] };
         bucket.iter().filter(move |slot| slot.tag == tag).map(|slot| slot.place())
-    }
-
-    /// Places of all entries.
-    pub(crate) fn all(&self) -> impl Iterator<Item = Place> + '_ {
-        self.buckets.iter().flatten().map(|slot| slot.place())
     }
 
     /// Whether an entry has this tag and place.
@@ -228,7 +218,6 @@ mod tests {
             (0xab_cdef, 0x7ff_fff8, Some(576))
         );
         assert_eq!(Place::new(1, 4096, 64 << 20).len_at_most(), None);
-        assert_eq!(Place::from_bits(place.to_bits()), place);
     }
 
     #[test]

@@ -146,14 +146,15 @@ impl Built {
         let mut from = self.end.offset;
         let mut window = SCAN_BYTES;
         while !self.end.ended {
-            let mut bytes = vec![0; window];
+            let left = segment.bytes.saturating_sub(from as u64) as usize;
+            let mut bytes = vec![0; window.min(left)];
             let read = segment.file.read_at(from as u64, &mut bytes).map_err(ReadError::Io)?;
             bytes.truncate(read);
             self.read_bytes(&bytes, segment.number, segment.store)?;
             if self.end.offset > from {
                 from = self.end.offset;
                 window = SCAN_BYTES;
-            } else if read == window {
+            } else if read == window && read < left {
                 // A frame longer than the window, or the end of what is written.
                 let claimed = frame::header(&bytes).map_or(0, |(_, payload)| frame::frame_len(payload));
                 if claimed <= window {

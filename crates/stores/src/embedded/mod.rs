@@ -12,7 +12,6 @@
 //! 2. The log thread takes the whole queue, gives every frame its place and checksum, writes them in one piece and
 //!    syncs.
 //! 3. In the order of the log, versions become visible, waiters are woken, writers are told.
-#![allow(dead_code, reason = "the merge, which uses what is not used yet, follows")]
 #![expect(
     clippy::cast_possible_truncation,
     reason = "offsets and lengths are packed into fields whose widths are held by assertions in `limits`"
@@ -29,6 +28,7 @@ mod orders;
 mod queue;
 mod recover;
 mod relay;
+mod search;
 mod segment;
 mod shard;
 mod sidecar;

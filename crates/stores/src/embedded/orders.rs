@@ -4,11 +4,14 @@
 //! asks and it is still there. A claim that comes and goes costs one push.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use semel_core::id::Lane;
 use semel_core::record::StateName;
 use semel_core::{Record, RecordId, Timestamp};
 
+use crate::embedded::listing::{Term, terms_of};
+use crate::embedded::search::Stand;
 use crate::embedded::shard::IdMap;
 
 /// What the orders know of a record.
@@ -16,15 +19,21 @@ use crate::embedded::shard::IdMap;
 struct Seat {
     due: Option<(Option<Lane>, Timestamp)>,
     pending_since: Option<Timestamp>,
+    stand: Stand,
+    cell: u32,
+    terms: Vec<Term>,
 }
 
 impl Seat {
-    fn of(record: &Record) -> Self {
+    fn of(record: &Record, cell: u32) -> Self {
         let lane = record.request().lane().cloned();
         let is_pending = record.state().name() == StateName::Pending;
         Self {
             due: record.due().map(|due| (lane, due)),
             pending_since: is_pending.then(|| record.times().created),
+            stand: (record.times().created, record.id()),
+            cell,
+            terms: terms_of(record).collect(),
         }
     }
 }
@@ -37,6 +46,8 @@ pub(crate) struct Orders {
     seats: IdMap<Seat>,
     lanes: BTreeMap<Option<Lane>, BTreeSet<(Timestamp, RecordId)>>,
     pending: BTreeSet<(Timestamp, RecordId)>,
+    /// What is searched for, in the order of pages.
+    rows: BTreeSet<(Term, u32, Stand)>,
 }
 
 /// Notes that are kept before those of records that are gone are thrown out.
@@ -60,10 +71,11 @@ impl Orders {
         self.noted.len() > NOTES.max(2 * self.seats.len())
     }
 
-    /// Puts everything in its place. `find` gives the unsettled record of an id.
-    pub(crate) fn settle(&mut self, mut find: impl FnMut(RecordId) -> Option<std::sync::Arc<Record>>) {
+    /// Puts everything in its place. `find` gives the unsettled record of an id,
+    /// and its cell.
+    pub(crate) fn settle(&mut self, mut find: impl FnMut(RecordId) -> Option<(Arc<Record>, u32)>) {
         for id in std::mem::take(&mut self.noted) {
-            let seat = find(id).map(|record| Seat::of(&record));
+            let seat = find(id).map(|(record, cell)| Seat::of(&record, cell));
             self.place(id, seat);
         }
     }
@@ -88,6 +100,9 @@ impl Orders {
             if let Some(since) = old.pending_since {
                 self.pending.remove(&(since, id));
             }
+            for term in old.terms {
+                self.rows.remove(&(term, old.cell, old.stand));
+            }
         }
         if let Some(seat) = seat {
             if let Some((lane, due)) = seat.due {
@@ -95,6 +110,9 @@ impl Orders {
             }
             if let Some(since) = seat.pending_since {
                 self.pending.insert((since, id));
+            }
+            for term in seat.terms {
+                self.rows.insert((term, seat.cell, seat.stand));
             }
         }
     }
@@ -120,6 +138,13 @@ impl Orders {
     /// When something becomes due next.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         self.lanes.values().filter_map(|order| order.first()).map(|(due, _)| *due).min()
+    }
+
+    /// Records of a term and cell that stand before a place in a listing, the nearest first.
+    pub(crate) fn before(&self, term: Term, cell: u32, before: Stand) -> impl Iterator<Item = Stand> + '_ {
+        let first = (Timestamp::ZERO, RecordId::from_bytes([0; 16]));
+        let range = self.rows.range((term, cell, first)..(term, cell, before));
+        range.rev().map(|(_, _, stand)| *stand)
     }
 
     /// The earliest creation of a pending record.

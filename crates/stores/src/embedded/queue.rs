@@ -111,7 +111,7 @@ impl Queue {
             let message = format!("a record of {len} bytes; a segment holds {}", self.frame_max);
             return Err(StoreError::too_large(during, message));
         }
-        gathering.steps.push(Step { len, place: Place::from_bits(0), effect });
+        gathering.steps.push(Step { len, place: Place::NONE, effect });
         let batch = Arc::clone(&gathering.batch);
         let wake = std::mem::take(&mut state.sleeping);
         drop(state);

@@ -205,7 +205,7 @@ impl Opened {
         }
         self.store = Some(header.store);
         self.saw(Summary { time: header.time, floor: header.floor, ..Summary::default() });
-        let segment = Arc::new(Segment::new(number, header.store, file));
+        let segment = Arc::new(Segment::new(number, header.store, file, bytes));
         let sidecar =
             if is_last { None } else { Sidecar::open(folder, number, header.store, &*segment.file) };
         let (groups, audits) = match sidecar {
@@ -312,16 +312,15 @@ impl Opened {
         Ok((shards, orders))
     }
 
-    fn load_shard(&self, shard: usize) -> Result<(Shard, HashMap<(usize, StateName), u64>), OpenError> {
+    fn load_shard(&self, shard: usize) -> Result<(Shard, Counts), OpenError> {
         let mut newest: IdMap<(usize, Entry)> = IdMap::default();
         for (at, segment) in self.segments.iter().enumerate() {
             let from_file;
-            let entries = match self.read.get(&at) {
-                Some(shards) => &shards[shard],
-                None => {
-                    from_file = segment.entries_of(shard).map_err(io("read a sidecar"))?;
-                    &from_file
-                }
+            let entries = if let Some(shards) = self.read.get(&at) {
+                &shards[shard]
+            } else {
+                from_file = segment.entries_of(shard).map_err(io("read a sidecar"))?;
+                &from_file
             };
             for entry in entries {
                 match entry.group_and_state() {
@@ -352,6 +351,9 @@ impl Opened {
         Ok((loaded, counts))
     }
 }
+
+/// How many records of a group are in a state.
+type Counts = HashMap<(usize, StateName), u64>;
 
 /// Groups as the tally numbers them; audit entries by number, offset and length.
 type Lists = (Vec<usize>, Vec<(u64, u32, u32)>);

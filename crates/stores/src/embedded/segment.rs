@@ -105,6 +105,8 @@ pub(crate) struct Segment {
     pub(crate) number: u32,
     pub(crate) store: u64,
     pub(crate) file: Arc<dyn File>,
+    /// Its length.
+    pub(crate) bytes: u64,
     /// Bytes of frames that the index points to.
     live_bytes: AtomicU64,
     live_records: AtomicU64,
@@ -125,11 +127,12 @@ pub(crate) enum Listing {
 }
 
 impl Segment {
-    pub(crate) fn new(number: u32, store: u64, file: Arc<dyn File>) -> Self {
+    pub(crate) fn new(number: u32, store: u64, file: Arc<dyn File>, bytes: u64) -> Self {
         Self {
             number,
             store,
             file,
+            bytes,
             live_bytes: AtomicU64::new(0),
             live_records: AtomicU64::new(0),
             sweep_at: AtomicU64::new(u64::MAX),

@@ -65,7 +65,9 @@ fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
         *sum = crc32c::crc32c_append(*sum, &entries[from..]);
     }
     for row in &built.rows {
-        [row.term, row.cell, row.entry].iter().for_each(|word| rows.extend_from_slice(&word.to_le_bytes()));
+        for word in [row.term, row.cell, row.entry] {
+            rows.extend_from_slice(&word.to_le_bytes());
+        }
     }
     for (sequence, offset, len) in &built.audits {
         audits.extend_from_slice(&sequence.to_le_bytes());
@@ -220,11 +222,6 @@ impl Sidecar {
             audits_sum: word(head, 52),
             rows_are_checked: AtomicBool::new(false),
         })
-    }
-
-    /// How many entries there are.
-    pub(crate) fn entries(&self) -> usize {
-        self.shards.iter().map(|(_, count, _)| *count as usize).sum()
     }
 
     /// The entries of a shard, by id.

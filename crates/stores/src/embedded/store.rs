@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use semel_core::audit::Entry;
 use semel_core::id::Lane;
 use semel_core::limits::TAKE_MAX;
@@ -29,7 +29,10 @@ use crate::embedded::recover::{self, Recovery};
 use crate::embedded::relay::Relay;
 use crate::embedded::segment::Resident;
 use crate::embedded::shard::{Fact, Facts, Shard};
-use crate::limits::{CACHE_BYTES, FRAME_ALIGN, SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::embedded::upkeep::Round;
+use crate::limits::{
+    CACHE_BYTES, FRAME_ALIGN, MERGE_PAUSE, SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, UPKEEP_EVERY,
+};
 
 /// How to open an [`EmbeddedStore`].
 #[derive(Clone)]
@@ -112,6 +115,8 @@ pub struct EmbeddedStore {
     engine: Arc<Engine>,
     relay: Arc<Relay>,
     log: Mutex<Option<JoinHandle<()>>>,
+    upkeep: Mutex<Option<JoinHandle<()>>>,
+    resting: Arc<Resting>,
     recovery: Recovery,
 }
 
@@ -155,14 +160,35 @@ impl EmbeddedStore {
             })
         };
         let log = log.map_err(|error| OpenError::io("cannot start the log's thread", error))?;
-        Ok(Self { engine, relay, log: Mutex::new(Some(log)), recovery })
+        let resting = Arc::new(Resting::default());
+        let upkeep = {
+            let (engine, resting) = (Arc::clone(&engine), Arc::clone(&resting));
+            let upkeep = move || resting.keep_up(&engine);
+            std::thread::Builder::new().name("semel-upkeep".into()).spawn(upkeep)
+        };
+        let upkeep = upkeep.map_err(|error| OpenError::io("cannot start the upkeep thread", error))?;
+        Ok(Self {
+            engine,
+            relay,
+            log: Mutex::new(Some(log)),
+            upkeep: Mutex::new(Some(upkeep)),
+            resting,
+            recovery,
+        })
     }
 
     /// Opens a store whose threads' work is done by [`step`](Self::step) and [`upkeep`](Self::upkeep).
     #[cfg(test)]
     pub(crate) fn open_stepwise(folder: Arc<dyn Folder>, options: &Options) -> Result<Self, OpenError> {
         let (engine, recovery) = open_engine(folder, options)?;
-        Ok(Self { engine: Arc::new(engine), relay: Arc::default(), log: Mutex::new(None), recovery })
+        Ok(Self {
+            engine: Arc::new(engine),
+            relay: Arc::default(),
+            log: Mutex::new(None),
+            upkeep: Mutex::new(None),
+            resting: Arc::default(),
+            recovery,
+        })
     }
 
     /// Writes what is waiting and makes it visible.
@@ -214,6 +240,10 @@ impl EmbeddedStore {
     }
 
     fn stop(&self) {
+        self.resting.stop();
+        if let Some(upkeep) = self.upkeep.lock().take() {
+            drop(upkeep.join());
+        }
         // One more batch proves that the one before it was synced, so that damage to it is never taken for a torn tail.
         if let Ok(batch) = self.engine.queue.barrier() {
             drop(batch);
@@ -232,6 +262,45 @@ impl EmbeddedStore {
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// How the upkeep thread rests between its rounds.
+#[derive(Default)]
+struct Resting {
+    is_over: Mutex<bool>,
+    over: Condvar,
+}
+
+impl Resting {
+    fn stop(&self) {
+        *self.is_over.lock() = true;
+        self.over.notify_all();
+    }
+
+    /// Rests; `true` when the store stops.
+    fn rest(&self, length: Duration) -> bool {
+        let mut is_over = self.is_over.lock();
+        if !*is_over {
+            self.over.wait_for(&mut is_over, length);
+        }
+        *is_over
+    }
+
+    fn keep_up(&self, engine: &Engine) {
+        let wait = |batch: &Arc<Batch>| loop {
+            let fate = batch.fate();
+            if fate != Fate::Open || self.rest(MERGE_PAUSE) {
+                break fate;
+            }
+        };
+        loop {
+            // What fails here is tried again; what it means for writers they are told by their own writes.
+            let round = engine.upkeep(&wait).unwrap_or(Round::Idle);
+            if self.rest(if round == Round::Busy { MERGE_PAUSE } else { UPKEEP_EVERY }) {
+                break;
+            }
+        }
     }
 }
 
@@ -533,7 +602,13 @@ impl Store for EmbeddedStore {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Answer<'_, Page<Summary, Cursor>> {
-        answer(self.search_all(query, cursor, limit))
+        let engine = Arc::clone(&self.engine);
+        answer(async move {
+            engine.check_usable("search")?;
+            blocking(move || engine.search(&query, cursor, limit)).await.map_err(|error| {
+                StoreError::not_applied("search", true, "cannot read the log").with_source(error)
+            })
+        })
     }
 
     fn append_audit(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
@@ -627,47 +702,6 @@ impl Drop for Watch<'_> {
 }
 
 impl EmbeddedStore {
-    /// Every place of settled records, for the two scans below.
-    fn settled_places(&self) -> Vec<Place> {
-        let shards = self.engine.shards().iter();
-        shards.flat_map(|shard| shard.lock().table.all().collect::<Vec<_>>()).collect()
-    }
-
-    async fn search_all(
-        &self,
-        query: Query,
-        cursor: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Page<Summary, Cursor>, StoreError> {
-        let engine = &*self.engine;
-        engine.check_usable("search")?;
-        let mut found = Vec::new();
-        let mut entries_read = 0;
-        for shard in engine.shards() {
-            let active: Vec<_> =
-                shard.lock().active.values().map(|active| Arc::clone(&active.record)).collect();
-            found.extend(active);
-        }
-        for place in self.settled_places() {
-            if let Fact::Holds(record) = read(engine, "search", place).await? {
-                found.push(record);
-            }
-        }
-        entries_read += found.len() as u64;
-        let now = engine.now();
-        let mut rows: Vec<Summary> = found
-            .iter()
-            .filter(|record| query.matches(record) && !record.is_expired(now))
-            .map(|record| Summary::of(record))
-            .filter(|row| cursor.is_none_or(|cursor| row.cursor() < cursor))
-            .collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.cursor()));
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = if more { rows.last().map(Summary::cursor) } else { None };
-        Ok(Page { items: rows, next, entries_read })
-    }
-
     fn audit_page(
         &self,
         query: &AuditQuery,

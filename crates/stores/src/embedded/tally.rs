@@ -65,6 +65,11 @@ impl Tally {
         *count = count.saturating_sub(1);
     }
 
+    /// All groups: number, namespace, operation.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (usize, Namespace, &Operation)> + '_ {
+        self.groups.iter().map(|((namespace, operation), group)| (*group, *namespace, operation))
+    }
+
     /// The counts that are not zero, in order.
     pub(crate) fn counts(&self) -> Vec<Count> {
         let mut counts = Vec::new();

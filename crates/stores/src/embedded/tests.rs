@@ -1,12 +1,17 @@
 //! The store over real and simulated disks.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use semel_core::audit::{Action, Entry};
 use semel_core::error::StoreErrorKind;
+use semel_core::query::AuditQuery;
+use semel_core::record::Text;
 use semel_core::store::{Inserted, Replaced, Store};
-use semel_core::{Timestamp, Version};
+use semel_core::{Record, Timestamp, Version};
 
 use crate::clock::SteppedClock;
+use crate::embedded::disk::Folder;
 use crate::embedded::disk::sim::{Fault, SimDisk};
 use crate::embedded::testing::{LEASE, RETENTION, claim, claimed, complete, completed, replaced, request};
 use crate::embedded::{EmbeddedStore, OpenErrorKind, Options};
@@ -173,11 +178,11 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let store = open(&disk, &clock);
     let done = completed(&store, "done", b"x").await;
     let mut refused = 0;
-    for n in 0..400 {
+    for n in 0..2_000 {
         if n == 50 {
             disk.no_space(true);
         }
-        if n == 300 {
+        if n == 1_500 {
             disk.no_space(false);
         }
         let write = claim(&request(&format!("key-{n}")), 1, None, store.time());
@@ -191,7 +196,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
         }
         assert_eq!(store.load(done.id()).await.unwrap().value.as_ref(), Some(&done));
     }
-    assert!((1..250).contains(&refused), "{refused} refused");
+    assert!((1..1_450).contains(&refused), "{refused} refused");
 }
 
 #[tokio::test]
@@ -237,4 +242,64 @@ async fn a_waiter_is_told_of_a_change_and_leaves_nothing_behind() {
     let done = replaced(store.replace(complete(&running, b"x"), running.version()).await);
     assert_eq!(waiter.await.unwrap(), Some(done));
     assert_eq!(store.watchers(), 0, "a lock map that only grows");
+}
+
+/// What the stored bytes below hold.
+async fn write_samples(store: &EmbeddedStore) -> Vec<Arc<Record>> {
+    let mut records = vec![claimed(store, "running", 3).await];
+    for n in 0..60_u8 {
+        records.push(completed(store, &format!("key-{n}"), &[n; 300]).await);
+    }
+    let removed = completed(store, "removed", b"x").await;
+    assert!(store.remove(removed.id(), removed.version()).await.unwrap());
+    let actor = Text::new("operator");
+    store.append_audit(vec![Entry::new(Action::Discarded, actor)]).await.unwrap();
+    records
+}
+
+/// A later version that cannot read these has to bring a migration. They are written anew, for a new version of the format
+/// only, with `SEMEL_WRITE_STORED_BYTES=1`.
+#[tokio::test]
+async fn stored_bytes_of_format_1_are_read() {
+    let clock = clock();
+    let written = SimDisk::default();
+    let store = open(&written, &clock);
+    let expected = write_samples(&store).await;
+    drop(store);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored_bytes/format_1");
+    let names = ["00000001.log", "00000001.index"];
+    if std::env::var_os("SEMEL_WRITE_STORED_BYTES").is_some() {
+        let store = EmbeddedStore::open_stepwise(Arc::new(written.clone()), &options(&clock)).unwrap();
+        store.upkeep();
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in written.list().unwrap().iter().filter(|name| !name.contains("spare")) {
+            let mut bytes = written.bytes(name);
+            while bytes.last() == Some(&0) {
+                bytes.pop();
+            }
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+    }
+    let disk = SimDisk::default();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        if name.strip_suffix(".log").is_some() {
+            // Zeros at the end are not checked in.
+            bytes.resize(SEGMENT_BYTES_MIN as usize * 2, 0);
+        }
+        disk.put(&name, bytes);
+    }
+    assert!(names.iter().all(|name| folder.join(name).exists()));
+    let store = open(&disk, &clock);
+    assert_eq!(store.recovery().segments_read, 1, "the first segment is known by its sidecar");
+    assert_eq!(store.recovery().records, expected.len() as u64);
+    for record in expected {
+        assert_eq!(store.load(record.id()).await.unwrap().value, Some(record));
+    }
+    let removed = request("removed").id();
+    assert_eq!(store.load(removed).await.unwrap().value, None);
+    let audits = store.audit(AuditQuery::default(), None, 10).await.unwrap().items;
+    assert_eq!(audits.iter().map(|entry| entry.action).collect::<Vec<_>>(), [Action::Discarded]);
 }

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use semel_core::{StoreError, Timestamp};
 
@@ -308,18 +309,17 @@ impl Engine {
             if segment.sweep_at() > now {
                 continue;
             }
-            use std::sync::atomic::Ordering::Relaxed;
             while swept < limit {
-                let shard = segment.sweep_from.load(Relaxed);
+                let shard = segment.sweep_from.load(Ordering::Relaxed);
                 if shard >= SHARDS {
-                    segment.sweep_from.store(0, Relaxed);
+                    segment.sweep_from.store(0, Ordering::Relaxed);
                     self.plan_sweep(&segment)?;
                     break;
                 }
                 for entry in segment.entries_of(shard)? {
                     swept += usize::from(self.sweep_entry(&segment, &entry, None, now));
                 }
-                segment.sweep_from.store(shard + 1, Relaxed);
+                segment.sweep_from.store(shard + 1, Ordering::Relaxed);
             }
             if swept >= limit {
                 break;

@@ -104,11 +104,6 @@ impl Writer {
         segment_bytes as usize - SEGMENT_HEADER_BYTES as usize - END_BYTES - frame_len(MARK_BYTES)
     }
 
-    /// The segment that is written to.
-    pub(crate) fn current(&self) -> &Arc<Segment> {
-        &self.current
-    }
-
     /// Writes and syncs what was gathered, and says in its steps where each frame lies. Calls `began` with every
     /// segment that is begun on the way, before anything in it is written.
     pub(crate) fn write(
@@ -202,7 +197,7 @@ impl Writer {
         }
         let header = Header { store: self.store, segment: number, time, floor };
         let file = begin(&*self.folder, &spare, &header).map_err(failed)?;
-        self.current = Arc::new(Segment::new(number, self.store, file));
+        self.current = Arc::new(Segment::new(number, self.store, file, self.segment_bytes));
         self.offset = SEGMENT_HEADER_BYTES as usize;
         self.ended = false;
         Ok(Arc::clone(&self.current))
