@@ -73,14 +73,12 @@ impl From<TlsError> for StartError {
 pub struct App;
 
 impl App {
-    /// Starts a server: opens the store, binds the listeners, serves.
+    /// Starts a server: opens the store, binds the listeners, serves. What happens is counted in `metrics`.
     ///
     /// # Errors
     /// The store cannot be opened, an address cannot be bound, or a certificate cannot be used.
-    pub async fn start(config: &Config) -> Result<Running, StartError> {
+    pub async fn start(config: &Config, metrics: Metrics) -> Result<Running, StartError> {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
-        let metrics =
-            Metrics::new(&config.service_name, config.operations.iter().map(|operation| &operation.name));
         let opened = store::open(&config.store).map_err(|error| StartError::new("the store", error))?;
         let store: Arc<dyn Store> = Arc::new(Metered::new(opened, metrics.clone()));
         let address = config.server.listen;

@@ -1,34 +1,143 @@
-//! The command line.
+//! The command line. Without a command it serves.
+//!
+//! Exit codes are for scripts, and every command has the same ones: see [`exit`].
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app::App;
-use crate::config::{Sources, load};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::config::Sources;
+
+mod client;
+mod config;
+mod execute;
+pub mod exit;
+mod serve;
+
+/// Makes an operation happen once, however often it is asked for.
+///
+/// Without a command it serves; without a configuration, in development mode on loopback.
+#[derive(Debug, Parser)]
+#[command(name = "semel", version, args_conflicts_with_subcommands = true, max_term_width = 100, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (what happens without a command, too)
+    Serve(ServeArgs),
+    /// Execute an operation on a server, at most once per key
+    Execute(Box<execute::ExecuteArgs>),
+    /// Check, show or begin a configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print the completions of a shell
+    ///
+    /// For bash: `semel completions bash > /etc/bash_completion.d/semel`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where a configuration is read from.
+#[derive(Args, Clone, Debug, Default)]
+struct ConfigArgs {
+    /// The configuration file; without it ./semel.toml if it is there, else development mode
+    #[arg(long, short, value_name = "FILE", env = "SEMEL_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where execute and claims listen (`server.listen`)
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where records, metrics and documents listen (`admin.listen`)
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Where records are kept (`store.url`): embedded:PATH or memory:
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Development mode, also with a file (`server.development`)
+    #[arg(long)]
+    dev: bool,
+}
+
+/// What `semel serve` takes.
+#[derive(Args, Clone, Debug, Default)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl ConfigArgs {
+    fn sources(&self) -> Sources {
+        let mut sources = Sources { file: self.config.clone(), ..Sources::of_process() };
+        let flags = [
+            ("--listen", "server.listen", self.listen.clone()),
+            ("--admin-listen", "admin.listen", self.admin_listen.clone()),
+            ("--store", "store.url", self.store.clone()),
+            ("--dev", "server.development", self.dev.then(|| "true".to_owned())),
+        ];
+        let given = flags.into_iter().filter_map(|(flag, path, value)| Some((flag, path, value?)));
+        sources.flags.extend(given);
+        sources
+    }
+}
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let loaded = match load(&Sources::of_process()) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(78);
+    let cli = Cli::parse();
+    let code = match cli.command {
+        None => serve::serve(&cli.serve),
+        Some(Command::Serve(args)) => serve::serve(&args),
+        Some(Command::Execute(args)) => execute::execute(&args),
+        Some(Command::Config(command)) => config::run(&command),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "semel", &mut std::io::stdout());
+            exit::DONE
         }
     };
-    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
-        return ExitCode::FAILURE;
-    };
-    runtime.block_on(async {
-        match App::start(&loaded.config).await {
-            Ok(running) => {
-                eprintln!("listening on {}", running.doors_address());
-                let _ = tokio::signal::ctrl_c().await;
-                running.stop().await;
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        }
-    })
+    ExitCode::from(code)
+}
+
+/// Says on standard error why a command has failed, and gives its exit code.
+fn fail(code: u8, problem: impl std::fmt::Display) -> u8 {
+    eprintln!("semel: {problem}");
+    code
+}
+
+/// A runtime for a command that speaks to a server.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_takes_what_serve_takes() {
+        let cli = Cli::try_parse_from(["semel", "--listen", "127.0.0.1:1", "--dev"]).unwrap();
+        let flags = cli.serve.config.sources().flags;
+        assert_eq!(
+            flags,
+            [
+                ("--listen", "server.listen", "127.0.0.1:1".to_owned()),
+                ("--dev", "server.development", "true".to_owned())
+            ]
+        );
+        assert!(matches!(
+            Cli::try_parse_from(["semel", "serve", "--dev"]).unwrap().command,
+            Some(Command::Serve(_))
+        ));
+        assert!(Cli::try_parse_from(["semel", "--nonsense"]).is_err());
+    }
 }

@@ -1,0 +1,141 @@
+//! `semel serve`: starts, says where, reloads on SIGHUP, stops on SIGTERM and SIGINT.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigArgs, ServeArgs, config, exit, fail};
+use crate::app::{App, Running};
+use crate::config::{Config, load};
+use crate::telemetry::logs::Logs;
+use crate::telemetry::metrics::Metrics;
+
+pub(super) fn serve(args: &ServeArgs) -> u8 {
+    let loaded = match config::checked(&args.config) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let logs = match Logs::start(&loaded.config.log) {
+        Ok(logs) => logs,
+        Err(error) => return fail(exit::FAILED, error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(exit::FAILED, format!("no threads: {error}")),
+    };
+    let code = runtime.block_on(run(&args.config, &loaded.config, &logs));
+    // What has not ended within the grace is not waited for: its records say so.
+    runtime.shutdown_background();
+    logs.flush();
+    code
+}
+
+async fn run(args: &ConfigArgs, config: &Config, logs: &Logs) -> u8 {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(exit::FAILED, format!("no signals: {error}")),
+    };
+    let names = config.operations.iter().map(|operation| &operation.name);
+    let metrics = Metrics::with_log_drops(&config.service_name, names, logs.dropped());
+    let running = match App::start(config, metrics).await {
+        Ok(running) => running,
+        Err(error) => return fail(exit::FAILED, error),
+    };
+    announce(config, &running);
+    loop {
+        match signals.next().await {
+            Asked::Reload => reload(args, &running),
+            Asked::Stop(why) => {
+                tracing::info!(signal = why, "stopping");
+                break;
+            }
+        }
+    }
+    // A second signal is somebody who does not want to wait.
+    let finished = tokio::select! {
+        finished = running.stop() => finished,
+        () = signals.stop_again() => false,
+    };
+    if finished {
+        tracing::info!("stopped");
+        exit::DONE
+    } else {
+        tracing::warn!("stopped before everything had ended");
+        exit::FAILED
+    }
+}
+
+/// Reads the configuration again. One that is wrong changes nothing.
+fn reload(args: &ConfigArgs, running: &Running) {
+    let reloaded = load(&args.sources())
+        .map_err(|error| error.to_string())
+        .and_then(|loaded| running.reload(&loaded.config).map_err(|error| error.to_string()));
+    match reloaded {
+        Ok(()) => tracing::info!("the configuration was read again"),
+        Err(error) => tracing::error!(error, "the configuration stays as it was"),
+    }
+}
+
+/// Says where it listens: one line for programs, and in development what to try.
+fn announce(config: &Config, running: &Running) {
+    let url = |address: SocketAddr, tls: bool| format!("http{}://{address}", if tls { "s" } else { "" });
+    let doors = url(running.doors_address(), config.server.tls.is_some());
+    tracing::info!(doors, store = config.store.url, development = config.development, "serving");
+    let banner = if config.development { banner(&doors, &config.store.url) } else { String::new() };
+    let text = format!("listening: doors {doors}\n{banner}");
+    // A server whose standard output is closed serves all the same.
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What somebody who tries it out wants to know, ending in a line that works as it stands.
+fn banner(doors: &str, store: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let payload = r#"{"operation":"count","payload":{"name":"orders"}}"#;
+    format!(
+        "
+Semel {version}, in development mode: on loopback only, no tokens, built-in operations echo, sleep, fail and count.
+Records are kept in {store}.
+
+Try it, and then once more: the second answer is the first one, and nothing runs.
+
+  curl -i {doors}/v1/idempotency/execute -H 'Content-Type: application/json' -H 'Idempotency-Key: order-1' -d '{payload}'
+
+"
+    )
+}
+
+/// What somebody asks for by a signal.
+enum Asked {
+    Reload,
+    Stop(&'static str),
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    async fn stop_again(&mut self) {
+        while matches!(self.next().await, Asked::Reload) {}
+    }
+}
