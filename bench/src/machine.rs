@@ -97,7 +97,9 @@ pub(crate) fn sync_latency(folder: &Path) -> Result<Vec<SyncLatency>> {
     let path = folder.join("sync-latency");
     let mut found = Vec::new();
     if let Ok(file) = zeroed(&path).and_then(|()| direct(&path)) {
-        found.push(measure("pre-zeroed, O_DIRECT|O_DSYNC", |at, block| Ok(file.write_all_at(block, at)?))?);
+        found.push(measure("pre-zeroed, O_DIRECT and O_DSYNC", |at, block| {
+            Ok(file.write_all_at(block, at)?)
+        })?);
     }
     zeroed(&path)?;
     let file = OpenOptions::new().write(true).open(&path)?;
