@@ -137,8 +137,10 @@ pub trait Store: Send + Sync + 'static {
         patience: Duration,
     ) -> Answer<'_, AsOf<Option<Arc<Record>>>>;
 
-    /// Waits until something may have become due earlier than `next_due` said, or for `patience`. It watches from the
-    /// call on, not from the first poll: whoever calls it before asking for `next_due` misses nothing.
+    /// Waits until something may have become due earlier than `next_due` said, or is due at once, or for `patience`.
+    /// (At once, even if other things are due already: a lane that nobody can empty must not hide what comes into
+    /// another.) It watches from the call on, not from the first poll: whoever calls it before asking for `next_due`
+    /// misses nothing.
     fn due_changed(&self, patience: Duration) -> Answer<'_, ()>;
 
     /// Removes settled records that have expired, in small steps; how many. Nothing that is alive is touched, and no

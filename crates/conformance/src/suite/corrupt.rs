@@ -12,7 +12,7 @@ use crate::subject::{Damage, Subject};
 
 /// Absent would run it again.
 pub async fn l13_damaged_bytes_are_an_error_and_never_absent(subject: &mut dyn Subject) {
-    let (one, two) = (Ask::key("one").tag("partner", "p"), Ask::key("two").tag("partner", "p"));
+    let (one, two) = (Ask::key("damaged-key").tag("partner", "p"), Ask::key("sound-key").tag("partner", "p"));
     let hand = Hand::on(subject.store());
     let damaged = hand.complete(&one).await;
     let sound = hand.complete(&two).await;

@@ -296,6 +296,7 @@ pub async fn a_read_sees_what_was_answered_before_it(subject: &mut dyn Subject) 
                 let seen = store.load(id).await.unwrap().value.unwrap().version();
                 assert!(seen >= floor, "read {seen} after {floor} was answered");
                 last = seen;
+                tokio::task::yield_now().await;
             }
         });
     }

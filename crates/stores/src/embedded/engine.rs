@@ -438,7 +438,8 @@ impl Engine {
             }
         }
         drop(tally);
-        let told = self.told_due.load(Ordering::Acquire);
+        // What is due already wakes them, too: a lane that nobody empties must not hide what comes into another.
+        let told = self.told_due.load(Ordering::Acquire).max(self.now().as_millis().saturating_add(1));
         let mut due_earlier = false;
         let mut orders = self.orders.lock();
         for step in steps {

@@ -38,6 +38,8 @@ mod upkeep;
 mod writer;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod power_loss;
 #[cfg(test)]
 mod testing;

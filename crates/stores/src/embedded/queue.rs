@@ -205,6 +205,14 @@ impl Queue {
         self.state.lock().spare = Some(gathered);
     }
 
+    /// Whether anything more is taken.
+    pub(crate) fn check_open(&self, during: &'static str) -> Result<(), StoreError> {
+        if self.state.lock().closed {
+            return Err(StoreError::not_applied(during, false, "the store is closed"));
+        }
+        Ok(())
+    }
+
     /// Takes nothing more.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;

@@ -562,9 +562,11 @@ impl Store for EmbeddedStore {
 
     fn due_changed(&self, patience: Duration) -> Answer<'_, ()> {
         let engine = &*self.engine;
+        // Watches from the call on, so that a caller who calls before it asks for `next_due` misses nothing.
+        let woken = engine.due_changed.notified();
         answer(async move {
             // Both ways of waking are an answer.
-            engine.time.wait(patience, engine.due_changed.notified()).await;
+            engine.time.wait(patience, woken).await;
             engine.check_usable("due_changed")
         })
     }
@@ -643,6 +645,7 @@ impl Store for EmbeddedStore {
         let engine = &*self.engine;
         answer(async move {
             engine.check_usable("ready")?;
+            engine.queue.check_open("ready")?;
             match engine.health() {
                 Health::Well => Ok(()),
                 Health::Full(why) | Health::Failed(why) => Err(StoreError::not_applied("ready", true, why)),

@@ -271,6 +271,10 @@ impl Engine {
         self.raise_floor_of(segment);
         shard.table.remove(tag_of(id), place);
         self.cache.remove(&id);
+        // To who waits for it, gone is a change.
+        if let Some(watcher) = shard.watchers.get(&id) {
+            watcher.notify_waiters();
+        }
         drop(shard);
         segment.loses(place);
         self.tally.lock().subtract_from(group, state);
