@@ -1,9 +1,10 @@
 //! The server `semel`, in parts that tests and tools can use: configuration, doors, engine, admin.
 //!
 //! Rooms: [`config`] what the server is told · [`app`] puts it together · [`cli`] the command line ·
-//! `listen` and [`tls`] connections · `door` HTTP in · [`engine`] between door and ledger · [`store`] opens it ·
+//! `listen` and [`tls`] connections · `door` HTTP in · `admin` for operators · [`engine`] between door and ledger · [`store`] opens it ·
 //! [`telemetry`] what it tells about itself · [`limits`] every number.
 
+mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -66,6 +66,12 @@ pub const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 pub const RETRY_AFTER_STORAGE: Duration = Duration::from_secs(5);
 /// How long audit entries are kept unless configured.
 pub const AUDIT_RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Bytes of a request's body on the admin listener: an outcome that an operator gives, in base64.
+pub const ADMIN_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Connections of the admin listener: people and scrapers.
+pub const ADMIN_CONNECTIONS_MAX: usize = 256;
+/// Commands of a bulk form in progress at once: enough to share the store's syncs, few enough to leave room for traffic.
+pub const BULK_AT_ONCE: usize = 64;
 /// Audit entries of traffic that wait to be written: what a store that stalls for a second under load leaves behind,
 /// at some 200 bytes each.
 pub const AUDIT_QUEUE_MAX: usize = 65_536;

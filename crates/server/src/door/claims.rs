@@ -280,7 +280,8 @@ pub(super) async fn release(
     settle(&doors, Release { holder: holder(id, &body.token)?, error }).await
 }
 
-fn outcome(given: &OutcomeBody) -> Result<Outcome, Refusal> {
+/// What somebody says that an operation gave.
+pub(crate) fn outcome(given: &OutcomeBody) -> Result<Outcome, ApiError> {
     let class = match given.class {
         OutcomeClass::Success => Class::Success,
         OutcomeClass::Rejection => Class::Rejection,
@@ -321,7 +322,7 @@ fn outcome(given: &OutcomeBody) -> Result<Outcome, Refusal> {
     } else {
         Outcome::try_new(class, given.status, headers, body)
     };
-    outcome.map_err(|problem| refusal::invalid(&problem).into())
+    outcome.map_err(|problem| refusal::invalid(&problem))
 }
 
 fn held_reply(record: &Record) -> HeldReply {

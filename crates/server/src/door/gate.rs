@@ -61,15 +61,10 @@ impl Gate {
         metrics: Metrics,
         process: u64,
     ) -> Result<Self, semel_core::Invalid> {
-        let usual_form = match config.server.errors {
-            ErrorStyle::Envelope => Form::Envelope,
-            ErrorStyle::Flat => Form::Flat,
-            ErrorStyle::Problem => Form::Problem,
-        };
         Ok(Self(Arc::new(Inner {
             router,
             ids: RequestIds::new(process),
-            usual_form,
+            usual_form: usual_form(config),
             docs_base: config.server.error_docs_base.clone(),
             tenants: ArcSwap::from_pointee(Tenants::new(&config.tenants, None)?),
             in_progress: Semaphore::new(config.server.in_progress_max),
@@ -179,14 +174,24 @@ impl Inner {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(panic) => {
-                tracing::error!(panic = said(&*panic), "a handler has panicked");
+                tracing::error!(panic = panic_text(&*panic), "a handler has panicked");
                 Refusal::from(ErrorCode::Internal).into_response()
             }
         }
     }
 }
 
-fn said(panic: &(dyn Any + Send)) -> &str {
+/// How errors are written when the client does not say.
+pub(crate) const fn usual_form(config: &Config) -> Form {
+    match config.server.errors {
+        ErrorStyle::Envelope => Form::Envelope,
+        ErrorStyle::Flat => Form::Flat,
+        ErrorStyle::Problem => Form::Problem,
+    }
+}
+
+/// What a panic said, for the log.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }

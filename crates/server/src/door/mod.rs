@@ -34,7 +34,12 @@ mod refusal;
 mod reply;
 mod tenants;
 
-pub(crate) use refusal::Refusal;
+pub(crate) use body::json as json_body;
+pub(crate) use caller::{REQUEST_ID, RequestIds, form as accepted_form, id_header};
+pub(crate) use claims::outcome as given_outcome;
+pub(crate) use gate::{panic_text, usual_form};
+pub(crate) use refusal::{Refusal, write as write_refusal};
+pub(crate) use tenants::bearer;
 
 /// What all handlers of the doors share. A clone is another handle.
 #[derive(Clone)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use semel_core::audit::{Action, Entry};
-use semel_core::command::Claimed;
 use semel_core::id::{AttemptId, RecordId};
 use semel_core::record::{Record, State, StateName, Text};
 use semel_core::store::Store;
@@ -81,6 +80,12 @@ enum Metadata {
     Details(Vec<(Box<str>, Text)>),
 }
 
+impl Metadata {
+    fn of_attempt(record: &Record) -> Self {
+        Self::Attempt { fence: record.fence().0, is_retry: record.attempt() > 1 }
+    }
+}
+
 impl AuditLog {
     /// Starts the writer, in the background of the current runtime. Without `traffic` only what is not traffic
     /// (a loaded configuration) is written.
@@ -96,28 +101,25 @@ impl AuditLog {
         Self { shared }
     }
 
-    /// What became of asking for a claim. A busy answer is no entry: it is the same request again, and again.
-    pub fn claimed(&self, claimed: &Claimed, caller: &Caller) {
-        if !self.shared.traffic {
-            return;
+    /// Whether entries of traffic are written at all.
+    pub fn takes_traffic(&self) -> bool {
+        self.shared.traffic
+    }
+
+    /// An attempt began: claimed, or taken over.
+    pub fn attempt(&self, action: Action, from: Option<StateName>, record: &Record, caller: &Caller) {
+        if self.shared.traffic {
+            let metadata = Metadata::of_attempt(record);
+            self.put(Event { from, metadata, ..Event::about(action, record, caller) });
         }
-        let event = match claimed {
-            Claimed::Granted(claim) => {
-                let record = claim.record();
-                let is_retry = claim.attempt() > 1;
-                let (action, from) = match (is_retry, claim.is_tainted()) {
-                    (false, _) => (Action::Claimed, None),
-                    (true, false) => (Action::Claimed, Some(StateName::Released)),
-                    (true, true) => (Action::TakenOver, Some(StateName::Running)),
-                };
-                let metadata = Metadata::Attempt { fence: claim.fence().0, is_retry };
-                Event { from, metadata, ..Event::about(action, record, caller) }
-            }
-            Claimed::Replay(record) => Event::met(Action::Replayed, record, caller),
-            Claimed::Mismatch(record) => Event::met(Action::Mismatch, record, caller),
-            Claimed::Busy { .. } | Claimed::Unknown(_) | Claimed::Dead(_) => return,
-        };
-        self.put(event);
+    }
+
+    /// A request met a record and left it as it is: replayed, or a mismatch. A busy answer is no entry: it is the same
+    /// request again, and again.
+    pub fn met(&self, action: Action, record: &Record, caller: &Caller) {
+        if self.shared.traffic {
+            self.put(Event::met(action, record, caller));
+        }
     }
 
     /// A record went from one state to another: accepted, completed, released, unknown, dead.
@@ -134,7 +136,7 @@ impl AuditLog {
             State::Unknown { .. } => Action::Unknown,
             State::Dead { .. } => Action::Dead,
         };
-        let metadata = Metadata::Attempt { fence: record.fence().0, is_retry: record.attempt() > 1 };
+        let metadata = Metadata::of_attempt(record);
         let reason = match record.state() {
             State::Unknown { detail, .. } => Some(detail.clone()),
             State::Released { last_error } | State::Dead { last_error } => Some(last_error.clone()),
@@ -277,6 +279,7 @@ async fn write(shared: Arc<Shared>, store: Arc<dyn Store>) {
 
 #[cfg(test)]
 mod tests {
+    use semel_core::command::Claimed;
     use semel_core::id::{Key, Namespace, Operation, Scope, Tenant};
     use semel_core::ledger::Entropy;
     use semel_core::query::AuditQuery;
@@ -294,13 +297,13 @@ mod tests {
         }
     }
 
-    fn request(digest: u8) -> Arc<Request> {
+    fn request() -> Arc<Request> {
         let tenant = Tenant::try_new("default").unwrap();
         Arc::new(Request::new(
             Scope { namespace: Namespace::Execute, tenant, subject: None },
             Key::try_new("order-1").unwrap(),
             Operation::try_new("echo").unwrap(),
-            Fingerprint { version: 1, digest: [digest; 32] },
+            Fingerprint { version: 1, digest: [1; 32] },
             Policy::default(),
         ))
     }
@@ -328,9 +331,9 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let log = AuditLog::start(Arc::clone(&store), Metrics::new("semel", []), true);
         let ledger = Ledger::new(Arc::clone(&store), Arc::new(Fixed));
-        let first = ledger.claim(request(1), None).await.unwrap();
-        log.claimed(&first, &caller("c-1"));
+        let first = ledger.claim(request(), None).await.unwrap();
         let Claimed::Granted(claim) = first else { panic!("it is free") };
+        log.attempt(Action::Claimed, None, claim.record(), &caller("c-1"));
         let id = claim.record().id();
         let outcome = Outcome::try_new(
             semel_core::outcome::Class::Success,
@@ -341,8 +344,8 @@ mod tests {
         ledger.complete(claim, outcome.unwrap()).await.unwrap();
         let done = ledger.load(id).await.unwrap().unwrap();
         log.changed(Some(StateName::Running), &done, &caller("c-1"));
-        log.claimed(&ledger.claim(request(1), None).await.unwrap(), &caller("c-2"));
-        log.claimed(&ledger.claim(request(2), None).await.unwrap(), &caller("c-3"));
+        log.met(Action::Replayed, &done, &caller("c-2"));
+        log.met(Action::Mismatch, &done, &caller("c-3"));
         log.close().await;
         let page = store.audit(AuditQuery::default(), None, 10).await.unwrap();
         let told: Vec<String> = page.items.iter().rev().map(said).collect();
@@ -380,7 +383,10 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let log = AuditLog::start(Arc::clone(&store), Metrics::new("semel", []), false);
         let ledger = Ledger::new(Arc::clone(&store), Arc::new(Fixed));
-        log.claimed(&ledger.claim(request(1), None).await.unwrap(), &caller("c-1"));
+        let Claimed::Granted(claim) = ledger.claim(request(), None).await.unwrap() else {
+            panic!("it is free")
+        };
+        log.attempt(Action::Claimed, None, claim.record(), &caller("c-1"));
         log.configuration_loaded("semel", vec![("operations".into(), "4".into())]);
         log.close().await;
         let page = store.audit(AuditQuery::default(), None, 10).await.unwrap();

@@ -21,8 +21,6 @@ use prometheus_client::metrics::exemplar::CounterWithExemplar;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use semel_core::command::Claimed;
-use semel_core::ledger::LedgerError;
 use semel_core::query::Count;
 use semel_core::record::{StateName, Why};
 use semel_core::{Operation, RecordId, Store};
@@ -216,31 +214,29 @@ impl Metrics {
         Arc::clone(self.0.operations.read().get(name).unwrap_or(&self.0.other))
     }
 
-    /// What became of asking for a claim at `door`, `took` after it was asked for. Counts hits, misses, mismatches,
-    /// collisions and duplicates; failures of the store are counted where they happen.
-    pub fn claimed(&self, door: Door, claimed: &Result<Claimed, LedgerError>, took: Duration) {
-        let inner = &*self.0;
-        inner.lock_acquisition.observe(took);
-        match claimed {
-            Ok(Claimed::Granted(_)) => {
-                inner.misses.inc();
-            }
-            Ok(Claimed::Replay(_)) => {
-                inner.hits.inc();
-                self.duplicate(door, Reason::Replayed);
-            }
-            Ok(Claimed::Busy { .. }) => {
-                inner.collisions.inc();
-                self.duplicate(door, Reason::InProgress);
-            }
-            Ok(Claimed::Mismatch(record)) => {
-                inner.mismatches.inc_by(1, Some(follow(record.id())), None);
-                self.duplicate(door, Reason::Mismatch);
-            }
-            Ok(Claimed::Unknown(_)) => self.duplicate(door, Reason::Unknown),
-            Ok(Claimed::Dead(_)) => self.duplicate(door, Reason::Dead),
-            Err(_) => {}
-        }
+    /// A claim was asked for, and answered so long after, whatever the answer.
+    pub fn lock_acquired(&self, took: Duration) {
+        self.0.lock_acquisition.observe(took);
+    }
+
+    /// A request was answered with a stored outcome.
+    pub fn hit(&self) {
+        self.0.hits.inc();
+    }
+
+    /// A request's operation was run, or taken in.
+    pub fn miss(&self) {
+        self.0.misses.inc();
+    }
+
+    /// A request's key was being worked on.
+    pub fn collision(&self) {
+        self.0.collisions.inc();
+    }
+
+    /// A request used a key again with other parameters.
+    pub fn mismatch(&self, record: RecordId) {
+        self.0.mismatches.inc_by(1, Some(follow(record)), None);
     }
 
     /// A request for a key that was asked for before.
@@ -248,12 +244,6 @@ impl Metrics {
         let cell = &self.0.duplicates[door as usize][reason as usize];
         let labels = || DuplicateLabels { door: door.as_str(), reason: reason.as_str() };
         cell.get_or_init(|| self.0.families.duplicates.get_or_create_owned(&labels())).inc();
-    }
-
-    /// A mismatch that was found without asking for a claim.
-    pub fn mismatch(&self, door: Door, record: RecordId) {
-        self.0.mismatches.inc_by(1, Some(follow(record)), None);
-        self.duplicate(door, Reason::Mismatch);
     }
 
     /// A lease lapsed, and somebody saw it: the record became unknown, was parked, or was taken over.
@@ -484,14 +474,18 @@ impl Inner {
 mod tests {
     use std::sync::Arc;
 
+    use semel_core::command::Claimed;
     use semel_core::id::{Key, Namespace, Scope, Tenant};
     use semel_core::ledger::Entropy;
     use semel_core::request::Fingerprint;
     use semel_core::{Ledger, Operation, Policy, Request, Token};
     use semel_stores::memory::MemoryStore;
 
+    use super::super::audit::AuditLog;
     use super::super::metered::Metered;
+    use super::super::observer::Observer;
     use super::*;
+    use crate::engine::Link;
 
     struct Fixed;
 
@@ -526,10 +520,12 @@ mod tests {
         let metrics = Metrics::new("orders", [&echo]);
         let store: Arc<dyn Store> = Arc::new(Metered::new(Arc::new(MemoryStore::new()), metrics.clone()));
         let ledger = Ledger::new(Arc::clone(&store), Arc::new(Fixed));
+        let audit = AuditLog::start(Arc::clone(&store), metrics.clone(), false);
+        let observer = Observer::new(metrics.clone(), audit);
         let claim = async |operation: &str, key: &str, digest| {
-            let claimed = ledger.claim(request(operation, key, digest), None).await;
-            metrics.claimed(Door::Execute, &claimed, Duration::from_millis(2));
-            claimed.unwrap()
+            let claimed = ledger.claim(request(operation, key, digest), None).await.unwrap();
+            observer.claim(&claimed, Duration::from_millis(2), &Link::default());
+            claimed
         };
         let Claimed::Granted(first) = claim("echo", "a", 1).await else { panic!("it is free") };
         claim("echo", "a", 2).await;
@@ -571,7 +567,7 @@ mod tests {
             "semel_records{service=\"orders\",namespace=\"execute\",operation=\"other\",state=\"running\"}",
             1.0,
         );
-        check("semel_duplicates_total{service=\"orders\",door=\"execute\",reason=\"mismatch\"}", 1.0);
+        check("semel_duplicates_total{service=\"orders\",door=\"claims\",reason=\"mismatch\"}", 1.0);
         check("semel_store_call_duration_seconds_count{service=\"orders\",call=\"insert\"}", 4.0);
         let id = request("echo", "a", 1).id();
         assert!(

@@ -1,0 +1,224 @@
+//! Which records and audit entries are asked for: from the wire into core's words, each wrong field by its name.
+
+use std::collections::BTreeMap;
+
+use semel_api::limits::{PAGE_DEFAULT, PAGE_MAX};
+use semel_api::records::{BulkFilter, RecordQuery};
+use semel_api::{ApiError, Detail, Time};
+use semel_core::audit::Action;
+use semel_core::id::{Key, Namespace, Operation, Tag, TagName, TagValue};
+use semel_core::query::{AuditQuery, Query};
+use semel_core::record::StateName;
+use semel_core::{RecordId, Timestamp};
+
+/// The parameters of a query string, each given at most once and known by name.
+pub(super) struct Parameters(BTreeMap<String, String>);
+
+impl Parameters {
+    pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, ApiError> {
+        let mut read = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
+            if !known.contains(&name.as_ref()) {
+                let message = format!("is not known here; expected {}", known.join(", "));
+                return Err(Detail::new(shown(&name), "unknown", message).into());
+            }
+            if read.insert(name.to_string(), value.into_owned()).is_some() {
+                return Err(Detail::new(name, "duplicate", "is given twice").into());
+            }
+        }
+        Ok(Self(read))
+    }
+
+    /// An empty value is as good as none: that is what an empty field of a form sends.
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name).filter(|value| !value.is_empty())
+    }
+
+    fn time(&mut self, name: &str) -> Result<Option<Time>, ApiError> {
+        let text = self.text(name);
+        text.map(|text| Time::parse(&text).ok_or_else(|| wrong(name, TIME))).transpose()
+    }
+
+    pub(super) fn page(&mut self) -> Result<usize, ApiError> {
+        let Some(text) = self.text("limit") else { return Ok(PAGE_DEFAULT as usize) };
+        match text.parse::<u32>() {
+            Ok(limit) if (1..=PAGE_MAX).contains(&limit) => Ok(limit as usize),
+            Ok(_) | Err(_) => Err(wrong("limit", format!("must be a number from 1 to {PAGE_MAX}"))),
+        }
+    }
+}
+
+const TIME: &str = "must be a time such as 2026-11-21T04:30:00Z";
+
+/// A name of the sender's, as much of it as is repeated.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+fn wrong(field: &str, message: impl Into<String>) -> ApiError {
+    Detail::new(field, "value", message).into()
+}
+
+/// The query of a listing of records. (Cursor and limit stay with the parameters.)
+pub(super) fn records(parameters: &mut Parameters) -> Result<Query, ApiError> {
+    let states = parameters.text("state").unwrap_or_default();
+    query(&BulkFilter {
+        states: states.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+        operation: parameters.text("operation"),
+        key: parameters.text("key"),
+        tag: parameters.text("tag"),
+        namespace: parameters.text("namespace"),
+        from: parameters.time("from")?,
+        until: parameters.time("until")?,
+    })
+}
+
+/// The names of the parameters of a listing of records.
+pub(super) const RECORDS: [&str; 9] =
+    ["state", "operation", "key", "tag", "namespace", "from", "until", "cursor", "limit"];
+
+/// The names of the parameters of a listing of the audit log.
+pub(super) const AUDIT: [&str; 7] =
+    ["record", "action", "correlation_id", "from", "until", "cursor", "limit"];
+
+/// A filter in core's words.
+pub(super) fn query(filter: &BulkFilter) -> Result<Query, ApiError> {
+    let state = |name: &String| {
+        let known = StateName::ALL.map(StateName::as_str).join(", ");
+        StateName::parse(name).ok_or_else(|| wrong("state", format!("must be among {known}")))
+    };
+    let namespace = |name: &str| {
+        let known = Namespace::ALL.map(Namespace::as_str).join(", ");
+        Namespace::parse(name).ok_or_else(|| wrong("namespace", format!("must be among {known}")))
+    };
+    let invalid = |error: semel_core::Invalid| wrong(error.what(), error.to_string());
+    Ok(Query {
+        namespace: filter.namespace.as_deref().map(namespace).transpose()?,
+        states: filter.states.iter().map(state).collect::<Result<_, _>>()?,
+        operation: filter.operation.as_deref().map(Operation::try_new).transpose().map_err(invalid)?,
+        key: filter.key.as_deref().map(Key::try_new).transpose().map_err(invalid)?,
+        tag: filter.tag.as_deref().map(tag).transpose()?,
+        from: filter.from.map(timestamp),
+        until: filter.until.map(timestamp),
+    })
+}
+
+/// Whether a filter says anything: without it, a bulk form would take every record that there is.
+pub(super) fn says_nothing(filter: &BulkFilter) -> bool {
+    *filter == BulkFilter::default()
+}
+
+fn tag(text: &str) -> Result<Tag, ApiError> {
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("tag", "must be name=value"))?;
+    let invalid = |error: semel_core::Invalid| wrong("tag", error.to_string());
+    Ok(Tag {
+        name: TagName::try_new(name).map_err(invalid)?,
+        value: TagValue::try_new(value).map_err(invalid)?,
+    })
+}
+
+fn timestamp(time: Time) -> Timestamp {
+    Timestamp::from_millis(time.as_millis())
+}
+
+/// The query of a listing of the audit log.
+pub(super) fn audit(parameters: &mut Parameters) -> Result<AuditQuery, ApiError> {
+    let record =
+        |text: String| RecordId::parse(&text).ok_or_else(|| wrong("record", "must be 32 hexadecimal digits"));
+    let action = |text: String| {
+        let known = Action::ALL.map(Action::as_str).join(", ");
+        Action::parse(&text).ok_or_else(|| wrong("action", format!("must be among {known}")))
+    };
+    Ok(AuditQuery {
+        record: parameters.text("record").map(record).transpose()?,
+        action: parameters.text("action").map(action).transpose()?,
+        correlation_id: parameters.text("correlation_id"),
+        from: parameters.time("from")?.map(timestamp),
+        until: parameters.time("until")?.map(timestamp),
+    })
+}
+
+/// A query as the parameters that say it, for the command line.
+pub(crate) fn parameters(query: &RecordQuery) -> Vec<(&'static str, String)> {
+    let RecordQuery { state, operation, key, tag, namespace, from, until, cursor, limit } = query;
+    let texts = [
+        ("state", state.clone()),
+        ("operation", operation.clone()),
+        ("key", key.clone()),
+        ("tag", tag.clone()),
+        ("namespace", namespace.clone()),
+        ("from", from.map(|time| time.to_string())),
+        ("until", until.map(|time| time.to_string())),
+        ("cursor", cursor.clone()),
+        ("limit", limit.map(|limit| limit.to_string())),
+    ];
+    texts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(query: &str) -> Result<Query, ApiError> {
+        records(&mut Parameters::read(Some(query), &RECORDS)?)
+    }
+
+    fn wrong_field(query: &str) -> String {
+        let error = asked(query).unwrap_err();
+        let detail = &error.details()[0];
+        format!("{} | {} | {}", detail.field, detail.code, detail.message)
+    }
+
+    #[test]
+    fn a_listing_can_be_narrowed_by_everything_there_is() {
+        let query = asked(
+            "state=dead,unknown&operation=payment.charge&key=k%2B1&tag=order_id%3DA%3D1&namespace=execute\
+             &from=2026-11-21T04:30:00Z&until=2026-11-22T00:00:00%2B01:00&limit=&cursor=",
+        )
+        .unwrap();
+        assert_eq!(query.states, [StateName::Dead, StateName::Unknown]);
+        assert_eq!(query.key.unwrap().as_str(), "k+1");
+        let tag = query.tag.unwrap();
+        assert_eq!((tag.name.as_str(), tag.value.as_str()), ("order_id", "A=1"), "cut at the first `=`");
+        assert_eq!(query.until.unwrap().since(query.from.unwrap()).as_secs(), 66_600);
+        assert_eq!(asked("").unwrap(), Query::default());
+    }
+
+    #[test]
+    fn a_parameter_that_is_wrong_is_named() {
+        assert!(wrong_field("sate=dead").starts_with("sate | unknown | is not known here; expected state, "));
+        assert_eq!(wrong_field("key=a&key=b"), "key | duplicate | is given twice");
+        assert_eq!(
+            wrong_field("state=ded"),
+            "state | value | must be among pending, running, released, completed, unknown, dead"
+        );
+        assert_eq!(wrong_field("tag=x"), "tag | value | must be name=value");
+        assert_eq!(wrong_field("from=yesterday"), format!("from | value | {TIME}"));
+        assert_eq!(
+            wrong_field(&format!("key={}", "x".repeat(256))),
+            "key | value | key must have at most 255 characters"
+        );
+        let page = |query| Parameters::read(Some(query), &RECORDS).unwrap().page();
+        assert_eq!(page("limit=1000").unwrap(), 1_000);
+        for odd in ["limit=0", "limit=1001", "limit=-1", "limit=1e3"] {
+            assert!(page(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_the_command_line_writes_is_read() {
+        let query = RecordQuery {
+            state: Some("dead".to_owned()),
+            tag: Some("order_id=A&B".to_owned()),
+            from: Some(Time::from_millis(1_795_235_400_007)),
+            limit: Some(7),
+            ..RecordQuery::default()
+        };
+        let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters(&query)).finish();
+        let mut read = Parameters::read(Some(&text), &RECORDS).unwrap();
+        let core = records(&mut read).unwrap();
+        assert_eq!(core.tag.unwrap().value.as_str(), "A&B");
+        assert_eq!(core.from.unwrap().as_millis(), 1_795_235_400_007);
+        assert_eq!(read.page().unwrap(), 7);
+    }
+}

@@ -1,0 +1,135 @@
+//! The admin listener: what operators, scrapers and readers of the documentation come for.
+//!
+//! Rooms: `records` and `bulk` what operators see and do · `audit` who did it · `documents` the OpenAPI document and
+//! its reader · `access` tokens and roles · `gate` what stands before all of it · `filter`, `cursor`, `view` between
+//! the wire and core.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use semel_api::health::{Health, HealthStatus};
+use semel_api::{ApiError, ErrorCode};
+use semel_core::{Ledger, Store};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::door::{self, Refusal};
+use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::telemetry::metrics::{self, Metrics};
+
+mod access;
+mod audit;
+mod bulk;
+mod cursor;
+mod documents;
+mod filter;
+mod gate;
+mod records;
+mod view;
+
+pub(crate) use filter::parameters;
+pub(crate) use gate::AdminGate;
+
+/// What all handlers share. A clone is another handle.
+#[derive(Clone)]
+pub(crate) struct Admin(Arc<Shared>);
+
+pub(crate) struct Shared {
+    store: Arc<dyn Store>,
+    ledger: Ledger,
+    metrics: Metrics,
+    stopping: CancellationToken,
+}
+
+impl std::ops::Deref for Admin {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// The ids of a request, which the gate found out.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids {
+    request_id: Arc<str>,
+    correlation_id: Arc<str>,
+}
+
+impl Admin {
+    /// The admin side of this ledger. When `stopping` is cancelled it is no longer ready.
+    pub(crate) fn new(ledger: Ledger, metrics: Metrics, stopping: CancellationToken) -> Self {
+        Self(Arc::new(Shared { store: Arc::clone(ledger.store()), ledger, metrics, stopping }))
+    }
+
+    /// The routes, without the gate.
+    pub(crate) fn router(&self) -> Router {
+        Router::new()
+            .route("/v1/records", get(records::list))
+            .route("/v1/records/resolve", post(bulk::resolve))
+            .route("/v1/records/revive", post(bulk::revive))
+            .route("/v1/records/discard", post(bulk::discard))
+            .route("/v1/records/{id}", get(records::show))
+            .route("/v1/records/{id}/resolve", post(records::resolve))
+            .route("/v1/records/{id}/revive", post(records::revive))
+            .route("/v1/records/{id}/discard", post(records::discard))
+            .route("/v1/audit", get(audit::list))
+            .route("/metrics", get(scrape))
+            .route(documents::OPENAPI, get(documents::openapi))
+            .route(documents::DOCS, get(documents::redirect))
+            .route("/docs/", get(documents::index))
+            .route("/docs/{*path}", get(documents::asset))
+            .route("/healthz", get(health))
+            .route("/readyz", get(ready))
+            .fallback(|| async { Refusal::from(ErrorCode::NotFound) })
+            .method_not_allowed_fallback(|| async { Refusal::from(ErrorCode::MethodNotAllowed) })
+            .with_state(self.clone())
+    }
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+}
+
+async fn scrape(State(admin): State<Admin>) -> Response {
+    let text = admin.metrics.scrape(&*admin.store).await;
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response()
+}
+
+async fn health() -> Result<Response, Refusal> {
+    let version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    json(StatusCode::OK, &Health { status: HealthStatus::Ok, store: None, version })
+}
+
+async fn ready(State(admin): State<Admin>) -> Result<Response, Refusal> {
+    let answers = admin.store.ready().await.is_ok();
+    let (status, says) = if answers && !admin.is_stopping() {
+        (StatusCode::OK, HealthStatus::Ready)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable)
+    };
+    json(status, &Health { status: says, store: Some(admin.store.name().to_owned()), version: None })
+}
+
+/// The JSON body of a request.
+async fn body_of(_: &Admin, request: Request) -> Result<Bytes, ApiError> {
+    let (parts, body) = request.into_parts();
+    door::json_body(&parts.headers, body, ADMIN_BODY_BYTES_MAX).await
+}
+
+/// A JSON answer.
+fn json(status: StatusCode, body: &impl Serialize) -> Result<Response, Refusal> {
+    let body = serde_json::to_vec(body).map_err(|error| {
+        tracing::error!(%error, "an answer could not be written");
+        ApiError::new(ErrorCode::Internal)
+    })?;
+    let json = HeaderValue::from_static("application/json");
+    Ok((status, [(header::CONTENT_TYPE, json)], body).into_response())
+}

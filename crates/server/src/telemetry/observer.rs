@@ -1,0 +1,188 @@
+//! Turns what happens into metrics, lines of the log, and audit entries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use semel_core::audit::Action;
+use semel_core::command::{Claimed, Held};
+use semel_core::ledger::LedgerError;
+use semel_core::record::{Record, State, StateName};
+use semel_core::{RecordId, StoreError};
+
+use super::audit::{AuditLog, Caller};
+use super::logs;
+use super::metrics::{Door, Metrics, Reason};
+use crate::engine::{Event, Events, Link, What};
+
+/// Who is told of everything. Cheap to clone.
+#[derive(Clone)]
+pub struct Observer {
+    metrics: Metrics,
+    audit: AuditLog,
+}
+
+impl Observer {
+    /// An observer that counts in `metrics` and writes to `audit`.
+    pub const fn new(metrics: Metrics, audit: AuditLog) -> Self {
+        Self { metrics, audit }
+    }
+
+    /// A client asked for a claim, to do the work itself.
+    pub fn claim(&self, claimed: &Claimed, took: Duration, link: &Link) {
+        self.metrics.lock_acquired(took);
+        match claimed {
+            Claimed::Granted(claim) => self.granted(claim.record(), claim.is_tainted(), link),
+            Claimed::Replay(record) => self.met(Door::Claims, Reason::Replayed, record, link),
+            Claimed::Busy { record, .. } => self.met(Door::Claims, Reason::InProgress, record, link),
+            Claimed::Mismatch(record) => self.met(Door::Claims, Reason::Mismatch, record, link),
+            Claimed::Unknown(record) => self.met(Door::Claims, Reason::Unknown, record, link),
+            Claimed::Dead(record) => self.met(Door::Claims, Reason::Dead, record, link),
+        }
+    }
+
+    /// The holder of a claim said what became of it. Heartbeats and checkpoints change no state, and say nothing.
+    pub fn held(&self, id: RecordId, held: &Held, link: &Link) {
+        match held {
+            Held::Done(record) if record.state().name() != StateName::Running => {
+                self.changed(Some(StateName::Running), record, link);
+            }
+            Held::Done(_) | Held::Illegal(_, _) => {}
+            Held::Fenced(_) => self.metrics.fenced(id),
+        }
+    }
+
+    fn granted(&self, record: &Record, taken_over: bool, link: &Link) {
+        self.metrics.miss();
+        if taken_over {
+            self.metrics.lapsed(record.id());
+        }
+        let from = match (record.attempt(), taken_over) {
+            (..=1, _) => None,
+            (_, false) => Some(StateName::Released),
+            (_, true) => Some(StateName::Running),
+        };
+        self.line(from, record, link);
+        let action = if taken_over { Action::TakenOver } else { Action::Claimed };
+        if self.audit.takes_traffic() {
+            self.audit.attempt(action, from, record, &caller(record, link));
+        }
+    }
+
+    /// A request met a record that it leaves as it is.
+    fn met(&self, door: Door, reason: Reason, record: &Record, link: &Link) {
+        let action = match reason {
+            Reason::Replayed => {
+                self.metrics.hit();
+                Some(Action::Replayed)
+            }
+            Reason::Mismatch => {
+                self.metrics.mismatch(record.id());
+                Some(Action::Mismatch)
+            }
+            Reason::InProgress => {
+                self.metrics.collision();
+                None
+            }
+            Reason::Unknown | Reason::Dead | Reason::Gone | Reason::Discarded => None,
+        };
+        self.metrics.duplicate(door, reason);
+        if let Some(action) = action
+            && self.audit.takes_traffic()
+        {
+            self.audit.met(action, record, &caller(record, link));
+        }
+    }
+
+    fn changed(&self, from: Option<StateName>, record: &Record, link: &Link) {
+        self.line(from, record, link);
+        if self.audit.takes_traffic() {
+            self.audit.changed(from, record, &caller(record, link));
+        }
+    }
+
+    fn line(&self, from: Option<StateName>, record: &Record, link: &Link) {
+        logs::state_change(from, record, link.request_id.as_deref(), link.correlation_id.as_deref());
+    }
+}
+
+/// On whose behalf it was: the tenant's, if a request links to it, else the server's own.
+fn caller(record: &Record, link: &Link) -> Caller {
+    if link.request_id.is_none() {
+        return Caller { correlation_id: link.correlation_id.clone(), ..Caller::semel() };
+    }
+    let scope = record.request().scope();
+    let actor: Arc<str> = match &scope.subject {
+        None => scope.tenant.as_str().into(),
+        Some(subject) => format!("{}/{subject}", scope.tenant).into(),
+    };
+    let attempt_id = match record.state() {
+        State::Running { attempt_id } => attempt_id.clone(),
+        State::Pending { .. }
+        | State::Released { .. }
+        | State::Completed { .. }
+        | State::Unknown { .. }
+        | State::Dead { .. } => None,
+    };
+    Caller { actor, correlation_id: link.correlation_id.clone(), attempt_id }
+}
+
+impl Events for Observer {
+    fn happened(&self, event: &Event<'_>) {
+        let Event { what, record, link } = *event;
+        let door = Door::Execute;
+        match what {
+            What::Claimed { after, taken_over } => {
+                self.metrics.lock_acquired(after);
+                self.granted(record, taken_over, link);
+            }
+            What::Accepted => {
+                self.metrics.miss();
+                self.changed(None, record, link);
+            }
+            What::Taken => self.changed(Some(StateName::Pending), record, link),
+            What::Replayed => self.met(door, settled(record), record, link),
+            What::Busy => self.met(door, Reason::InProgress, record, link),
+            What::Mismatch => self.met(door, Reason::Mismatch, record, link),
+            What::RefusedUnknown => self.met(door, Reason::Unknown, record, link),
+            What::RefusedDead => self.met(door, Reason::Dead, record, link),
+            What::Completed | What::Released | What::Retried | What::Unknown | What::Dead => {
+                self.changed(Some(StateName::Running), record, link);
+            }
+            // What a lapse leads to is told by itself; the measured store counts it.
+            What::Lapsed => {}
+            // The ledger has written the audit entry together with the record.
+            What::Probed => self.line(Some(StateName::Unknown), record, link),
+            What::Fenced => {
+                self.metrics.fenced(record.id());
+                let reason = "an outcome came after its claim was lost".into();
+                self.audit.contradicted(record, &caller(record, link), reason);
+            }
+        }
+    }
+
+    fn storage_failed(&self, error: &LedgerError) {
+        tracing::error!(%error, source = source(error), "the store has no answer");
+    }
+
+    fn dispatch_failed(&self, error: &StoreError) {
+        tracing::warn!(%error, source = source(error), "the store has no answer for a worker");
+    }
+
+    fn heartbeat_failed(&self, error: &LedgerError) {
+        tracing::warn!(%error, source = source(error), "a heartbeat could not be sent");
+    }
+}
+
+/// What a duplicate of settled work is told.
+fn settled(record: &Record) -> Reason {
+    use semel_core::outcome::{Body, Class};
+    match record.outcome().map(|outcome| (outcome.class, &outcome.body)) {
+        Some((Class::Discarded, _)) => Reason::Discarded,
+        Some((Class::Success | Class::Rejection, Body::Gone)) => Reason::Gone,
+        Some((Class::Success | Class::Rejection, Body::Kept(_))) | None => Reason::Replayed,
+    }
+}
+
+fn source(error: &dyn std::error::Error) -> Option<String> {
+    error.source().map(ToString::to_string)
+}
