@@ -7,18 +7,23 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use semel_core::ledger::Entropy as _;
+use semel_core::record::Text;
 use semel_core::{Ledger, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{Admin, AdminGate};
 use crate::config::Config;
 use crate::door::{Doors, gate::Gate};
 use crate::engine::entropy::OsEntropy;
-use crate::engine::{Engine, Silent, Targets};
+use crate::engine::{Engine, Targets};
+use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::listen::Listener;
 use crate::store;
+use crate::telemetry::audit::AuditLog;
 use crate::telemetry::metered::Metered;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::observer::Observer;
 use crate::tls::{self, TlsError};
 
 /// The server, running.
@@ -26,6 +31,10 @@ pub struct Running {
     doors: SocketAddr,
     doors_tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
     gate: Gate,
+    admin: SocketAddr,
+    admin_tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
+    admin_gate: AdminGate,
+    audit: AuditLog,
     engine: Engine,
     metrics: Metrics,
     store: Arc<dyn Store>,
@@ -79,21 +88,29 @@ impl App {
     /// The store cannot be opened, an address cannot be bound, or a certificate cannot be used.
     pub async fn start(config: &Config, metrics: Metrics) -> Result<Running, StartError> {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
+        let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
         let opened = store::open(&config.store).map_err(|error| StartError::new("the store", error))?;
         let store: Arc<dyn Store> = Arc::new(Metered::new(opened, metrics.clone()));
-        let address = config.server.listen;
-        let listener = Listener::bind(address, tls, config.server.connections_max).await;
-        let listener =
-            listener.map_err(|error| StartError::new(format!("cannot listen on {address}"), error))?;
+        let listener = listen(config.server.listen, tls, config.server.connections_max).await?;
+        let admin_listener = listen(config.admin.listen, admin_tls, ADMIN_CONNECTIONS_MAX).await?;
         let ledger = Ledger::new(Arc::clone(&store), Arc::new(OsEntropy));
         let targets = Targets::new(&config.targets).map_err(|error| StartError::new("targets", error))?;
-        let engine = Engine::new(ledger, &config.operations, targets, Arc::new(Silent));
+        let audit = AuditLog::start(Arc::clone(&store), metrics.clone(), config.audit.traffic);
+        let observer = Observer::new(metrics.clone(), audit.clone());
+        let engine = Engine::new(ledger.clone(), &config.operations, targets, Arc::new(observer.clone()));
         engine.start(config.dispatcher.concurrency);
+        audit.configuration_loaded("start", details(config));
         let (stopping, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let doors = Doors::new(config, engine.clone(), stopping.clone());
+        let doors = Doors::new(config, engine.clone(), observer, stopping.clone());
         let invalid = |error| StartError::new("tenants", error);
         let gate = Gate::new(config, doors.router(), metrics.clone(), process_bits()).map_err(invalid)?;
+        let admin = Admin::new(ledger, metrics.clone(), stopping.clone());
+        let admin_gate = AdminGate::new(config, &admin, process_bits());
         let running = Running {
+            admin: admin_listener.address(),
+            admin_tls: admin_listener.tls(),
+            admin_gate: admin_gate.clone(),
+            audit,
             doors: listener.address(),
             doors_tls: listener.tls(),
             gate: gate.clone(),
@@ -104,9 +121,29 @@ impl App {
             tracker: tracker.clone(),
             grace: config.server.shutdown_grace,
         };
-        tracker.spawn(listener.serve(gate, stopping, tracker.clone()));
+        tracker.spawn(listener.serve(gate, stopping.clone(), tracker.clone()));
+        tracker.spawn(admin_listener.serve(admin_gate, stopping, tracker.clone()));
         Ok(running)
     }
+}
+
+async fn listen(
+    address: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    connections_max: usize,
+) -> Result<Listener, StartError> {
+    let listener = Listener::bind(address, tls, connections_max).await;
+    listener.map_err(|error| StartError::new(format!("cannot listen on {address}"), error))
+}
+
+/// What the audit log says of a configuration: how much there is, and nothing of what is in it.
+fn details(config: &Config) -> Vec<(Box<str>, Text)> {
+    let count = |number: usize| Text::new(&number.to_string());
+    vec![
+        ("operations".into(), count(config.operations.len())),
+        ("tenants".into(), count(config.tenants.len())),
+        ("version".into(), env!("CARGO_PKG_VERSION").into()),
+    ]
 }
 
 /// Bits that tell this process's request ids from another's.
@@ -121,6 +158,11 @@ impl Running {
         self.doors
     }
 
+    /// Where the admin listener is.
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Takes over operations, tenants, secrets and certificates of a configuration that was read again. What is in
     /// progress goes on under what held when it began; addresses, the store and limits stay as they are.
     ///
@@ -128,13 +170,19 @@ impl Running {
     /// A certificate cannot be used: nothing is taken over.
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
+        let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
         self.gate.reload(config).map_err(|error| StartError::new("tenants", error))?;
         // Taking TLS away, or adding it, would surprise every client; that needs a restart.
         if self.doors_tls.load().is_some() && tls.is_some() {
             self.doors_tls.store(tls);
         }
+        if self.admin_tls.load().is_some() && admin_tls.is_some() {
+            self.admin_tls.store(admin_tls);
+        }
+        self.admin_gate.reload(config);
         self.metrics.configured(config.operations.iter().map(|operation| &operation.name));
         self.engine.reload(&config.operations);
+        self.audit.configuration_loaded("reload", details(config));
         Ok(())
     }
 
@@ -147,6 +195,7 @@ impl Running {
         let connections = tokio::time::timeout(self.grace, self.tracker.wait());
         let (engine, connections) = tokio::join!(self.engine.stop(self.grace), connections);
         let finished = engine && connections.is_ok();
+        self.audit.close().await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store did not close cleanly");
             return false;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use semel_api::limits::{PAGE_DEFAULT, PAGE_MAX};
-use semel_api::records::{BulkFilter, RecordQuery};
+use semel_api::records::BulkFilter;
 use semel_api::{ApiError, Detail, Time};
 use semel_core::audit::Action;
 use semel_core::id::{Key, Namespace, Operation, Tag, TagName, TagValue};
@@ -138,23 +138,6 @@ pub(super) fn audit(parameters: &mut Parameters) -> Result<AuditQuery, ApiError>
     })
 }
 
-/// A query as the parameters that say it, for the command line.
-pub(crate) fn parameters(query: &RecordQuery) -> Vec<(&'static str, String)> {
-    let RecordQuery { state, operation, key, tag, namespace, from, until, cursor, limit } = query;
-    let texts = [
-        ("state", state.clone()),
-        ("operation", operation.clone()),
-        ("key", key.clone()),
-        ("tag", tag.clone()),
-        ("namespace", namespace.clone()),
-        ("from", from.map(|time| time.to_string())),
-        ("until", until.map(|time| time.to_string())),
-        ("cursor", cursor.clone()),
-        ("limit", limit.map(|limit| limit.to_string())),
-    ];
-    texts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,22 +186,5 @@ mod tests {
         for odd in ["limit=0", "limit=1001", "limit=-1", "limit=1e3"] {
             assert!(page(odd).is_err(), "{odd}");
         }
-    }
-
-    #[test]
-    fn what_the_command_line_writes_is_read() {
-        let query = RecordQuery {
-            state: Some("dead".to_owned()),
-            tag: Some("order_id=A&B".to_owned()),
-            from: Some(Time::from_millis(1_795_235_400_007)),
-            limit: Some(7),
-            ..RecordQuery::default()
-        };
-        let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters(&query)).finish();
-        let mut read = Parameters::read(Some(&text), &RECORDS).unwrap();
-        let core = records(&mut read).unwrap();
-        assert_eq!(core.tag.unwrap().value.as_str(), "A&B");
-        assert_eq!(core.from.unwrap().as_millis(), 1_795_235_400_007);
-        assert_eq!(read.page().unwrap(), 7);
     }
 }

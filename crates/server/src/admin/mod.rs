@@ -32,7 +32,6 @@ mod gate;
 mod records;
 mod view;
 
-pub(crate) use filter::parameters;
 pub(crate) use gate::AdminGate;
 
 /// What all handlers share. A clone is another handle.

@@ -81,22 +81,23 @@ fn reload(args: &ConfigArgs, running: &Running) {
 fn announce(config: &Config, running: &Running) {
     let url = |address: SocketAddr, tls: bool| format!("http{}://{address}", if tls { "s" } else { "" });
     let doors = url(running.doors_address(), config.server.tls.is_some());
-    tracing::info!(doors, store = config.store.url, development = config.development, "serving");
-    let banner = if config.development { banner(&doors, &config.store.url) } else { String::new() };
-    let text = format!("listening: doors {doors}\n{banner}");
+    let admin = url(running.admin_address(), config.admin.tls.is_some());
+    tracing::info!(doors, admin, store = config.store.url, development = config.development, "serving");
+    let banner = if config.development { banner(&doors, &admin, &config.store.url) } else { String::new() };
+    let text = format!("listening: doors {doors}\nlistening: admin {admin}\n{banner}");
     // A server whose standard output is closed serves all the same.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// What somebody who tries it out wants to know, ending in a line that works as it stands.
-fn banner(doors: &str, store: &str) -> String {
+fn banner(doors: &str, admin: &str, store: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let payload = r#"{"operation":"count","payload":{"name":"orders"}}"#;
     format!(
         "
 Semel {version}, in development mode: on loopback only, no tokens, built-in operations echo, sleep, fail and count.
-Records are kept in {store}.
+Records are kept in {store}. Operators and readers of the documentation go to {admin}/docs
 
 Try it, and then once more: the second answer is the first one, and nothing runs.
 

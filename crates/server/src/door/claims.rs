@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use super::caller::Caller;
 use super::refusal::{self, Refusal};
 use super::{Doors, Seen, body, detached, key, reply};
-use crate::engine;
+use crate::engine::{self, Link};
 
 /// The version of fingerprints that clients bring: never that of an algorithm of ours, so that the two are never
 /// taken for each other.
@@ -52,8 +52,16 @@ pub(super) async fn claim(State(doors): State<Doors>, request: Request) -> Resul
     let attempt_id = attempt_id.map_err(|problem| refusal::invalid(&problem))?;
     let operation = Some(wanted.operation.as_str().into());
     let mut seen = Seen { operation, key: Some(key), ..Seen::default() };
-    let engine = doors.engine.clone();
-    let claimed = detached(async move { engine.claim(Arc::new(asked), attempt_id).await }).await?;
+    let (engine, observer, link) = (doors.engine.clone(), doors.observer.clone(), link(caller));
+    let claimed = detached(async move {
+        let sent = Instant::now();
+        let claimed = engine.claim(Arc::new(asked), attempt_id).await;
+        if let Ok(claimed) = &claimed {
+            observer.claim(claimed, sent.elapsed(), &link);
+        }
+        claimed
+    })
+    .await?;
     let answer = claimed
         .map_err(|error| refusal::engine(&error).into())
         .and_then(|claimed| answer(&claimed, &mut seen));
@@ -193,7 +201,17 @@ fn tags(given: &BTreeMap<String, String>) -> Result<Vec<Tag>, Refusal> {
 }
 
 /// A command of a holder: its id from the path, its token and the rest from the body.
+/// What links what a request causes to it.
+fn link(caller: &Caller) -> Link {
+    Link {
+        request_id: Some(Arc::clone(&caller.request_id)),
+        correlation_id: Some(Arc::clone(&caller.correlation_id)),
+        traceparent: None,
+    }
+}
+
 struct HeldCommand<T> {
+    link: Link,
     id: RecordId,
     body: T,
 }
@@ -205,8 +223,9 @@ async fn read<T: DeserializeOwned>(
 ) -> Result<HeldCommand<T>, Refusal> {
     let id = RecordId::parse(id).ok_or(ErrorCode::NotFound)?;
     let (parts, body) = request.into_parts();
+    let link = link(parts.extensions.get::<Caller>().ok_or(ErrorCode::Internal)?);
     let body = body::json(&parts.headers, body, doors.body_bytes_max).await?;
-    Ok(HeldCommand { id, body: semel_api::decode(&body)? })
+    Ok(HeldCommand { link, id, body: semel_api::decode(&body)? })
 }
 
 /// The holder that a token names. One that is no token at all is a typing error, not a lost claim.
@@ -217,13 +236,21 @@ fn holder(id: RecordId, token: &str) -> Result<Holder, Refusal> {
 }
 
 /// Runs a holder's command to its end and says what became of it.
-async fn settle<C>(doors: &Doors, command: C) -> Result<Response, Refusal>
+async fn settle<C>(doors: &Doors, link: Link, command: C) -> Result<Response, Refusal>
 where
     C: semel_core::command::Command<Answer = Held> + 'static,
 {
     let mut seen = Seen::default();
     let engine = doors.engine.clone();
-    let held = detached(async move { engine.ledger().apply(&command).await }).await?;
+    let observer = doors.observer.clone();
+    let held = detached(async move {
+        let held = engine.ledger().apply(&command).await;
+        if let Ok(held) = &held {
+            observer.held(command.id(), held, &link);
+        }
+        held
+    })
+    .await?;
     let answer = match held {
         Ok(Held::Done(record)) => {
             seen.is(&record);
@@ -243,8 +270,8 @@ pub(super) async fn extend(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let HeldCommand { id, body } = read::<ExtendRequest>(&doors, &id, request).await?;
-    settle(&doors, Extend { holder: holder(id, &body.token)? }).await
+    let HeldCommand { link, id, body } = read::<ExtendRequest>(&doors, &id, request).await?;
+    settle(&doors, link, Extend { holder: holder(id, &body.token)? }).await
 }
 
 pub(super) async fn checkpoint(
@@ -252,12 +279,12 @@ pub(super) async fn checkpoint(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let HeldCommand { id, body } = read::<CheckpointRequest>(&doors, &id, request).await?;
+    let HeldCommand { link, id, body } = read::<CheckpointRequest>(&doors, &id, request).await?;
     let phase = Phase::try_new(&body.phase).map_err(|problem| refusal::invalid(&problem))?;
     let data = body.data.as_ref().map_or("null", Json::as_str);
     let data = Bytes::copy_from_slice(data.as_bytes());
     let checkpoint = Checkpoint::try_new(phase, data).map_err(|problem| refusal::invalid(&problem))?;
-    settle(&doors, AddCheckpoint { holder: holder(id, &body.token)?, checkpoint }).await
+    settle(&doors, link, AddCheckpoint { holder: holder(id, &body.token)?, checkpoint }).await
 }
 
 pub(super) async fn complete(
@@ -265,9 +292,9 @@ pub(super) async fn complete(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let HeldCommand { id, body } = read::<CompleteRequest>(&doors, &id, request).await?;
+    let HeldCommand { link, id, body } = read::<CompleteRequest>(&doors, &id, request).await?;
     let outcome = outcome(&body.outcome)?;
-    settle(&doors, Complete { holder: holder(id, &body.token)?, outcome }).await
+    settle(&doors, link, Complete { holder: holder(id, &body.token)?, outcome }).await
 }
 
 pub(super) async fn release(
@@ -275,9 +302,9 @@ pub(super) async fn release(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let HeldCommand { id, body } = read::<ReleaseRequest>(&doors, &id, request).await?;
+    let HeldCommand { link, id, body } = read::<ReleaseRequest>(&doors, &id, request).await?;
     let error = Text::new(body.error.as_deref().unwrap_or("released by its holder"));
-    settle(&doors, Release { holder: holder(id, &body.token)?, error }).await
+    settle(&doors, link, Release { holder: holder(id, &body.token)?, error }).await
 }
 
 /// What somebody says that an operation gave.

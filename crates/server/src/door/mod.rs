@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, KeyAlphabet};
 use crate::engine::Engine;
+use crate::telemetry::observer::Observer;
 
 mod body;
 mod caller;
@@ -48,6 +49,7 @@ pub(crate) struct Doors(Arc<Shared>);
 /// See [`Doors`].
 pub(crate) struct Shared {
     engine: Engine,
+    observer: Observer,
     body_bytes_max: usize,
     wait_max: Duration,
     key_alphabet: KeyAlphabet,
@@ -65,10 +67,16 @@ impl std::ops::Deref for Doors {
 
 impl Doors {
     /// Doors before this engine. When `stopping` is cancelled, nobody is kept waiting any longer.
-    pub(crate) fn new(config: &Config, engine: Engine, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        engine: Engine,
+        observer: Observer,
+        stopping: CancellationToken,
+    ) -> Self {
         let server = &config.server;
         Self(Arc::new(Shared {
             engine,
+            observer,
             body_bytes_max: server.body_bytes_max,
             wait_max: server.wait_max,
             key_alphabet: server.key_alphabet,

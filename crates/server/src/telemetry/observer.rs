@@ -61,7 +61,7 @@ impl Observer {
             (_, false) => Some(StateName::Released),
             (_, true) => Some(StateName::Running),
         };
-        self.line(from, record, link);
+        line(from, record, link);
         let action = if taken_over { Action::TakenOver } else { Action::Claimed };
         if self.audit.takes_traffic() {
             self.audit.attempt(action, from, record, &caller(record, link));
@@ -94,15 +94,15 @@ impl Observer {
     }
 
     fn changed(&self, from: Option<StateName>, record: &Record, link: &Link) {
-        self.line(from, record, link);
+        line(from, record, link);
         if self.audit.takes_traffic() {
             self.audit.changed(from, record, &caller(record, link));
         }
     }
+}
 
-    fn line(&self, from: Option<StateName>, record: &Record, link: &Link) {
-        logs::state_change(from, record, link.request_id.as_deref(), link.correlation_id.as_deref());
-    }
+fn line(from: Option<StateName>, record: &Record, link: &Link) {
+    logs::state_change(from, record, link.request_id.as_deref(), link.correlation_id.as_deref());
 }
 
 /// On whose behalf it was: the tenant's, if a request links to it, else the server's own.
@@ -151,7 +151,7 @@ impl Events for Observer {
             // What a lapse leads to is told by itself; the measured store counts it.
             What::Lapsed => {}
             // The ledger has written the audit entry together with the record.
-            What::Probed => self.line(Some(StateName::Unknown), record, link),
+            What::Probed => line(Some(StateName::Unknown), record, link),
             What::Fenced => {
                 self.metrics.fenced(record.id());
                 let reason = "an outcome came after its claim was lost".into();
