@@ -92,25 +92,19 @@ const _: () = assert!(core::HEADER_BYTES_MAX <= HEADER_BYTES_MAX, "a key header 
 pub const BUILTIN_COUNTERS_MAX: usize = 1_000;
 /// Milliseconds that the built-in `sleep` sleeps at most.
 pub const BUILTIN_SLEEP_MS_MAX: u64 = 60_000;
-/// Pauses between tries to store the outcome of work that has run: together about as long as a store takes to fail
-/// over. After them the record is left to its lapse.
-pub const STORE_OUTCOME_PAUSES: [Duration; 5] = [
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(6),
-];
-/// Pauses between tries to give back a claim that nobody holds: together as long as the default lease.
-pub const ABANDON_PAUSES: [Duration; 7] = [
-    Duration::from_millis(100),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(20),
-    Duration::from_secs(60),
-    Duration::from_secs(100),
-    Duration::from_secs(120),
-];
+/// The first pause before the end of an attempt, which could not be stored, is stored again; it doubles.
+pub const PERSIST_PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// The longest such pause: a store that is back is noticed soon.
+pub const PERSIST_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long a client is kept waiting for that: below the patience of most. It goes on in the background, as long as
+/// the lease.
+pub const PERSIST_ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// What a client is told to wait, at least, when its attempt did nothing: long enough for a target to come back.
+pub const RETRY_AFTER_TARGET: Duration = Duration::from_secs(1);
+/// The longest `Retry-After` of a target that is honoured: beyond a day it is a mistake, or an attack.
+pub const RETRY_AFTER_TARGET_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long one address of a target may take to accept a connection: three tries of a SYN.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(8);
 /// Idle connections kept to one target: what the default concurrency of a lane and some requests need.
 pub const IDLE_CONNECTIONS_MAX: usize = 64;
 /// How long an idle connection is kept: below the shortest idle timeout of common servers (Node: 5 s).
@@ -129,17 +123,28 @@ pub const SWEEP_BATCH: usize = 512;
 pub const SWEEP_AGAIN: Duration = Duration::from_millis(5);
 /// The pause after the last step.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// Unknown records that are read at once.
-pub const PROBE_PAGE: usize = 100;
-/// The first pause between two questions about a record; it doubles.
+/// Unknown records that are read at once, and that wait to be put into the probe's queues.
+pub const PROBE_PAGE: usize = 1_000;
+/// Unknown records of one operation that a node asks about: beyond that somebody has to look anyway. The next ones
+/// follow as these are settled.
+pub const PROBES_KNOWN_MAX: usize = 10_000;
+/// Questions to one operation's target at once.
+pub const PROBES_AT_ONCE: usize = 4;
+/// How long one question may take, if its operation allows that much.
+pub const PROBE_WITHIN: Duration = Duration::from_secs(10);
+/// The first pause before a question about a record; it doubles.
 pub const PROBE_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause between two questions about a record.
 pub const PROBE_CAP: Duration = Duration::from_secs(5 * 60);
-/// How often unknown records are looked for without being told.
-pub const PROBE_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often unknown records are looked for without being told: those of other nodes.
+pub const PROBE_LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long, after the grace of a shutdown, work that was given up may take to be written down as such.
 pub const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
 /// Metadata services of clouds outside the link-local range.
-pub const METADATA_V4: [Ipv4Addr; 1] = [Ipv4Addr::new(100, 100, 100, 200)];
+pub const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
 /// Metadata services of clouds outside the link-local range.
 pub const METADATA_V6: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)];
+
+const _: () = assert!(PROBE_PAGE <= core::PAGE_MAX);
+const _: () = assert!(DISPATCH_BATCH <= core::TAKE_MAX);
+const _: () = assert!(PERSIST_PAUSE_FIRST.as_millis() < PERSIST_PAUSE_MAX.as_millis());

@@ -5,10 +5,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use semel_core::outcome::{Class, Header, Headers};
 use serde_json::{Value, json};
 
-use super::reply::{Lost, Reply};
+use super::progress::Progress;
+use super::reply::Reply;
 use crate::config::Builtin;
 use crate::limits;
 
@@ -29,7 +31,10 @@ impl Counts {
 }
 
 /// Runs a built-in operation.
-pub(super) async fn run(builtin: Builtin, payload: &Bytes, counts: &Counts) -> Reply {
+pub(super) async fn run(builtin: Builtin, payload: &Bytes, counts: &Counts, progress: &Progress) -> Reply {
+    if progress.begin().is_err() {
+        return Reply::not_sent("the lease was lost before anything had begun");
+    }
     match builtin {
         Builtin::Echo => done(payload.clone()),
         Builtin::Sleep => {
@@ -44,21 +49,22 @@ pub(super) async fn run(builtin: Builtin, payload: &Bytes, counts: &Counts) -> R
             let name = payload["name"].as_str().unwrap_or("default");
             match counts.next(name) {
                 Some(count) => done(json!({ "name": name, "count": count }).to_string().into()),
-                None => rejected(422, &json!({ "message": "there are too many counters" })),
+                None => answered(Class::Rejection, 422, &json!({ "message": "there are too many counters" })),
             }
         }
     }
 }
 
-/// Fails as it is told: a 4xx is a rejection, 503 was not executed, anything else may have happened.
+/// Answers as it is told (500 unless it is told), and is read as any target would be.
 fn fail(payload: &Value) -> Reply {
-    let status = payload["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
-    let detail = format!("the built-in operation was told to fail with {status}");
-    match status {
-        400..=499 => rejected(status, &json!({ "message": detail })),
-        503 => Reply::NotExecuted { detail, retry_after: None },
-        504 => Reply::Lost { how: Lost::TimedOut, detail, retry_after: None },
-        _ => Reply::Lost { how: Lost::Answer, detail, retry_after: None },
+    let told = payload["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+    let Ok(status) = StatusCode::from_u16(told.unwrap_or(500)) else {
+        return answered(Class::Rejection, 400, &json!({ "message": "`status` must be from 100 to 999" }));
+    };
+    let message = format!("told to answer {}", status.as_u16());
+    match Reply::of_status(status, &[], None) {
+        Ok(class) => answered(class, status.as_u16(), &json!({ "message": message })),
+        Err(reply) => reply,
     }
 }
 
@@ -70,9 +76,8 @@ fn done(body: Bytes) -> Reply {
     Reply::Answered { class: Class::Success, status: 200, headers: json_headers(), body: Some(body) }
 }
 
-fn rejected(status: u16, body: &Value) -> Reply {
-    let body = Some(Bytes::from(body.to_string()));
-    Reply::Answered { class: Class::Rejection, status, headers: json_headers(), body }
+fn answered(class: Class, status: u16, body: &Value) -> Reply {
+    Reply::Answered { class, status, headers: json_headers(), body: Some(Bytes::from(body.to_string())) }
 }
 
 fn json_headers() -> Headers {

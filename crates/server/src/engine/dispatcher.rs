@@ -4,76 +4,130 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use semel_core::command::{Claim, Taken};
+use futures_util::poll;
+use parking_lot::Mutex;
+use semel_core::command::{Claim, Judged, Postpone, Taken};
 use semel_core::id::Lane;
+use semel_core::record::StateName;
 use semel_core::{Record, StoreError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::Engine;
 use super::events::What;
-use super::work::{Link, Work};
-use super::{Engine, NOT_BEGUN};
+use super::work::Work;
 use crate::limits;
 
-/// How many tries may be under way, over all lanes and on each.
-struct Room {
-    overall: Arc<Semaphore>,
-    lanes: HashMap<Option<Lane>, Arc<Semaphore>>,
+/// How many tries are under way, on each lane.
+#[derive(Clone, Default)]
+struct Room(Arc<RoomShared>);
+
+#[derive(Default)]
+struct RoomShared {
+    under_way: Mutex<HashMap<Option<Lane>, usize>>,
     /// A try has ended.
-    freed: Arc<Notify>,
+    freed: Notify,
 }
 
 /// A place for one try; free again when dropped.
 struct Place {
-    _overall: OwnedSemaphorePermit,
-    _lane: OwnedSemaphorePermit,
-    freed: Arc<Notify>,
+    room: Room,
+    lane: Option<Lane>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.freed.notify_one();
+        {
+            let mut under_way = self.room.0.under_way.lock();
+            if let Some(count) = under_way.get_mut(&self.lane) {
+                *count -= 1;
+                if *count == 0 {
+                    under_way.remove(&self.lane);
+                }
+            }
+        }
+        self.room.0.freed.notify_one();
+    }
+}
+
+impl Room {
+    fn on(&self, lane: Option<&Lane>) -> usize {
+        self.0.under_way.lock().get(&lane.cloned()).copied().unwrap_or_default()
+    }
+
+    fn in_all(&self) -> usize {
+        self.0.under_way.lock().values().sum()
+    }
+
+    /// So many places on this lane.
+    fn places(&self, lane: Option<&Lane>, number: usize) -> Vec<Place> {
+        if number > 0 {
+            *self.0.under_way.lock().entry(lane.cloned()).or_default() += number;
+        }
+        let place = || Place { room: self.clone(), lane: lane.cloned() };
+        std::iter::repeat_with(place).take(number).collect()
     }
 }
 
 impl Engine {
     /// Until the engine stops.
     pub(super) async fn dispatch(self, concurrency: usize) {
-        let freed = Arc::new(Notify::new());
-        let mut room = Room { overall: Arc::new(Semaphore::new(concurrency)), lanes: HashMap::new(), freed };
+        let room = Room::default();
         while !self.0.stopping.is_cancelled() {
-            let pause = match self.dispatch_due(&mut room).await {
-                Ok(0) => self.until_due().await,
-                Ok(_) => Duration::ZERO,
-                Err(error) => {
-                    self.0.events.dispatch_failed(&error);
-                    limits::DISPATCH_AFTER_FAILURE
+            // Watched from before it is looked, so that nothing falls between the two.
+            let mut changed = self.0.ledger.store().due_changed(limits::DISPATCH_LOOK_EVERY);
+            let told = poll!(&mut changed);
+            let pause = match (self.dispatch_due(&room, concurrency).await, told) {
+                (Ok(0), Poll::Pending) => self.until_due().await,
+                (Ok(_), Poll::Ready(Ok(())) | Poll::Pending) => continue,
+                (Err(error), _) | (_, Poll::Ready(Err(error))) => {
+                    tokio::select! {
+                        () = self.0.stopping.cancelled() => {}
+                        () = tokio::time::sleep(self.dispatch_failed(&error)) => {}
+                    }
+                    continue;
                 }
             };
-            if pause.is_zero() {
-                continue;
-            }
             tokio::select! {
                 () = self.0.stopping.cancelled() => {}
-                () = room.freed.notified() => {}
-                _ = self.0.ledger.store().due_changed(pause) => {}
+                () = room.0.freed.notified() => {}
+                () = self.0.accepted.notified() => {}
+                _ = changed => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    /// Takes what is due on every lane, as far as there is room; how many have moved.
-    async fn dispatch_due(&self, room: &mut Room) -> Result<usize, StoreError> {
-        let mut moved = 0;
-        for lane in self.0.ledger.store().lanes().await? {
-            let places = room.places(lane.as_ref(), self.concurrency_of(lane.as_ref()));
-            if places.is_empty() {
+    fn dispatch_failed(&self, error: &StoreError) -> Duration {
+        self.0.events.dispatch_failed(error);
+        limits::DISPATCH_AFTER_FAILURE
+    }
+
+    /// Takes what is due on every lane, as far as there is room; how many have moved. The lane with the fewest tries
+    /// under way comes first, and none is given more than its part of what is left: a target that hangs fills its own
+    /// lane, and no other's.
+    async fn dispatch_due(&self, room: &Room, concurrency: usize) -> Result<usize, StoreError> {
+        let mut lanes = self.0.ledger.store().lanes().await?;
+        lanes.sort_by_key(|lane| room.on(lane.as_ref()));
+        let (mut moved, mut lanes_left) = (0, lanes.len());
+        for lane in lanes {
+            let left = concurrency.saturating_sub(room.in_all());
+            let part = left.div_ceil(lanes_left);
+            lanes_left -= 1;
+            let on_lane = self.concurrency_of(lane.as_ref()).saturating_sub(room.on(lane.as_ref()));
+            // What is in no lane is run by nobody here: only its lapse is seen.
+            let number = if lane.is_none() { limits::DISPATCH_BATCH } else { part.min(on_lane) };
+            let number = number.min(limits::DISPATCH_BATCH);
+            if number == 0 {
                 continue;
             }
-            let due = self.0.ledger.store().take_due(lane, places.len()).await?;
-            let takes = due.value.iter().zip(places).map(|(record, place)| self.take(record, place));
+            let due = self.0.ledger.store().take_due(lane.clone(), number).await?.value;
+            let places = room.places(lane.as_ref(), due.len());
+            let takes = due.iter().zip(places).map(|(record, place)| self.take(record, place));
             moved += join_all(takes).await.into_iter().filter(|has_moved| *has_moved).count();
         }
         Ok(moved)
@@ -81,6 +135,10 @@ impl Engine {
 
     /// Takes one record and runs it apart from the dispatcher; whether anything about it has moved.
     async fn take(&self, record: &Arc<Record>, place: Place) -> bool {
+        let name = record.request().operation().as_str();
+        if record.state().name() == StateName::Pending && self.operation(name).is_none() {
+            return self.postpone(record).await;
+        }
         let sent = Instant::now();
         match self.0.ledger.take(record).await {
             Ok(Taken::Granted(claim)) => {
@@ -99,6 +157,24 @@ impl Engine {
             Ok(Taken::NotDue(Some(record))) => self.lapse(&record).await,
             Ok(Taken::NotDue(None)) => false,
             Err(error) => {
+                self.claim_failed(error, record.request().policy().lease());
+                false
+            }
+        }
+    }
+
+    /// Nobody here knows how to do it. Another node may, or this one after its next reload: it waits, and spends no
+    /// try.
+    async fn postpone(&self, record: &Record) -> bool {
+        let pause = limits::DISPATCH_WITHOUT_OPERATION;
+        match self.0.ledger.apply(&Postpone { id: record.id(), version: record.version(), pause }).await {
+            Ok(Judged::Done(record)) => {
+                let operation = record.request().operation().as_str();
+                tracing::warn!(record_id = %record.id(), operation, "accepted work has no operation here, and waits");
+                true
+            }
+            Ok(Judged::VersionConflict(_) | Judged::Illegal(..) | Judged::NotFound) => false,
+            Err(error) => {
                 self.failed(error);
                 false
             }
@@ -108,21 +184,19 @@ impl Engine {
     async fn run_taken(&self, claim: Claim, sent: Instant) {
         let name = claim.record().request().operation().as_str();
         let work = self.operation(name).and_then(|operation| Work::held(operation, claim.record()));
-        let Some(work) = work else {
-            self.tell(What::Taken, claim.record(), &Link::default());
-            // Nobody here knows how to do it. Another node may, or this one after its next reload.
-            let detail = "no operation of that name is configured on the node that took it";
+        let link = work.as_ref().map(|work| work.link.clone()).unwrap_or_default();
+        self.tell(What::Taken, claim.record(), &link);
+        // What comes of it is in the record, and is told to metrics and log.
+        let ended = if let Some(work) = work {
+            self.run_claim(claim, sent, &work).await
+        } else {
+            let detail = "no operation of that name is configured on the node that took it over";
             let pause = limits::DISPATCH_WITHOUT_OPERATION;
-            self.give_back(claim, detail, pause, &Link::default()).await.ok();
-            return;
+            self.give_back(claim, detail, Some(pause), false, &link).await
         };
-        self.tell(What::Taken, claim.record(), &work.link);
-        if self.0.stopping.is_cancelled() {
-            self.give_back(claim, NOT_BEGUN, Duration::ZERO, &work.link).await.ok();
-            return;
+        if let Err(error) = ended {
+            tracing::warn!(%error, "accepted work could not be settled");
         }
-        // What came of it is in the record, and was told to metrics and log.
-        self.run_claim(claim, sent, &work).await.ok();
     }
 
     /// How long until something is due, as far as is known.
@@ -134,10 +208,7 @@ impl Engine {
                 Some(due) => due.since(next.as_of).min(limits::DISPATCH_LOOK_EVERY),
                 None => limits::DISPATCH_LOOK_EVERY,
             },
-            Err(error) => {
-                self.0.events.dispatch_failed(&error);
-                limits::DISPATCH_AFTER_FAILURE
-            }
+            Err(error) => self.dispatch_failed(&error),
         }
     }
 
@@ -145,19 +216,5 @@ impl Engine {
         let operations = self.0.operations.load();
         let of_lane = operations.iter().filter(|operation| Some(operation.lane()) == lane);
         of_lane.map(|operation| operation.config().concurrency).max().unwrap_or(limits::LANE_DEFAULT)
-    }
-}
-
-impl Room {
-    /// As many places on a lane as are free, up to one batch.
-    fn places(&mut self, lane: Option<&Lane>, concurrency: usize) -> Vec<Place> {
-        let on_lane =
-            self.lanes.entry(lane.cloned()).or_insert_with(|| Arc::new(Semaphore::new(concurrency)));
-        let place = || {
-            let lane = Arc::clone(on_lane).try_acquire_owned().ok()?;
-            let overall = Arc::clone(&self.overall).try_acquire_owned().ok()?;
-            Some(Place { _overall: overall, _lane: lane, freed: Arc::clone(&self.freed) })
-        };
-        std::iter::from_fn(place).take(limits::DISPATCH_BATCH).collect()
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Rooms: [`ask`] what a door gives and gets · [`work`] a piece of work · [`operation`] what can be run · [`run`] one
 //! claim to its end · [`heartbeat`] keeps the lease meanwhile · [`target`] and [`builtin`] do the work · [`reply`] what
-//! an attempt came to · [`dispatcher`] accepted work · [`reaper`] lapses and what has expired · [`probe`] finds out
+//! an attempt came to · [`progress`] how far it is · [`persist`] what must be stored after all · [`payload`] tags ·
+//! [`dispatcher`] accepted work · [`reaper`] lapses and what has expired · [`probe`] finds out
 //! what nobody knows · [`events`] what metrics, logs and audit are told · [`entropy`] random bits.
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use arc_swap::ArcSwap;
 use semel_core::command::{Accept, Accepted, Claimed};
 use semel_core::id::{AttemptId, Version};
 use semel_core::ledger::LedgerError;
-use semel_core::record::State;
+use semel_core::record::{State, StateName};
 use semel_core::{Ledger, Record, RecordId, Request};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,11 +33,18 @@ pub mod entropy;
 pub mod events;
 mod heartbeat;
 mod operation;
+mod payload;
+mod persist;
 mod probe;
+mod progress;
 mod reaper;
 mod reply;
 mod run;
 mod target;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use ask::{Ask, EngineError, EngineErrorKind, Execution};
@@ -49,8 +57,6 @@ use work::Work;
 
 /// When asking again may give another answer, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// What is said of a claim that a shutdown gives back.
-const NOT_BEGUN: &str = "the server is going down, and had not begun";
 
 /// Runs operations. Cheap to clone.
 #[derive(Clone)]
@@ -68,8 +74,10 @@ struct Inner {
     stopping: CancellationToken,
     /// What still runs is given up: its outcome is no longer waited for.
     giving_up: CancellationToken,
-    /// A record has become unknown: the probe has something to ask.
-    unknown: tokio::sync::Notify,
+    /// Records that have become unknown: the probe has something to ask.
+    unknown: probe::Mailbox,
+    /// Work was taken in here: the dispatcher need not wait for the store to say so.
+    accepted: tokio::sync::Notify,
 }
 
 impl Engine {
@@ -89,7 +97,8 @@ impl Engine {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             giving_up: CancellationToken::new(),
-            unknown: tokio::sync::Notify::new(),
+            unknown: probe::Mailbox::default(),
+            accepted: tokio::sync::Notify::new(),
         }))
     }
 
@@ -126,6 +135,7 @@ impl Engine {
     /// Puts other operations in the place of those that are there. Records keep the policy they began with.
     pub fn reload(&self, operations: &[OperationConfig]) {
         self.0.operations.store(Arc::new(Operations::new(operations)));
+        self.0.unknown.look();
     }
 
     /// Runs what is asked for, at most once, and says what it gave; or says why it does not run.
@@ -165,7 +175,9 @@ impl Engine {
         if self.0.stopping.is_cancelled() {
             return Err(EngineError::new(EngineErrorKind::Stopping));
         }
-        self.0.ledger.claim(request, attempt_id).await.map_err(|error| self.failed(error))
+        let lease = request.policy().lease();
+        let claimed = self.0.ledger.claim(request, attempt_id).await;
+        claimed.map_err(|error| self.claim_failed(error, lease))
     }
 
     /// Waits for `patience` at most until a record that was seen at `seen` has ended, and gives what is there then.
@@ -198,15 +210,12 @@ impl Engine {
 
     async fn claim_and_run(self, work: Work, ask: Ask) -> Result<Execution, EngineError> {
         let request = work.request(&ask, false)?;
-        let sent = Instant::now();
+        let (sent, lease) = (Instant::now(), request.policy().lease());
         let claimed = self.0.ledger.claim(request, ask.attempt_id).await;
-        Ok(match claimed.map_err(|error| self.failed(error))? {
+        Ok(match claimed.map_err(|error| self.claim_failed(error, lease))? {
             Claimed::Granted(claim) => {
                 let what = What::Claimed { after: sent.elapsed(), taken_over: claim.is_tainted() };
                 self.tell(what, claim.record(), &work.link);
-                if self.0.stopping.is_cancelled() {
-                    return self.give_back(claim, NOT_BEGUN, Duration::ZERO, &work.link).await;
-                }
                 return self.run_claim(claim, sent, &work).await;
             }
             Claimed::Busy { record, retry_after } => {
@@ -226,7 +235,10 @@ impl Engine {
         Ok(match accepted.map_err(|error| self.failed(error))? {
             Accepted::Accepted(record) => {
                 self.tell(What::Accepted, &record, &work.link);
-                Execution::Processing { record, retry_after: RETRY_AFTER, fresh: true }
+                self.0.accepted.notify_one();
+                // If it was running already, what comes of it is another request's.
+                let fresh = record.state().name() == StateName::Pending;
+                Execution::Processing { record, retry_after: RETRY_AFTER, fresh }
             }
             Accepted::Duplicate(record) => self.duplicate(record, &work.link),
             Accepted::Mismatch(record) => self.mismatch(record, &work.link),
@@ -250,20 +262,28 @@ impl Engine {
         stands(record)
     }
 
-    /// Counts a failure of the store, and sees to a claim that may be held by nobody.
+    /// Counts a failure of the store.
     fn failed(&self, error: LedgerError) -> EngineError {
         self.0.events.storage_failed(&error);
+        error.into()
+    }
+
+    /// Counts a failure of the store, and sees to a claim that may be held by nobody.
+    fn claim_failed(&self, error: LedgerError, lease: Duration) -> EngineError {
         if let Some(orphan) = error.orphan() {
             let engine = self.clone();
-            self.0.tasks.spawn(async move { engine.abandon(orphan).await });
+            self.0.tasks.spawn(async move { engine.abandon(orphan, lease).await });
         }
-        error.into()
+        self.failed(error)
     }
 
     fn tell(&self, what: What, record: &Record, link: &Link) {
         self.0.events.happened(&Event { what, record, link });
-        if what == What::Unknown {
-            self.0.unknown.notify_one();
+        if matches!(what, What::Unknown | What::RefusedUnknown) {
+            let operation = self.operation(record.request().operation().as_str());
+            if let Some(operation) = operation.filter(|operation| operation.config().probe.is_some()) {
+                self.0.unknown.put(record.id(), operation);
+            }
         }
     }
 }

@@ -3,22 +3,41 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use semel_core::id::{Lane, Tag, TagValue};
+use semel_core::Record;
+use semel_core::id::{Lane, Tag, TagName, TagValue};
 use semel_core::policy::{OnLapse, Policy};
-use serde_json::Value;
 
+use super::payload;
 use crate::config::{OperationConfig, Target};
 
 /// One operation.
 #[derive(Debug)]
 pub(crate) struct Operation {
     config: OperationConfig,
+    #[cfg(test)]
+    script: Option<super::testing::Script>,
 }
 
 impl Operation {
     /// The operation as it is configured.
     pub(crate) const fn new(config: OperationConfig) -> Self {
-        Self { config }
+        Self {
+            config,
+            #[cfg(test)]
+            script: None,
+        }
+    }
+
+    /// As it is configured, but with work that a test wants.
+    #[cfg(test)]
+    pub(super) const fn scripted(config: OperationConfig, script: super::testing::Script) -> Self {
+        Self { config, script: Some(script) }
+    }
+
+    /// The work that a test wants.
+    #[cfg(test)]
+    pub(super) const fn script(&self) -> Option<&super::testing::Script> {
+        self.script.as_ref()
     }
 
     /// As it is configured.
@@ -46,7 +65,16 @@ impl Operation {
         &self.config.target
     }
 
-    /// Whether somebody else goes on where an attempt was lost.
+    /// The key that the target is sent with every try of this record.
+    pub(super) fn target_key(&self, record: &Record) -> String {
+        if self.config.forward_key {
+            record.request().key().as_str().to_owned()
+        } else {
+            record.id().downstream_key(None)
+        }
+    }
+
+    /// Whether somebody else goes on where an attempt of a new record is lost.
     pub(super) fn resumes(&self) -> bool {
         self.config.policy.on_lapse() == OnLapse::Resume
     }
@@ -57,15 +85,9 @@ impl Operation {
         if self.config.tags.is_empty() {
             return Vec::new();
         }
-        let Ok(payload) = serde_json::from_slice::<Value>(payload) else { return Vec::new() };
-        let tag = |(name, pointer): &(_, String)| {
-            let text = match payload.pointer(pointer)? {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
-                Value::Bool(flag) => flag.to_string(),
-                Value::Null | Value::Array(_) | Value::Object(_) => return None,
-            };
-            Some(Tag { name: Clone::clone(name), value: TagValue::try_new(&text).ok()? })
+        let tag = |(name, pointer): &(TagName, String)| {
+            let value = TagValue::try_new(&payload::pointed_at(payload, pointer)?).ok()?;
+            Some(Tag { name: name.clone(), value })
         };
         self.config.tags.iter().filter_map(tag).collect()
     }
@@ -82,6 +104,12 @@ impl Operations {
             (config.name.as_str().into(), Arc::new(Operation::new(config.clone())))
         };
         Self(configured.iter().map(named).collect())
+    }
+
+    /// These operations.
+    #[cfg(test)]
+    pub(super) fn of(operations: Vec<Operation>) -> Self {
+        Self(operations.into_iter().map(|one| (one.name().as_str().into(), Arc::new(one))).collect())
     }
 
     /// The operation of that name.

@@ -1,4 +1,7 @@
-//! One claim to its end: the work under heartbeats, then what the ledger is told of it.
+//! One claim to its end: the work under heartbeats and within its time, then what the ledger is told of it.
+//!
+//! Whatever the work does, its claim is settled: by what the answer means, and by the record's policy where there is
+//! none. Only where the store has no answer it is left to its lapse (L12).
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -6,16 +9,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::StatusCode;
-use semel_core::command::{Accept, Accepted, Claim, Complete, Effect, Held, Retry};
-use semel_core::id::Holder;
-use semel_core::outcome::Outcome;
-use semel_core::record::{Record, StateName, Text, Why};
+use semel_core::command::{Accept, Accepted, Claim, Complete, Effect, Held, MarkUnknown, Release, Retry};
+use semel_core::ledger::LedgerErrorKind;
+use semel_core::outcome::{Body, Headers, Outcome};
+use semel_core::policy::OnLapse;
+use semel_core::record::{Record, State, StateName, Text, Why};
 use tokio::time::Instant;
 
 use super::ask::{EngineError, EngineErrorKind, Execution};
 use super::entropy::jitter;
 use super::events::What;
-use super::heartbeat::Keeper;
+use super::heartbeat::{Ended, Keeper};
+use super::progress::Progress;
 use super::reply::{Lost, Reply};
 use super::work::{Link, Work};
 use super::{Engine, builtin, stands};
@@ -34,110 +39,162 @@ impl Engine {
         match reply {
             Reply::Answered { class, status, headers, body } => {
                 let outcome = match body {
-                    Some(body) => Outcome::try_new(class, status, headers, body)?,
-                    None => Outcome::try_without_body(class, status, headers)?,
+                    Some(body) => Outcome::try_new(class, status, headers, body),
+                    None => Outcome::try_without_body(class, status, headers),
                 };
-                let record = self.complete(claim, outcome, &work.link).await?;
-                Ok(Execution::Completed { record, replayed: false })
+                match outcome {
+                    Ok(outcome) => self.complete(claim, outcome, &work.link).await,
+                    Err(invalid) => {
+                        let detail = format!("the answer cannot be kept: {invalid}");
+                        self.lost(claim, Lost::Answer, &detail, None, &work.link).await
+                    }
+                }
             }
-            Reply::NotExecuted { detail, retry_after } => {
-                let pause = pause(&claim, retry_after);
-                self.give_back(claim, &detail, pause, &work.link).await
+            Reply::NotExecuted { detail, retry_after, permanent } => {
+                self.give_back(claim, &detail, retry_after, permanent, &work.link).await
             }
-            Reply::Lost { how, detail, retry_after } if work.operation.resumes() => {
-                let pause = pause(&claim, retry_after);
-                self.try_again(claim, how, &detail, pause, &work.link).await
+            Reply::Lost { how, detail, retry_after } => {
+                self.lost(claim, how, &detail, retry_after, &work.link).await
             }
-            Reply::Lost { how, detail, .. } => self.unknown(claim, how, &detail, &work.link).await,
         }
     }
 
-    /// The work of one attempt, under heartbeats. A panic of it is an answer that was lost.
+    /// The work of one attempt. A panic of it is an answer that was lost.
     async fn attempt(&self, claim: &Claim, sent: Instant, work: &Work) -> Reply {
-        let mut keeper = Keeper::new(claim.holder(), claim.lease(), sent);
-        let lost = keeper.lost.clone();
+        let progress = Progress::default();
         let attempt = AssertUnwindSafe(async {
+            #[cfg(test)]
+            if let Some(script) = work.operation.script() {
+                return script.play(claim.attempt(), &progress).await;
+            }
             match work.operation.target() {
-                Target::Builtin(builtin) => builtin::run(*builtin, &work.payload, &self.0.counts).await,
-                Target::Http(_) => self.0.targets.call(claim, work, &lost).await,
+                Target::Builtin(builtin) => {
+                    builtin::run(*builtin, &work.payload, &self.0.counts, &progress).await
+                }
+                Target::Http(_) => self.0.targets.call(claim, work, &progress).await,
             }
         });
-        let abandoned =
-            |detail: &str| Reply::Lost { how: Lost::Abandoned, detail: detail.to_owned(), retry_after: None };
-        match keeper.during(self, attempt.catch_unwind()).await {
-            Some(Ok(reply)) => reply,
-            Some(Err(_)) => abandoned("the work ended by a panic"),
-            None => abandoned("the server went down before the work had ended"),
+        let keeper = Keeper::new(self, claim.holder(), claim.lease(), sent, &progress);
+        let time = work.operation.config().timeout;
+        match keeper.during(attempt.catch_unwind(), time).await {
+            Ended::Done(Ok(reply)) => reply,
+            Ended::Done(Err(_)) => Reply::lost(Lost::Abandoned, "the work ended by a panic"),
+            Ended::TimedOut if progress.has_begun() => {
+                Reply::lost(Lost::TimedOut, format!("no whole answer within {time:?}"))
+            }
+            Ended::TimedOut => Reply::not_sent(format!("nothing could be sent within {time:?}")),
+            Ended::GivenUp if progress.has_begun() => {
+                Reply::lost(Lost::Abandoned, "the server went down before the work had ended")
+            }
+            Ended::GivenUp => Reply::not_sent("the server went down before anything was sent"),
         }
     }
 
-    /// Ends an attempt that is known to have done nothing.
+    /// Stores what the operation gave.
+    async fn complete(&self, claim: Claim, outcome: Outcome, link: &Link) -> Result<Execution, EngineError> {
+        let (holder, lease) = (claim.holder(), claim.lease());
+        // Kept for the case that the first write fails.
+        let mut complete = Complete { holder, outcome: outcome.clone() };
+        let first = self.0.ledger.complete(claim, outcome).await;
+        if first.as_ref().is_err_and(|error| error.kind() == LedgerErrorKind::TooLarge) {
+            // It was done: better known without its result than not at all.
+            complete.outcome.body = Body::Gone;
+            complete.outcome.headers = Headers::default();
+        }
+        match self.persist(complete, lease, link, first).await? {
+            Held::Done(record) => {
+                self.tell(What::Completed, &record, link);
+                Ok(Execution::Completed { record, replayed: false })
+            }
+            Held::Fenced(record) => self.overtaken(record, link),
+            Held::Illegal(record, why) => Ok(unsettled(record, why)),
+        }
+    }
+
+    /// Ends an attempt that is known to have done nothing. What was taken in, and what an earlier attempt may have
+    /// begun, must come to an end all the same (L9): it goes back to the workers.
     pub(super) async fn give_back(
         &self,
         claim: Claim,
         detail: &str,
-        pause: Duration,
+        asked: Option<Duration>,
+        permanent: bool,
         link: &Link,
     ) -> Result<Execution, EngineError> {
-        if claim.record().accepted() {
-            return self.retry(&claim, detail, pause, Effect::None, link).await;
+        let pause = pause(&claim, asked);
+        if claim.record().accepted() || (claim.is_tainted() && claim.record().is_drivable()) {
+            return self.retry(claim, detail, pause, Effect::None, permanent, link).await;
         }
-        let released = self.0.ledger.release(claim, detail.into()).await;
-        match released.map_err(|error| self.failed(error))? {
-            // Accepted while it ran: a worker goes on with it.
-            Held::Done(record) if record.state().name() == StateName::Pending => {
-                self.tell(What::Retried, &record, link);
-                Ok(Execution::Processing { record, retry_after: pause, fresh: true })
-            }
+        let lease = claim.lease();
+        let release = Release { holder: claim.holder(), error: detail.into() };
+        let first = self.0.ledger.release(claim, detail.into()).await;
+        let retry_after = pause.max(limits::RETRY_AFTER_TARGET);
+        match self.persist(release, lease, link, first).await? {
             Held::Done(record) => {
-                self.tell(What::Released, &record, link);
-                Ok(Execution::NotExecuted { record, retry_after: pause })
+                self.tell(became(&record), &record, link);
+                Ok(match record.state().name() {
+                    // Accepted while it ran: a worker goes on with it.
+                    StateName::Pending => Execution::Processing { record, retry_after, fresh: true },
+                    _ => Execution::NotExecuted { record, retry_after },
+                })
             }
             Held::Fenced(record) => self.overtaken(record, link),
-            Held::Illegal(record, _) => Ok(stands(record)),
+            Held::Illegal(record, why) => Ok(unsettled(record, why)),
         }
     }
 
-    /// Under *resume*: from here on it is a worker's, with the same downstream key; the client is told to come back.
-    async fn try_again(
+    /// Ends an attempt that may have done something, as the record's policy says.
+    async fn lost(
         &self,
         claim: Claim,
         how: Lost,
         detail: &str,
+        asked: Option<Duration>,
+        link: &Link,
+    ) -> Result<Execution, EngineError> {
+        match claim.record().request().policy().on_lapse() {
+            OnLapse::AtMostOnce => self.unknown(claim, how, detail, link).await,
+            OnLapse::Resume => {
+                let pause = pause(&claim, asked);
+                let retried = self.retry(claim, detail, pause, Effect::Possible, false, link).await?;
+                Ok(match retried {
+                    // The client is told to come back: from here on it is a worker's, with the same downstream key.
+                    Execution::Processing { record, .. } => {
+                        Execution::Retryable { record, retry_after: pause.max(limits::RETRY_AFTER_TARGET) }
+                    }
+                    other => other,
+                })
+            }
+        }
+    }
+
+    /// Hands the work to the workers, for another try after `pause`. What its client ran itself is taken in first.
+    async fn retry(
+        &self,
+        claim: Claim,
+        detail: &str,
         pause: Duration,
+        effect: Effect,
+        permanent: bool,
         link: &Link,
     ) -> Result<Execution, EngineError> {
         if !claim.record().accepted() {
             let accept = Accept::try_new(Arc::clone(claim.record().request()))?;
             match self.0.ledger.accept(&accept).await.map_err(|error| self.failed(error))? {
+                // Whose it is now, the retry will tell.
                 Accepted::Accepted(_) | Accepted::Duplicate(_) => {}
-                Accepted::Mismatch(_) => return self.unknown(claim, how, detail, link).await,
+                Accepted::Mismatch(record) => return self.overtaken(Some(record), link),
             }
         }
-        Ok(match self.retry(&claim, detail, pause, Effect::Possible, link).await? {
-            Execution::Processing { record, .. } => Execution::Retryable { record, retry_after: pause },
-            other => other,
-        })
-    }
-
-    async fn retry(
-        &self,
-        claim: &Claim,
-        detail: &str,
-        pause: Duration,
-        effect: Effect,
-        link: &Link,
-    ) -> Result<Execution, EngineError> {
-        let error = Text::new(detail);
-        let retry = Retry { holder: claim.holder(), error, pause, effect, permanent: false };
-        match self.0.ledger.retry(&retry).await.map_err(|error| self.failed(error))? {
+        let retry = Retry { holder: claim.holder(), error: Text::new(detail), pause, effect, permanent };
+        let first = self.0.ledger.retry(&retry).await;
+        match self.persist(retry, claim.lease(), link, first).await? {
             Held::Done(record) => {
-                let dead = record.state().name() == StateName::Dead;
-                self.tell(if dead { What::Dead } else { What::Retried }, &record, link);
+                self.tell(became(&record), &record, link);
                 Ok(stands(record))
             }
             Held::Fenced(record) => self.overtaken(record, link),
-            Held::Illegal(record, _) => Ok(stands(record)),
+            Held::Illegal(record, why) => Ok(unsettled(record, why)),
         }
     }
 
@@ -153,73 +210,47 @@ impl Engine {
             Lost::TimedOut => (Why::AnswerLost, StatusCode::GATEWAY_TIMEOUT),
             Lost::Abandoned => (Why::WorkAbandoned, StatusCode::BAD_GATEWAY),
         };
-        let marked = self.0.ledger.mark_unknown(claim, why, detail.into()).await;
-        match marked.map_err(|error| self.failed(error))? {
+        let lease = claim.lease();
+        let unknown = MarkUnknown { holder: claim.holder(), why, detail: detail.into() };
+        let first = self.0.ledger.mark_unknown(claim, why, detail.into()).await;
+        match self.persist(unknown, lease, link, first).await? {
             Held::Done(record) => {
                 self.tell(What::Unknown, &record, link);
                 Ok(Execution::Unknown { record, fresh: Some(status) })
             }
             Held::Fenced(record) => self.overtaken(record, link),
-            Held::Illegal(record, _) => Ok(stands(record)),
+            Held::Illegal(record, why) => Ok(unsettled(record, why)),
         }
     }
 
-    /// Stores the outcome, trying for a while: the work has run, and giving up leaves it to its lapse (L12).
-    async fn complete(
-        &self,
-        claim: Claim,
-        outcome: Outcome,
-        link: &Link,
-    ) -> Result<Arc<Record>, EngineError> {
-        let holder = claim.holder();
-        let mut complete = None;
-        let mut stored = self.0.ledger.complete(claim, outcome.clone()).await;
-        for pause in limits::STORE_OUTCOME_PAUSES {
-            let Err(error) = stored else { break };
-            self.0.events.storage_failed(&error);
-            tokio::time::sleep(pause).await;
-            let complete = complete.get_or_insert_with(|| Complete { holder, outcome: outcome.clone() });
-            stored = self.0.ledger.apply(complete).await;
-        }
-        match stored {
-            Ok(Held::Done(record)) => {
-                self.tell(What::Completed, &record, link);
-                Ok(record)
-            }
-            Ok(Held::Fenced(Some(record)) | Held::Illegal(record, _)) => {
-                // Somebody else has the claim, or has settled it otherwise: what is stored counts.
-                self.tell(What::Fenced, &record, link);
-                if record.outcome().is_some() { Ok(record) } else { Err(not_stored()) }
-            }
-            Ok(Held::Fenced(None)) => Err(not_stored()),
-            Err(error) => Err(self.failed(error)),
-        }
-    }
-
+    /// Somebody else has the claim, or has settled it: what is stored counts.
     fn overtaken(&self, record: Option<Arc<Record>>, link: &Link) -> Result<Execution, EngineError> {
-        let record = record.ok_or_else(not_stored)?;
+        let record = record.ok_or(EngineError::new(EngineErrorKind::Internal))?;
         self.tell(What::Fenced, &record, link);
         Ok(stands(record))
     }
+}
 
-    /// Gives a claim back that was found after its caller had been refused, until that holds or its lease is over.
-    pub(super) async fn abandon(&self, orphan: Holder) {
-        for pause in limits::ABANDON_PAUSES {
-            match self.0.ledger.abandon(orphan).await {
-                Ok(()) => return,
-                Err(error) => self.0.events.storage_failed(&error),
-            }
-            tokio::time::sleep(pause).await;
-        }
+/// A command that does not fit its record: a mistake of ours. The claim is left to its lapse.
+fn unsettled(record: Arc<Record>, why: &'static str) -> Execution {
+    tracing::error!(record_id = %record.id(), why, "an attempt could not be settled");
+    stands(record)
+}
+
+/// What happened to a record that an attempt has just left in this state.
+pub(super) fn became(record: &Record) -> What {
+    match record.state() {
+        State::Completed { .. } => What::Completed,
+        State::Released { .. } => What::Released,
+        State::Unknown { .. } => What::Unknown,
+        State::Dead { .. } => What::Dead,
+        State::Pending { .. } | State::Running { .. } => What::Retried,
     }
 }
 
-/// When the next try may begin: by the schedule, later if the target says so, but not above the cap.
+/// When the next try may begin: by the schedule, later if the target says so.
 fn pause(claim: &Claim, asked: Option<Duration>) -> Duration {
     let schedule = claim.record().request().policy().retry();
-    schedule.pause(claim.attempt(), jitter()).max(asked.unwrap_or_default()).min(schedule.cap())
-}
-
-fn not_stored() -> EngineError {
-    EngineError::new(EngineErrorKind::Storage)
+    let asked = asked.unwrap_or_default().min(limits::RETRY_AFTER_TARGET_MAX);
+    schedule.pause(claim.attempt(), jitter()).max(asked)
 }

@@ -7,7 +7,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,19 +14,22 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use semel_core::Record;
 use semel_core::command::Claim;
-use semel_core::outcome::{Class, Header, Headers};
-use semel_core::{Fence, RecordId};
-use tokio_util::sync::CancellationToken;
+use semel_core::outcome::{Header, Headers};
 
+use super::operation::Operation;
+use super::progress::Progress;
 use super::reply::{Lost, Reply};
 use super::work::Work;
 use crate::config::{OperationConfig, Secret, Target, TargetsConfig};
 use crate::limits;
 
+mod address;
 mod connection;
 mod pool;
 
+use connection::Connection;
 use pool::Pool;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -70,20 +72,20 @@ impl fmt::Display for TargetError {
 
 impl Error for TargetError {}
 
-/// A call that has no whole answer.
+/// A call that has no answer.
 #[derive(Debug)]
 struct Failed {
     /// Whether a byte of the request may have reached the transport.
     sent: bool,
+    /// Whether no other try can help until somebody changes something.
+    permanent: bool,
     detail: String,
 }
 
-/// An answer that came whole.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    /// `None` when it is larger than what is kept.
-    body: Option<Bytes>,
+impl Failed {
+    fn unsent(detail: impl Into<String>) -> Self {
+        Self { sent: false, permanent: false, detail: detail.into() }
+    }
 }
 
 impl Targets {
@@ -95,95 +97,125 @@ impl Targets {
         Ok(Self { pool: Pool::new(config)? })
     }
 
-    /// One try of an operation.
-    pub(super) async fn call(&self, claim: &Claim, work: &Work, lost: &CancellationToken) -> Reply {
+    /// One try of an operation. Its time is kept by whoever runs it.
+    pub(super) async fn call(&self, claim: &Claim, work: &Work, progress: &Progress) -> Reply {
         let config = work.operation.config();
         let Target::Http(uri) = &config.target else {
-            return not_sent("the operation has no address".to_owned());
+            return Reply::not_sent("the operation has no address");
         };
-        if lost.is_cancelled() {
-            return not_sent("the lease was lost before anything was sent".to_owned());
-        }
         let request = match request(uri, claim, work) {
             Ok(request) => request,
-            Err(error) => return not_sent(format!("the request cannot be built: {error}")),
+            Err(error) => return Reply::not_sent(format!("the request cannot be built: {error}")),
         };
-        let progress = connection::Progress::default();
-        let answer = self.exchange(uri, request, config.result_bytes_max, &progress);
-        match tokio::time::timeout(config.timeout, answer).await {
-            Ok(Ok(answer)) => judge(answer, config),
-            Ok(Err(failed)) if failed.sent => {
-                Reply::Lost { how: Lost::Answer, detail: failed.detail, retry_after: None }
+        match self.exchange(uri, request, progress).await {
+            Ok((response, connection)) => self.judge(uri, response, connection, config).await,
+            Err(failed) if failed.sent => Reply::lost(Lost::Answer, failed.detail),
+            Err(Failed { detail, permanent, .. }) => {
+                Reply::NotExecuted { detail, retry_after: None, permanent }
             }
-            Ok(Err(failed)) => not_sent(failed.detail),
-            Err(_) if progress.is_sent() => {
-                let detail = format!("no whole answer within {:?}", config.timeout);
-                Reply::Lost { how: Lost::TimedOut, detail, retry_after: None }
-            }
-            Err(_) => not_sent(format!("no connection within {:?}", config.timeout)),
         }
     }
 
-    /// Asks a target whether a key took effect: the answer's status, headers that are kept, and body.
+    /// What an answer proves. Where the status says it, its body is not waited for.
+    async fn judge(
+        &self,
+        uri: &Uri,
+        response: Response<Incoming>,
+        connection: Connection,
+        config: &OperationConfig,
+    ) -> Reply {
+        let (head, incoming) = response.into_parts();
+        let retry_after = retry_after(&head.headers);
+        let class = match Reply::of_status(head.status, &config.not_executed, retry_after) {
+            Ok(class) => class,
+            Err(reply) => return reply,
+        };
+        let body = match read(incoming, config.result_bytes_max).await {
+            Ok(body) => body,
+            Err(detail) => return Reply::lost(Lost::Answer, detail),
+        };
+        if body.is_some() {
+            self.pool.give_back(uri, connection);
+        }
+        let headers = kept(&head.headers, config);
+        Reply::Answered { class, status: head.status.as_u16(), headers, body }
+    }
+
+    /// Asks a target whether a record's key took effect: the answer's status, headers that are kept, and body.
     pub(super) async fn ask(
         &self,
         url: &str,
-        config: &OperationConfig,
-        id: RecordId,
-        fence: Fence,
+        operation: &Operation,
+        record: &Record,
     ) -> Result<(StatusCode, Headers, Option<Bytes>), String> {
+        let config = operation.config();
         let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-        let mut request = Request::builder().method(Method::GET).uri(path_of(&uri));
-        request = request.header(header::HOST, host_of(&uri)).header(header::ACCEPT, "application/json");
-        for (name, value) in configured(config) {
-            request = request.header(name, value);
-        }
-        request = request.header(IDEMPOTENCY_KEY, id.downstream_key(None)).header(FENCE, fence.0);
+        let request = started(Method::GET, &uri, config)
+            .header(header::ACCEPT, "application/json")
+            .header(IDEMPOTENCY_KEY, operation.target_key(record))
+            .header(FENCE, record.fence().0);
         let request = request.body(Full::default()).map_err(|error| error.to_string())?;
-        let progress = connection::Progress::default();
-        let answer = self.exchange(&uri, request, config.result_bytes_max, &progress);
-        match tokio::time::timeout(config.timeout, answer).await {
-            Ok(Ok(answer)) => Ok((answer.status, kept(&answer.headers, config), answer.body)),
-            Ok(Err(failed)) => Err(failed.detail),
-            Err(_) => Err(format!("no whole answer within {:?}", config.timeout)),
-        }
+        let asked = async {
+            let exchanged = self.exchange(&uri, request, &Progress::default()).await;
+            let (response, connection) = exchanged.map_err(|failed| failed.detail)?;
+            let (head, incoming) = response.into_parts();
+            let body = read(incoming, config.result_bytes_max).await?;
+            if body.is_some() {
+                self.pool.give_back(&uri, connection);
+            }
+            Ok((head.status, kept(&head.headers, config), body))
+        };
+        let within = config.timeout.min(limits::PROBE_WITHIN);
+        tokio::time::timeout(within, asked)
+            .await
+            .unwrap_or_else(|_| Err(format!("nothing within {within:?}")))
     }
 
+    /// Whether a request to this address would find an open connection.
+    #[cfg(test)]
+    pub(super) fn has_idle(&self, uri: &Uri) -> bool {
+        self.pool.has_idle(uri)
+    }
+
+    /// Sends a request and gives the head of its answer. A connection that was idle, and turns out to be closed before
+    /// a byte was written to it, is replaced by a new one: nothing has been sent.
     async fn exchange(
         &self,
         uri: &Uri,
         request: Request<Full<Bytes>>,
-        body_bytes_max: usize,
-        progress: &connection::Progress,
-    ) -> Result<Answer, Failed> {
-        let mut connection = self.pool.take(uri).await.map_err(|detail| Failed { sent: false, detail })?;
-        progress.watch(&connection);
-        let response = connection.send(request).await?;
-        let (status, headers, body) = read(response, body_bytes_max).await?;
-        if body.is_some() {
-            self.pool.give_back(uri, connection);
+        progress: &Progress,
+    ) -> Result<(Response<Incoming>, Connection), Failed> {
+        let stopped = || Failed::unsent("the lease was lost before anything was sent");
+        if let Some(mut idle) = self.pool.take_idle(uri) {
+            progress.begin().map_err(|_| stopped())?;
+            match idle.send(request.clone()).await {
+                Ok(response) => return Ok((response, idle)),
+                Err(failed) if failed.sent => return Err(failed),
+                Err(_) => progress.take_back(),
+            }
         }
-        Ok(Answer { status, headers, body })
+        let mut connection = tokio::select! {
+            biased;
+            opened = self.pool.open(uri) => opened?,
+            () = progress.stopped() => return Err(stopped()),
+        };
+        // From here on it may have been sent, until it is known that it was not.
+        progress.begin().map_err(|_| stopped())?;
+        let response = connection.send(request).await?;
+        Ok((response, connection))
     }
 }
 
-/// Reads an answer whole, or as far as is kept.
-async fn read(
-    response: Response<Incoming>,
-    body_bytes_max: usize,
-) -> Result<(StatusCode, HeaderMap, Option<Bytes>), Failed> {
-    let (head, mut incoming) = response.into_parts();
+/// Reads a body whole; `None` when it is larger than what is kept.
+async fn read(mut incoming: Incoming, body_bytes_max: usize) -> Result<Option<Bytes>, String> {
     let mut first = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| Failed {
-            sent: true,
-            detail: format!("the answer was cut: {}", chain(&error)),
-        })?;
+        let frame = frame.map_err(|error| format!("the answer was cut: {}", chain(&error)))?;
         let Ok(data) = frame.into_data() else { continue };
         let length = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
         if length > body_bytes_max {
-            return Ok((head.status, head.headers, None));
+            return Ok(None);
         }
         // Most answers come in one piece, which is kept as it is.
         match first.take() {
@@ -195,58 +227,58 @@ async fn read(
             }
         }
     }
-    Ok((head.status, head.headers, Some(first.unwrap_or_else(|| rest.freeze()))))
-}
-
-/// What an answer proves; the rows of the table in `docs/guide/execute.md`.
-fn judge(answer: Answer, config: &OperationConfig) -> Reply {
-    let Answer { status, headers, body } = answer;
-    let retry_after = retry_after(&headers);
-    let detail = || format!("the target answered {status}");
-    if config.not_executed.contains(&status) {
-        return Reply::NotExecuted { detail: detail(), retry_after };
-    }
-    let class = match status.as_u16() {
-        200..=299 => Class::Success,
-        401 | 407 | 425 | 429 => return Reply::NotExecuted { detail: detail(), retry_after },
-        408 | 409 | 423 => return Reply::Lost { how: Lost::Answer, detail: detail(), retry_after },
-        400..=499 => Class::Rejection,
-        _ => return Reply::Lost { how: Lost::Answer, detail: detail(), retry_after },
-    };
-    Reply::Answered { class, status: status.as_u16(), headers: kept(&headers, config), body }
+    Ok(Some(first.unwrap_or_else(|| rest.freeze())))
 }
 
 /// What is kept of an answer's headers: its type, and what the operation lists.
 fn kept(headers: &HeaderMap, config: &OperationConfig) -> Headers {
-    let listed = |name: &&HeaderName| **name == header::CONTENT_TYPE || config.keep_headers.contains(name);
-    let mut kept = Vec::new();
-    for name in headers.keys().filter(listed).filter(|name| !NEVER_KEPT.contains(name)) {
-        for value in headers.get_all(name) {
-            let value = Bytes::copy_from_slice(value.as_bytes());
-            kept.push(Header { name: name.as_str().into(), value });
+    let listed = |name: &HeaderName| config.keep_headers.contains(name) && !NEVER_KEPT.contains(name);
+    let values = |name: &HeaderName| {
+        let name: Box<str> = name.as_str().into();
+        move |value: &HeaderValue| Header {
+            name: name.clone(),
+            value: Bytes::copy_from_slice(value.as_bytes()),
         }
-    }
-    // Beyond the limits there is nothing that a client was promised: the type alone is kept.
+    };
+    // The type first: what is beyond the limits is left out, and the type must not be.
+    let others = headers.keys().filter(|name| **name != header::CONTENT_TYPE && listed(name));
+    let kept: Vec<Header> = std::iter::once(&header::CONTENT_TYPE)
+        .chain(others)
+        .flat_map(|name| headers.get_all(name).iter().map(values(name)))
+        .filter(|header| header.name.len() + header.value.len() <= semel_core::limits::HEADER_BYTES_MAX)
+        .take(semel_core::limits::HEADERS_MAX)
+        .collect();
     Headers::try_new(kept).unwrap_or_default()
 }
 
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3); the form with a date is left to the schedule.
+/// `Retry-After` (RFC 9110, section 10.2.3): in seconds, or as a date, which counts from the answer's own `Date`, so
+/// that no two clocks are compared.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::trim);
+    let asked = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(asked).ok()?;
+    let from = httpdate::parse_http_date(text(header::DATE)?).ok()?;
+    until.duration_since(from).ok()
+}
+
+/// A request as every one to this target begins.
+fn started(method: Method, uri: &Uri, config: &OperationConfig) -> http::request::Builder {
+    let request = Request::builder()
+        .method(method)
+        .uri(path_of(uri))
+        .header(header::HOST, host_of(uri))
+        .header(header::USER_AGENT, concat!("semel/", env!("CARGO_PKG_VERSION")));
+    configured(config).fold(request, |request, (name, value)| request.header(name, value))
 }
 
 fn request(uri: &Uri, claim: &Claim, work: &Work) -> Result<Request<Full<Bytes>>, http::Error> {
     let config = work.operation.config();
-    let id = claim.record().id();
-    let key = if config.forward_key { work.key.as_str().to_owned() } else { id.downstream_key(None) };
-    let mut request = Request::builder()
-        .method(Method::POST)
-        .uri(path_of(uri))
-        .header(header::HOST, host_of(uri))
+    let mut request = started(Method::POST, uri, config)
         .header(header::CONTENT_TYPE, "application/json")
-        .header(header::USER_AGENT, concat!("semel/", env!("CARGO_PKG_VERSION")))
-        .header(IDEMPOTENCY_KEY, key)
+        .header(IDEMPOTENCY_KEY, work.operation.target_key(claim.record()))
         .header(OPERATION, config.name.as_str())
         .header(ATTEMPT, claim.attempt())
         .header(FENCE, claim.fence().0);
@@ -255,9 +287,6 @@ fn request(uri: &Uri, claim: &Claim, work: &Work) -> Result<Request<Full<Bytes>>
     }
     if let Some(id) = &work.link.correlation_id {
         request = request.header(CORRELATION_ID, &**id);
-    }
-    for (name, value) in configured(config) {
-        request = request.header(name, value);
     }
     request.body(Full::new(work.payload.clone()))
 }
@@ -279,10 +308,6 @@ fn host_of(uri: &Uri) -> &str {
     uri.authority().map_or("", |authority| authority.as_str().rsplit('@').next().unwrap_or_default())
 }
 
-fn not_sent(detail: String) -> Reply {
-    Reply::NotExecuted { detail, retry_after: None }
-}
-
 /// An error with all that lies behind it, on one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -294,18 +319,26 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Addresses that no target has any business at: link-local ones, where clouds keep their metadata and credentials.
-fn is_forbidden(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            ip.is_link_local()
-                || ip.is_unspecified()
-                || ip.is_broadcast()
-                || limits::METADATA_V4.contains(&ip)
-        }
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(mapped) => is_forbidden(IpAddr::V4(mapped)),
-            None => ip.is_unicast_link_local() || ip.is_unspecified() || limits::METADATA_V6.contains(&ip),
-        },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_as_a_date_that_counts_from_the_answers_own() {
+        let asked = |retry_after: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, retry_after.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(header::DATE, date.parse().unwrap());
+            }
+            super::retry_after(&headers).map(|length| length.as_secs())
+        };
+        let (noon, later) = ("Sat, 21 Nov 2026 12:00:00 GMT", "Sat, 21 Nov 2026 12:00:30 GMT");
+        assert_eq!(asked("7", None), Some(7));
+        assert_eq!(asked(later, Some(noon)), Some(30));
+        assert_eq!(asked(noon, Some(later)), None, "in the past");
+        assert_eq!(asked(later, None), None, "no clock of ours is compared with the target's");
+        assert_eq!(asked("-7", None), None);
+        assert_eq!(asked("soon", Some(noon)), None);
     }
 }

@@ -93,13 +93,13 @@ impl Work {
             fingerprint(operation.name().as_str(), &self.payload),
             *operation.policy(),
         );
-        let request =
-            request.in_lane(operation.lane().clone()).try_with_tags(operation.tags_of(&self.payload))?;
+        let request = request.try_with_tags(operation.tags_of(&self.payload))?;
         if !drivable && !operation.resumes() {
+            // No worker can go on with it, so it waits in no target's queue: its lapse is seen at once.
             return Ok(Arc::new(request));
         }
         let input = Input::try_new("POST", "", self.link.headers()?, self.payload.clone())?;
-        Ok(Arc::new(request.with_input(input)))
+        Ok(Arc::new(request.in_lane(operation.lane().clone()).with_input(input)))
     }
 }
 

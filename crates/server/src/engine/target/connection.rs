@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -27,12 +27,14 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Speaks HTTP/1.1 on a stream, until either side closes it.
-    pub(super) async fn open<S>(stream: S) -> Result<Self, String>
+    ///
+    /// `fails_clean` says that a write which fails has written nothing.
+    pub(super) async fn open<S>(stream: S, fails_clean: bool) -> Result<Self, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let written = Written::default();
-        let counted = Counted { stream, written: Arc::clone(&written) };
+        let counted = Counted { stream, written: Arc::clone(&written), fails_clean };
         let (sender, driver) =
             http1::handshake(TokioIo::new(counted)).await.map_err(|error| chain(&error))?;
         // Ends with the connection; what becomes of a request is told to who sent it.
@@ -53,36 +55,42 @@ impl Connection {
     /// Sends one request and gives the head of the answer.
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
         let before = self.written.load(Ordering::Acquire);
-        let unsent = |error: &hyper::Error| Failed { sent: false, detail: chain(error) };
-        self.sender.ready().await.map_err(|error| unsent(&error))?;
+        self.sender.ready().await.map_err(|error| Failed::unsent(chain(&error)))?;
+        // When it fails, the connection is done with it: the count does not move any more.
         self.sender.send_request(request).await.map_err(|error| Failed {
             sent: self.written.load(Ordering::Acquire) != before,
+            permanent: false,
             detail: chain(&error),
         })
     }
 }
 
-/// What is known of a call from outside, when it is given up.
-#[derive(Default)]
-pub(super) struct Progress(OnceLock<(Written, u64)>);
-
-impl Progress {
-    /// The call goes on on this connection.
-    pub(super) fn watch(&self, connection: &Connection) {
-        let before = connection.written.load(Ordering::Acquire);
-        self.0.get_or_init(|| (Arc::clone(&connection.written), before));
-    }
-
-    /// Whether a byte of its request may have reached the transport.
-    pub(super) fn is_sent(&self) -> bool {
-        self.0.get().is_some_and(|(written, before)| written.load(Ordering::Acquire) != *before)
-    }
-}
-
-/// Counts before it writes: a count that is too high is only too careful.
+/// Counts before it writes, and takes back what is known not to have been written: a count that is too high is only
+/// too careful.
 struct Counted<S> {
     stream: S,
     written: Written,
+    /// Whether a write that fails has written nothing: so it is on a socket, but not where a layer above it (TLS)
+    /// may have written a part first.
+    fails_clean: bool,
+}
+
+fn counted(
+    count: &AtomicU64,
+    fails_clean: bool,
+    asked: usize,
+    write: impl FnOnce() -> Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    let asked = asked as u64;
+    count.fetch_add(asked, Ordering::AcqRel);
+    let written = write();
+    let unwritten = match &written {
+        Poll::Ready(Ok(written)) => asked.saturating_sub(*written as u64),
+        Poll::Ready(Err(_)) if !fails_clean => 0,
+        Poll::Ready(Err(_)) | Poll::Pending => asked,
+    };
+    count.fetch_sub(unwritten, Ordering::AcqRel);
+    written
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
@@ -97,8 +105,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.written.fetch_add(bytes.len() as u64, Ordering::AcqRel);
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let this = &mut *self;
+        let stream = Pin::new(&mut this.stream);
+        counted(&this.written, this.fails_clean, bytes.len(), || stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -107,8 +116,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
-        self.written.fetch_add(length as u64, Ordering::AcqRel);
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let this = &mut *self;
+        let stream = Pin::new(&mut this.stream);
+        counted(&this.written, this.fails_clean, length, || stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use super::address::is_forbidden;
 use super::connection::Connection;
-use super::{TargetError, is_forbidden};
+use super::{Failed, TargetError};
 use crate::config::TargetsConfig;
 use crate::limits;
 
@@ -44,11 +45,12 @@ impl Pool {
             }
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
+        let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| TargetError(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             idle: Mutex::default(),
             tls: TlsConnector::from(Arc::new(tls)),
@@ -56,35 +58,45 @@ impl Pool {
         })
     }
 
-    /// A connection to the target of this address: an idle one, or a new one.
-    pub(super) async fn take(&self, uri: &Uri) -> Result<Connection, String> {
-        if let Some(idle) = self.take_idle(uri) {
-            return Ok(idle);
-        }
-        let host = uri.host().ok_or("the address has no host")?;
+    /// A new connection to the target of this address.
+    pub(super) async fn open(&self, uri: &Uri) -> Result<Connection, Failed> {
+        let host = uri.host().ok_or_else(|| Failed::unsent("the address has no host"))?;
         let is_tls = is_tls(uri);
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((bare, port))
-            .await
-            .map_err(|error| format!("{host}: {error}"))?
-            .collect();
+        let unsent = |error: &dyn std::fmt::Display| Failed::unsent(format!("{host}:{port}: {error}"));
+        let found = tokio::net::lookup_host((bare, port)).await.map_err(|error| unsent(&error))?;
         let allowed: Vec<SocketAddr> =
-            addresses.into_iter().filter(|addr| self.allow_link_local || !is_forbidden(addr.ip())).collect();
-        if allowed.is_empty() {
-            return Err(format!(
-                "{host} has no address that may be reached (targets.allow_link_local lets link-local ones)"
-            ));
+            found.filter(|found| self.allow_link_local || !is_forbidden(found.ip())).collect();
+        let stream = self.connect(&allowed).await.map_err(|failed| match failed {
+            Some(error) => unsent(&error),
+            None => Failed {
+                permanent: true,
+                ..unsent(&"no address that may be reached (targets.allow_link_local lets link-local ones)")
+            },
+        })?;
+        stream.set_nodelay(true).map_err(|error| unsent(&error))?;
+        let opened = if is_tls {
+            let name = ServerName::try_from(bare.to_owned()).map_err(|error| unsent(&error))?;
+            let stream = self.tls.connect(name, stream).await.map_err(|error| unsent(&error))?;
+            Connection::open(stream, false).await
+        } else {
+            Connection::open(stream, true).await
+        };
+        opened.map_err(|error| unsent(&error))
+    }
+
+    /// The first address that answers; each has its own time, so that one which swallows everything hides no other.
+    async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Option<std::io::Error>> {
+        let mut last = None;
+        for address in addresses {
+            match tokio::time::timeout(limits::CONNECT_WITHIN, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => last = Some(std::io::ErrorKind::TimedOut.into()),
+            }
         }
-        let stream =
-            TcpStream::connect(&*allowed).await.map_err(|error| format!("{host}:{port}: {error}"))?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        if !is_tls {
-            return Connection::open(stream).await;
-        }
-        let name = ServerName::try_from(bare.to_owned()).map_err(|error| format!("{host}: {error}"))?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| format!("{host}: TLS: {error}"))?;
-        Connection::open(stream).await
+        Err(last)
     }
 
     /// The answer came whole: the connection may serve another request.
@@ -97,8 +109,15 @@ impl Pool {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn has_idle(&self, uri: &Uri) -> bool {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = target_of(uri).and_then(|target| idle.get(&target));
+        connections.is_some_and(|all| all.iter().any(|(_, one)| one.is_usable() && !one.is_closed()))
+    }
+
     /// The one that was used last, since it is the least likely to be closed from the other side.
-    fn take_idle(&self, uri: &Uri) -> Option<Connection> {
+    pub(super) fn take_idle(&self, uri: &Uri) -> Option<Connection> {
         let target = target_of(uri)?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = idle.get_mut(&target)?;
