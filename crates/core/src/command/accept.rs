@@ -68,11 +68,15 @@ impl Command for Accept {
         };
         match live.state() {
             State::Running { .. } if !live.accepted() => {
-                take_in(Write::next(live, live.state().clone()).wake(Wake::Keep))
+                // A lapse that was seen already is in no due order: from now on a worker has to see it (L9).
+                let wake = if live.times().wake.is_some() { Wake::Keep } else { due_now };
+                take_in(Write::next(live, live.state().clone()).wake(wake))
             }
             State::Released { last_error } => {
                 let pending = State::Pending { last_error: Some(last_error.clone()) };
-                take_in(Write::next(live, pending).wake(due_now))
+                // Whatever was tried before is known to be without effect, and the schedule is for what comes now: else
+                // work whose tries a client has spent would die without one.
+                take_in(Write::next(live, pending).wake(due_now).with(|parts| parts.attempt = 0))
             }
             // In already, or beyond: it has ended, or an operator has it.
             State::Running { .. }
@@ -90,7 +94,8 @@ impl Command for Accept {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Script;
+    use super::super::testing::{Script, token};
+    use super::super::{Lapse, Lapsed, Take, Taken};
     use super::*;
     use crate::policy::OnLapse;
     use crate::record::StateName;
@@ -130,5 +135,18 @@ mod tests {
         script.release(1);
         assert!(matches!(script.accept(), Accepted::Accepted(_)));
         assert_eq!(script.record().state().name(), StateName::Pending);
+        assert_eq!(script.record().attempt(), 0, "its tries begin now");
+    }
+
+    #[test]
+    fn l9_work_accepted_after_its_lapse_was_seen_is_due_at_once() {
+        let mut script = Script::new(OnLapse::Resume);
+        script.granted(1);
+        script.after_lease();
+        let id = script.record().id();
+        assert!(matches!(script.apply(&Lapse { id }), Lapsed::Parked(_)));
+        assert!(matches!(script.accept(), Accepted::Accepted(_)));
+        assert!(script.record().due().is_some(), "a worker will see it");
+        assert!(matches!(script.apply(&Take { id, token: token(2) }), Taken::Granted(_)));
     }
 }
