@@ -111,6 +111,17 @@ impl Write {
         self
     }
 
+    /// Must take effect `within` that time of `as_of`, when it was decided on `judged`; and while `judged` is there at
+    /// all: what was decided on a live record says nothing about the life that begins after it (L8).
+    #[must_use]
+    pub fn decided_on(self, judged: Option<&Record>, as_of: Timestamp, within: Duration) -> Self {
+        let soon = as_of.plus(within);
+        let last =
+            judged.filter(|record| !record.is_expired(as_of)).and_then(|record| record.times().expires);
+        let last = last.map_or(Timestamp::MAX, |expires| Timestamp::from_millis(expires.as_millis() - 1));
+        self.not_after(soon.min(last))
+    }
+
     /// The moment after which the store refuses it.
     pub const fn deadline(&self) -> Timestamp {
         self.not_after
@@ -167,5 +178,27 @@ impl Write {
         parts.times.settled = stamp.rests.map(|_| now);
         parts.times.expires = stamp.rests.map(|retention| now.plus(retention));
         (Record::assemble(parts), audit.map(|entry| entry.at(now)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::testing::Script;
+    use crate::policy::OnLapse;
+
+    #[test]
+    fn l8_what_was_decided_on_a_record_is_not_written_once_it_has_expired() {
+        let mut script = Script::new(OnLapse::AtMostOnce);
+        script.granted(1);
+        script.release(1);
+        let (released, within) = (script.record(), Duration::from_secs(3600));
+        let expires = released.times().expires.unwrap();
+        let write = || Write::next(released, State::Pending { last_error: None });
+        let deadline = write().decided_on(Some(released), released.times().written, within).deadline();
+        assert!(!released.is_expired(deadline), "the last moment of this life");
+        assert!(released.is_expired(deadline.plus(Duration::from_millis(1))));
+        let anew = write().decided_on(Some(released), expires, within).deadline();
+        assert_eq!(anew, expires.plus(within), "what begins the next life is bounded by its own time only");
     }
 }

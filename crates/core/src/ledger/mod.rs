@@ -83,7 +83,7 @@ impl LedgerError {
         self.kind
     }
 
-    /// The claim that may have been given to nobody.
+    /// The claim that may have been given to nobody. None for a named attempt, which its client asks for again.
     pub fn orphan(&self) -> Option<Holder> {
         self.holder.filter(|_| self.kind == LedgerErrorKind::InDoubt)
     }
@@ -132,7 +132,9 @@ impl Ledger {
     ) -> Result<Claimed, LedgerError> {
         let token = self.entropy.token();
         let holder = Holder { id: request.id(), token };
-        self.apply_first(&ClaimKey { request, token, attempt_id }, Some(holder)).await
+        // Who named the attempt may ask for it again and run it: nobody else may give it back in the meantime.
+        let orphan = attempt_id.is_none().then_some(holder);
+        self.apply_first(&ClaimKey { request, token, attempt_id }, orphan).await
     }
 
     /// Takes work in, durably.
@@ -304,7 +306,9 @@ impl Ledger {
                     believed = false;
                     continue;
                 }
-                Verdict::Write(write) => write.not_after(seen.as_of.plus(limits::WRITE_WITHIN)),
+                Verdict::Write(write) => {
+                    write.decided_on(seen.value.as_deref(), seen.as_of, limits::WRITE_WITHIN)
+                }
             };
             believed = false;
             match self.swap(write, seen.value.as_deref()).await {
