@@ -54,6 +54,10 @@ pub const MERGE_BATCH_BYTES: usize = 256 * 1024;
 pub const MERGE_PAUSE: Duration = Duration::from_millis(2);
 /// Between two rounds of upkeep that found nothing to do.
 pub const UPKEEP_EVERY: Duration = Duration::from_millis(200);
+/// How long a synced batch waits for the task that publishes it before the log's thread does that itself.
+pub const RELAY_PATIENCE: Duration = Duration::from_millis(1);
+/// Synced batches that may wait for that task while the log's thread is busy.
+pub const RELAY_BATCHES: usize = 2;
 /// Files that are kept for the next segments; more are given back to the disk.
 pub const SPARES_MAX: usize = 2;
 

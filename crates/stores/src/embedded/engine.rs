@@ -305,6 +305,11 @@ impl Engine {
         self.queue.reuse(gathered);
     }
 
+    /// How many synced batches are not visible yet.
+    pub(crate) fn unpublished(&self) -> usize {
+        self.done.lock().len()
+    }
+
     /// Makes synced batches visible, in the order of the log, and tells their writers.
     pub(crate) fn publish(&self) {
         let _one_at_a_time = self.publishing.lock();

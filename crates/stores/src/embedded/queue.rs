@@ -1,6 +1,7 @@
 //! What waits for the log: the batch that is being gathered while the one before it is synced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use semel_core::audit::Entry;
@@ -69,6 +70,17 @@ struct State {
     sleeping: bool,
     closed: bool,
     next_audit: u64,
+}
+
+/// What there is to do for the log thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A batch waits.
+    Some,
+    /// Nothing yet.
+    None,
+    /// Nothing any more.
+    Over,
 }
 
 /// The queue before the log.
@@ -186,17 +198,25 @@ impl Queue {
         Some(std::mem::replace(&mut state.gathering, fresh))
     }
 
-    /// Waits until there is something to take, or the queue is closed; `false` when it is closed and empty.
-    pub(crate) fn wait(&self) -> bool {
+    /// Waits until there is something to take, the queue is closed, or `patience` ends, if there is one.
+    pub(crate) fn wait(&self, patience: Option<Duration>) -> Work {
         let mut state = self.state.lock();
         while state.gathering.steps.is_empty() {
             if state.closed {
-                return false;
+                return Work::Over;
             }
             state.sleeping = true;
-            self.work.wait(&mut state);
+            match patience {
+                None => self.work.wait(&mut state),
+                Some(patience) => {
+                    if self.work.wait_for(&mut state, patience).timed_out() {
+                        state.sleeping = false;
+                        return Work::None;
+                    }
+                }
+            }
         }
-        true
+        Work::Some
     }
 
     /// Gives memory back for the next batch.

@@ -25,13 +25,15 @@ use crate::embedded::disk::real::RealFolder;
 use crate::embedded::engine::{Decision, Engine, Health, Need, fact};
 use crate::embedded::error::{OpenError, OpenErrorKind};
 use crate::embedded::index::Place;
+use crate::embedded::queue::Work;
 use crate::embedded::recover::{self, Recovery};
 use crate::embedded::relay::Relay;
 use crate::embedded::segment::Resident;
 use crate::embedded::shard::{Fact, Facts, Shard};
 use crate::embedded::upkeep::Round;
 use crate::limits::{
-    CACHE_BYTES, FRAME_ALIGN, MERGE_PAUSE, SEGMENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, UPKEEP_EVERY,
+    CACHE_BYTES, FRAME_ALIGN, MERGE_PAUSE, RELAY_BATCHES, RELAY_PATIENCE, SEGMENT_BYTES, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, UPKEEP_EVERY,
 };
 
 /// How to open an [`EmbeddedStore`].
@@ -153,9 +155,20 @@ impl EmbeddedStore {
         let log = {
             let (engine, relay) = (Arc::clone(&engine), Arc::clone(&relay));
             std::thread::Builder::new().name("semel-log".into()).spawn(move || {
-                while engine.queue.wait() {
-                    engine.commit();
-                    relay.publish(&engine);
+                loop {
+                    // The relay's task may have to wait for its turn; nobody should wait for that for long.
+                    let unpublished = engine.unpublished();
+                    match engine.queue.wait((unpublished > 0).then_some(RELAY_PATIENCE)) {
+                        Work::Over => break,
+                        Work::None => engine.publish(),
+                        Work::Some => {
+                            if unpublished >= RELAY_BATCHES {
+                                engine.publish();
+                            }
+                            engine.commit();
+                            relay.publish(&engine);
+                        }
+                    }
                 }
             })
         };
@@ -414,6 +427,8 @@ impl Engine {
         during: &'static str,
         id: RecordId,
     ) -> Result<AsOf<Option<Arc<Record>>>, StoreError> {
+        // A task that only reads would never give way to the one that publishes.
+        tokio::task::coop::consume_budget().await;
         self.settle(during, id, false, |_, newest| Ok(AsOf { as_of: self.now(), value: newest })).await
     }
 }
