@@ -44,3 +44,6 @@ mod has {
     /// All that this version knows; another one is not ours to read.
     pub(super) const ALL: u64 = (1 << 12) - 1;
 }
+
+#[cfg(test)]
+mod tests;

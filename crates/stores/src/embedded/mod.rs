@@ -18,6 +18,7 @@
 )]
 
 mod batch;
+mod check;
 mod disk;
 mod engine;
 mod error;
@@ -46,6 +47,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Report, check};
 pub use error::{OpenError, OpenErrorKind};
 pub use recover::Recovery;
 pub use store::{EmbeddedStore, Options, Stats};

@@ -1,7 +1,9 @@
 //! The store over real and simulated disks.
 
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 
 use semel_core::audit::{Action, Entry};
 use semel_core::error::StoreErrorKind;
@@ -11,6 +13,7 @@ use semel_core::store::{Inserted, Replaced, Store};
 use semel_core::{Record, Timestamp, Version};
 
 use crate::clock::SteppedClock;
+use crate::embedded::check::check_in;
 use crate::embedded::disk::Folder;
 use crate::embedded::disk::sim::{Fault, SimDisk};
 use crate::embedded::testing::{LEASE, RETENTION, claim, claimed, complete, completed, replaced, request};
@@ -224,6 +227,95 @@ async fn a_bad_record_in_the_middle_is_reported_and_not_cut_off_silently() {
     let error = EmbeddedStore::open_in(Arc::new(disk.clone()), &options(&clock)).unwrap_err();
     assert_eq!(error.kind(), OpenErrorKind::Corrupt);
     assert!(error.to_string().contains("damaged at byte 4128"), "{error}");
+}
+
+#[tokio::test]
+async fn a_check_reads_everything_and_reports_damage() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    for n in 0..100 {
+        completed(&store, &format!("key-{n}"), &[7; 400]).await;
+    }
+    drop(store);
+    let sound = check_in(&disk).unwrap();
+    assert!(sound.is_sound() && !sound.has_torn_tail, "{sound:?}");
+    assert_eq!(sound.entries, 200);
+    disk.flip("00000001.log", 4096 + 32 + 20);
+    let report = check_in(&disk).unwrap();
+    assert_eq!(report.damage, ["00000001.log is damaged at byte 4128"]);
+}
+
+#[tokio::test]
+async fn a_hint_file_that_is_damaged_or_older_than_its_segment_is_made_anew() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let options = options(&clock);
+    let stepwise = || EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options).unwrap();
+    let mut records = Vec::new();
+    {
+        let store = open(&disk, &clock);
+        for n in 0..200 {
+            records.push(completed(&store, &format!("key-{n}"), &[7; 400]).await);
+        }
+    }
+    let store = stepwise();
+    for _ in 0..20 {
+        store.upkeep();
+    }
+    drop(store);
+    let first = disk.bytes("00000001.index");
+    disk.put("00000002.index", first);
+    disk.flip("00000003.index", 40);
+    let entries = 96 + 256 * 8 + 100;
+    disk.flip("00000004.index", entries);
+    let store = stepwise();
+    assert_eq!(store.recovery().segments_read, 3, "the second, the third and the last");
+    for record in records {
+        assert_eq!(store.load(record.id()).await.unwrap().value, Some(record));
+    }
+}
+
+#[tokio::test]
+async fn merging_does_not_bring_the_dead_back_and_readers_keep_what_they_read() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let options = options(&clock);
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options).unwrap();
+    let done = |key: &str, body: &[u8]| {
+        let key = key.to_owned();
+        let body = body.to_vec();
+        let store = &store;
+        async move { stepped(store, completed(store, &key, &body)).await }
+    };
+    let kept = done("kept", b"kept").await;
+    let removed = done("removed", b"removed").await;
+    stepped(&store, store.remove(removed.id(), removed.version())).await.unwrap();
+    for n in 0..400 {
+        let record = done(&format!("key-{n}"), &[7; 400]).await;
+        stepped(&store, store.remove(record.id(), record.version())).await.unwrap();
+        store.upkeep();
+    }
+    assert!(!disk.list().unwrap().contains(&"00000001.log".to_owned()), "the first segment was merged");
+    assert!(store.stats().segments < 8, "{:?}", store.stats());
+    assert_eq!(store.load(kept.id()).await.unwrap().value.as_ref(), Some(&kept));
+    drop(store);
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options).unwrap();
+    assert_eq!(store.load(kept.id()).await.unwrap().value, Some(kept));
+    assert_eq!(store.load(removed.id()).await.unwrap().value, None);
+    assert_eq!(store.recovery().records, 1);
+}
+
+/// Does the log's work until a future is ready.
+async fn stepped<T>(store: &EmbeddedStore, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(move |context| {
+        for _ in 0..8 {
+            if let Poll::Ready(given) = future.as_mut().poll(context) {
+                return Poll::Ready(given);
+            }
+            store.step();
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 #[tokio::test]
