@@ -99,7 +99,7 @@ impl App {
         let observer = Observer::new(metrics.clone(), audit.clone());
         let engine = Engine::new(ledger.clone(), &config.operations, targets, Arc::new(observer.clone()));
         engine.start(config.dispatcher.concurrency);
-        audit.configuration_loaded("start", details(config));
+        audit.configuration_loaded("at the start", details(config));
         let (stopping, tracker) = (CancellationToken::new(), TaskTracker::new());
         let doors = Doors::new(config, engine.clone(), observer, stopping.clone());
         let invalid = |error| StartError::new("tenants", error);
@@ -182,7 +182,7 @@ impl Running {
         self.admin_gate.reload(config);
         self.metrics.configured(config.operations.iter().map(|operation| &operation.name));
         self.engine.reload(&config.operations);
-        self.audit.configuration_loaded("reload", details(config));
+        self.audit.configuration_loaded("read again", details(config));
         Ok(())
     }
 

@@ -13,7 +13,10 @@ mod client;
 mod config;
 mod execute;
 pub mod exit;
+mod openapi;
+mod records;
 mod serve;
+mod store;
 
 /// Makes an operation happen once, however often it is asked for.
 ///
@@ -33,6 +36,14 @@ enum Command {
     Serve(ServeArgs),
     /// Execute an operation on a server, at most once per key
     Execute(Box<execute::ExecuteArgs>),
+    /// See and settle records on a server's admin listener
+    #[command(subcommand)]
+    Records(Box<records::RecordsCommand>),
+    /// Migrate, check or count a store that no server has open
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Print the OpenAPI document
+    Openapi,
     /// Check, show or begin a configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -94,6 +105,9 @@ pub fn main() -> ExitCode {
         None => serve::serve(&cli.serve),
         Some(Command::Serve(args)) => serve::serve(&args),
         Some(Command::Execute(args)) => execute::execute(&args),
+        Some(Command::Records(command)) => records::run(&command),
+        Some(Command::Store(command)) => store::run(&command),
+        Some(Command::Openapi) => openapi::openapi(),
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "semel", &mut std::io::stdout());
@@ -107,6 +121,23 @@ pub fn main() -> ExitCode {
 fn fail(code: u8, problem: impl std::fmt::Display) -> u8 {
     eprintln!("semel: {problem}");
     code
+}
+
+/// A table without lines, for people and for `awk`.
+fn table<const N: usize>(
+    columns: &[&str],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    if !columns.is_empty() {
+        table.set_header(columns);
+    }
+    for row in rows {
+        // What came from a client is shown without what would move the terminal's cursor.
+        table.add_row(row.map(|cell| cell.chars().filter(|c| !c.is_control()).collect::<String>()));
+    }
+    table
 }
 
 /// A runtime for a command that speaks to a server.

@@ -84,7 +84,7 @@ fn announce(config: &Config, running: &Running) {
     let admin = url(running.admin_address(), config.admin.tls.is_some());
     tracing::info!(doors, admin, store = config.store.url, development = config.development, "serving");
     let banner = if config.development { banner(&doors, &admin, &config.store.url) } else { String::new() };
-    let text = format!("listening: doors {doors}\nlistening: admin {admin}\n{banner}");
+    let text = format!("listening: doors {doors} admin {admin}\n{banner}");
     // A server whose standard output is closed serves all the same.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -153,14 +153,14 @@ impl AuditLog {
     }
 
     /// A configuration was loaded, at the start or by a reload. Written whether or not traffic is.
-    pub fn configuration_loaded(&self, actor: &str, details: Vec<(Box<str>, Text)>) {
+    pub fn configuration_loaded(&self, reason: &str, details: Vec<(Box<str>, Text)>) {
         self.put(Event {
             action: Action::ConfigurationLoaded,
             record: None,
             from: None,
             to: None,
-            caller: Caller { actor: actor.into(), correlation_id: None, attempt_id: None },
-            reason: None,
+            caller: Caller::semel(),
+            reason: Some(Text::new(reason)),
             metadata: Metadata::Details(details),
         });
     }

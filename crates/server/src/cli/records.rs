@@ -1,0 +1,444 @@
+//! `semel records ls|show|resolve|revive|discard`: what operators see and do, from a shell.
+//!
+//! A command on one record names the version that was looked at; one on many names a filter, shows first how many there
+//! are, and asks.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http::{Method, Request, Response, Uri, header};
+use indicatif::ProgressBar;
+use semel_api::claims::OutcomeBody;
+use semel_api::error::ErrorEnvelope;
+use semel_api::records::{
+    BulkFilter, BulkReply, JudgeReply, RecordDetail, RecordPage, RecordSummary, Resolution,
+};
+use semel_api::{Json, Time};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::client::{self, ServerArgs};
+use super::{exit, fail, runtime, table};
+
+/// What `semel records` takes.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum RecordsCommand {
+    /// List records, newest first
+    Ls(LsArgs),
+    /// Show everything about a record but its token
+    Show {
+        /// The record's id
+        id: String,
+        /// Print the JSON that came
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Say what unknown or dead records did
+    Resolve {
+        /// They took effect: their outcome is replayed from now on
+        #[arg(long, required_unless_present = "not_executed", conflicts_with = "not_executed")]
+        completed: bool,
+        /// They had no effect and never will: they may run again
+        #[arg(long)]
+        not_executed: bool,
+        /// What they gave, as JSON, with --completed
+        #[arg(long, value_name = "JSON", requires = "completed", allow_hyphen_values = true)]
+        result: Option<String>,
+        #[command(flatten)]
+        judge: JudgeArgs,
+    },
+    /// Bring dead records back, with all their tries
+    Revive {
+        #[command(flatten)]
+        judge: JudgeArgs,
+    },
+    /// Put pending, dead or unknown records aside for good
+    Discard {
+        #[command(flatten)]
+        judge: JudgeArgs,
+    },
+}
+
+/// Which admin listener, and as whom.
+#[derive(Args, Clone, Debug)]
+pub(super) struct AdminArgs {
+    /// The address of the server's admin listener
+    #[arg(
+        long = "admin-url",
+        value_name = "URL",
+        env = "SEMEL_ADMIN_URL",
+        default_value = "http://127.0.0.1:8081"
+    )]
+    url: Uri,
+    /// The operator's token. Better given by the environment than on a command line that others can see
+    #[arg(long, value_name = "TOKEN", env = "SEMEL_ADMIN_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// PEM file with an authority to trust besides the system's
+    #[arg(long, value_name = "FILE", env = "SEMEL_CA")]
+    ca: Option<PathBuf>,
+}
+
+/// Which records. All that is given must hold.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct FilterArgs {
+    /// In this state; several with commas
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    state: Vec<String>,
+    /// Of this operation
+    #[arg(long, value_name = "NAME")]
+    operation: Option<String>,
+    /// With this key
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// With this tag
+    #[arg(long, value_name = "NAME=VALUE")]
+    tag: Option<String>,
+    /// In this namespace
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Created at or after
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    from: Option<Time>,
+    /// Created before
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Time>,
+}
+
+/// What `semel records ls` takes.
+#[derive(Args, Clone, Debug)]
+pub(super) struct LsArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Records of the page
+    #[arg(long, value_name = "N", default_value_t = semel_api::limits::PAGE_DEFAULT)]
+    limit: u32,
+    /// Where the page begins: what the page before ended with
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// Print the JSON that came
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// What all commands on records take.
+#[derive(Args, Clone, Debug)]
+pub(super) struct JudgeArgs {
+    /// One record; without it all that match the filter
+    id: Option<String>,
+    /// The version that you looked at, as `show` prints it
+    #[arg(long, value_name = "VERSION", requires = "id")]
+    seen: Option<String>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only say how many would be changed
+    #[arg(long, conflicts_with = "id")]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "id")]
+    yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+fn time(text: &str) -> Result<Time, String> {
+    Time::parse(text).ok_or_else(|| "expected a time such as 2026-11-21T04:30:00Z".to_owned())
+}
+
+/// Why a command ends: what is said, and its exit code.
+struct Ended(u8, String);
+
+impl From<String> for Ended {
+    fn from(problem: String) -> Self {
+        Self(exit::FAILED, problem)
+    }
+}
+
+pub(super) fn run(command: &RecordsCommand) -> u8 {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(exit::FAILED, error),
+    };
+    let done = runtime.block_on(async {
+        match command {
+            RecordsCommand::Ls(args) => list(args).await,
+            RecordsCommand::Show { id, json, admin } => show(admin, id, *json).await,
+            RecordsCommand::Resolve { completed, result, judge, .. } => {
+                let more = resolution(*completed, result.as_deref())?;
+                judged(judge, "resolve", more).await
+            }
+            RecordsCommand::Revive { judge } => judged(judge, "revive", json!({})).await,
+            RecordsCommand::Discard { judge } => judged(judge, "discard", json!({})).await,
+        }
+    });
+    match done {
+        Ok(code) => code,
+        Err(Ended(code, problem)) => fail(code, problem),
+    }
+}
+
+impl AdminArgs {
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Bytes>, Ended> {
+        let server = ServerArgs { url: self.url.clone(), token: self.token.clone(), ca: self.ca.clone() };
+        let request = Request::builder().method(method).header(header::CONTENT_TYPE, "application/json");
+        let answer = client::send(&server, request, path, body).await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(refused(&answer)) }
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<(T, Bytes), Ended> {
+        let answer = self.ask(Method::POST, path, body.to_string().into()).await?;
+        Ok((read(answer.body())?, answer.into_body()))
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Ended> {
+    serde_json::from_slice(body)
+        .map_err(|_| Ended(exit::FAILED, "an answer that is none of Semel's".to_owned()))
+}
+
+fn refused(answer: &Response<Bytes>) -> Ended {
+    let status = answer.status().as_u16();
+    let Ok(ErrorEnvelope { error }) = serde_json::from_slice(answer.body()) else {
+        return Ended(exit::FAILED, format!("an answer that is none of Semel's: {status}"));
+    };
+    let mut details = String::new();
+    for detail in &error.details {
+        details.extend(["\n  ", &detail.field, " ", &detail.message]);
+    }
+    let code = match status {
+        429 | 503 => exit::TRY_AGAIN,
+        500.. => exit::FAILED,
+        _ => exit::REFUSED,
+    };
+    Ended(code, format!("{} ({status}): {}{details}", error.code, error.message))
+}
+
+async fn list(args: &LsArgs) -> Result<u8, Ended> {
+    let mut pairs = args.filter.parameters();
+    pairs.push(("limit", args.limit.to_string()));
+    pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    let answer = args.admin.ask(Method::GET, &format!("/v1/records?{query}"), Bytes::new()).await?;
+    if args.json {
+        print(answer.body());
+        return Ok(exit::DONE);
+    }
+    let page: RecordPage = read(answer.body())?;
+    println!("{}", table(&COLUMNS, page.records.iter().map(row)));
+    if let Some(next) = page.next {
+        eprintln!("semel: there are more; go on with --cursor {next}");
+    }
+    Ok(exit::DONE)
+}
+
+const COLUMNS: [&str; 7] = ["id", "state", "operation", "key", "version", "attempt", "created"];
+
+fn row(record: &RecordSummary) -> [String; 7] {
+    [
+        record.id.clone(),
+        record.state.clone(),
+        record.operation.clone(),
+        record.key.clone(),
+        record.version.clone(),
+        record.attempt.to_string(),
+        record.created_at.to_string(),
+    ]
+}
+
+async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
+    let answer = admin.ask(Method::GET, &path_of(id, ""), Bytes::new()).await?;
+    if as_json {
+        print(answer.body());
+        return Ok(exit::DONE);
+    }
+    let record: RecordDetail = read(answer.body())?;
+    let RecordSummary { tenant, namespace, tags, .. } = &record.summary;
+    let time = |time: Option<Time>| time.map(|time| time.to_string());
+    let tags: Vec<String> = tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let outcome = record.outcome.as_ref().map(|outcome| {
+        let body = outcome.body_bytes.map_or("not kept".to_owned(), |bytes| format!("{bytes} bytes"));
+        format!("{} {} ({body})", outcome.class, outcome.status)
+    });
+    let phases: Vec<&str> = record.checkpoints.iter().map(|step| step.phase.as_str()).collect();
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let rows: Vec<(&str, Option<String>)> = vec![
+        ("id", some(&record.summary.id)),
+        ("state", some(&record.summary.state)),
+        ("version", some(&record.summary.version)),
+        ("operation", some(&record.summary.operation)),
+        ("key", some(&record.summary.key)),
+        ("scope", Some(format!("{namespace}/{tenant}"))),
+        ("tags", some(&tags.join(" "))),
+        ("attempt", Some(record.summary.attempt.to_string())),
+        ("generation", Some(record.generation.to_string())),
+        ("semantics", some(&record.policy.semantics)),
+        ("last error", record.last_error.clone()),
+        ("unknown because", record.unknown_because.clone()),
+        ("outcome", outcome),
+        ("checkpoints", some(&phases.join(", "))),
+        ("created", time(Some(record.summary.created_at))),
+        ("written", time(Some(record.summary.written_at))),
+        ("wakes", time(record.summary.wake_at)),
+        ("settled", time(record.summary.settled_at)),
+        ("expires", time(record.summary.expires_at)),
+        ("downstream key", some(&record.downstream_key)),
+    ];
+    let shown = rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
+    println!("{}", table(&[], shown));
+    Ok(exit::DONE)
+}
+
+fn resolution(completed: bool, result: Option<&str>) -> Result<Value, Ended> {
+    let resolution = if completed { Resolution::Completed } else { Resolution::NotExecuted };
+    let outcome = match result {
+        None => None,
+        Some(text) => {
+            let wrong = || Ended(exit::USAGE, "--result is not JSON".to_owned());
+            let result = Some(Json::from_text(text).ok_or_else(wrong)?);
+            Some(OutcomeBody { result, ..OutcomeBody::default() })
+        }
+    };
+    Ok(json!({ "resolution": resolution, "outcome": outcome }))
+}
+
+async fn judged(args: &JudgeArgs, command: &str, more: Value) -> Result<u8, Ended> {
+    match &args.id {
+        Some(id) => one(args, id, command, more).await,
+        None => many(args, command, more).await,
+    }
+}
+
+async fn one(args: &JudgeArgs, id: &str, command: &str, mut body: Value) -> Result<u8, Ended> {
+    let usage = |problem: &str| Ended(exit::USAGE, problem.to_owned());
+    if args.filter.is_given() {
+        return Err(usage("give an id or a filter, not both"));
+    }
+    let seen =
+        args.seen.as_ref().ok_or_else(|| usage("--seen VERSION is missing: look at the record first"))?;
+    body["version"] = json!(seen);
+    body["reason"] = json!(reason(args)?);
+    let (reply, text): (JudgeReply, _) = args.admin.post(&path_of(id, &format!("/{command}")), &body).await?;
+    if args.json {
+        print(&text);
+    } else {
+        println!("{}", table(&COLUMNS, [row(&reply.record)]));
+    }
+    Ok(exit::DONE)
+}
+
+fn reason(args: &JudgeArgs) -> Result<&str, Ended> {
+    let missing = || Ended(exit::USAGE, "--reason is missing: the audit log wants to know why".to_owned());
+    args.reason.as_deref().filter(|reason| !reason.trim().is_empty()).ok_or_else(missing)
+}
+
+/// Counts, asks, and then goes on part by part until all is done.
+async fn many(args: &JudgeArgs, command: &str, mut body: Value) -> Result<u8, Ended> {
+    if !args.filter.is_given() {
+        return Err(Ended(exit::USAGE, "give an id, or a filter such as --state dead".to_owned()));
+    }
+    let path = format!("/v1/records/{command}");
+    body["filter"] = json!(args.filter.wire());
+    body["dry_run"] = json!(true);
+    let (preview, text): (BulkReply, _) = args.admin.post(&path, &body).await?;
+    let count =
+        if preview.more { format!("more than {}", preview.matched) } else { preview.matched.to_string() };
+    if args.dry_run {
+        if args.json {
+            print(&text);
+        } else {
+            println!("{count} records would be changed");
+        }
+        return Ok(exit::DONE);
+    }
+    body["reason"] = json!(reason(args)?);
+    if preview.matched > 0 && !args.yes && !confirmed(&format!("{command} {count} records?"))? {
+        return Err(Ended(exit::FAILED, "nothing was changed".to_owned()));
+    }
+    body["dry_run"] = json!(false);
+    let bar = if preview.more { ProgressBar::no_length() } else { ProgressBar::new(preview.matched) };
+    let mut total = BulkReply::default();
+    loop {
+        let (part, _): (BulkReply, _) = args.admin.post(&path, &body).await?;
+        bar.inc(part.matched);
+        total.matched += part.matched;
+        total.changed += part.changed;
+        total.failed += part.failed;
+        total.failures.extend(part.failures);
+        let Some(next) = part.next else { break };
+        body["cursor"] = json!(next);
+    }
+    bar.finish_and_clear();
+    if args.json {
+        println!("{:#}", json!(total));
+    } else {
+        for failure in &total.failures {
+            eprintln!("semel: {}: {} {}", failure.id, failure.code, failure.message);
+        }
+        println!("{} records changed, {} not", total.changed, total.failed);
+    }
+    Ok(if total.failed == 0 { exit::DONE } else { exit::REFUSED })
+}
+
+fn confirmed(question: &str) -> Result<bool, Ended> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Ended(exit::USAGE, format!("{question} Say so with --yes")));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    let read = std::io::stderr().flush().and_then(|()| std::io::stdin().lock().read_line(&mut answer));
+    read.map_err(|error| error.to_string())?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn path_of(id: &str, rest: &str) -> String {
+    let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+    format!("/v1/records/{id}{rest}")
+}
+
+/// The JSON that came, as it came.
+fn print(body: &Bytes) {
+    println!("{}", String::from_utf8_lossy(body));
+}
+
+impl FilterArgs {
+    fn is_given(&self) -> bool {
+        self.wire() != BulkFilter::default()
+    }
+
+    fn wire(&self) -> BulkFilter {
+        BulkFilter {
+            states: self.state.clone(),
+            operation: self.operation.clone(),
+            key: self.key.clone(),
+            tag: self.tag.clone(),
+            namespace: self.namespace.clone(),
+            from: self.from,
+            until: self.until,
+        }
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let states = Some(self.state.join(",")).filter(|states| !states.is_empty());
+        let texts = [
+            ("state", states),
+            ("operation", self.operation.clone()),
+            ("key", self.key.clone()),
+            ("tag", self.tag.clone()),
+            ("namespace", self.namespace.clone()),
+            ("from", self.from.map(|time| time.to_string())),
+            ("until", self.until.map(|time| time.to_string())),
+        ];
+        texts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
