@@ -1,0 +1,225 @@
+//! The Claims API: somebody else does the work, and the ledger sees to it that only one does.
+
+use serde_json::Value;
+
+use crate::http::Answer;
+use crate::server::Server;
+
+const CLAIM: &str = r#"{"key":"invoice-7","operation":"invoice.render","payload":{"invoice":7}}"#;
+
+async fn claim(server: &Server, body: &str) -> Answer {
+    server.post("/v1/claims", body).await
+}
+
+async fn granted(server: &Server, body: &str) -> Value {
+    let answer = claim(server, body).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    answer.json()["claim"].clone()
+}
+
+/// A command of the claim's holder, with more fields beside the token.
+async fn command(server: &Server, claim: &Value, command: &str, more: &str) -> Answer {
+    let (id, token) = (claim["id"].as_str().unwrap(), claim["token"].as_str().unwrap());
+    server.post(&format!("/v1/claims/{id}/{command}"), &format!(r#"{{"token":"{token}"{more}}}"#)).await
+}
+
+#[tokio::test]
+async fn a_claim_says_everything_that_its_holder_needs() {
+    let server = Server::start("").await;
+    let claim = granted(&server, CLAIM).await;
+    assert_eq!(
+        (claim["key"].as_str(), claim["operation"].as_str()),
+        (Some("invoice-7"), Some("invoice.render"))
+    );
+    assert_eq!((claim["attempt"].as_u64(), claim["resumed"].as_bool()), (Some(1), Some(false)));
+    assert_eq!(claim["lease_ms"].as_u64(), Some(300_000));
+    assert!(claim["fence"].as_u64().unwrap() >= 1 && claim["checkpoints"].as_array().unwrap().is_empty());
+    for name in ["id", "token", "downstream_key"] {
+        assert_eq!(claim[name].as_str().unwrap().len(), 32, "{name}");
+    }
+    assert!(claim["lease_until"].as_str().unwrap().ends_with('Z'));
+}
+
+#[tokio::test]
+async fn the_second_is_busy_and_after_the_completion_it_is_a_replay() {
+    let server = Server::start("").await;
+    let first = granted(&server, CLAIM).await;
+    let busy = claim(&server, CLAIM).await;
+    assert_eq!(busy.refusal(), (409, "IDEMPOTENCY_CONCURRENT_REQUEST".to_owned()));
+    assert!(busy.header("retry-after").is_some());
+    let outcome = r#","outcome":{"status":201,"result":{"pages":3,"big":9007199254740993}}"#;
+    for _ in 0..2 {
+        let done = command(&server, &first, "complete", outcome).await;
+        assert_eq!(
+            (done.status, done.json()["state"].as_str()),
+            (200, Some("completed")),
+            "said twice is a success"
+        );
+    }
+    let replay = claim(&server, CLAIM).await;
+    assert_eq!((replay.status, replay.header("idempotent-replayed")), (200, Some("true")));
+    assert!(replay.header("idempotency-expires").is_some());
+    let text = replay.text();
+    assert!(text.starts_with(r#"{"status":"completed","id":""#), "{text}");
+    let outcome =
+        r#""outcome":{"class":"success","status":201,"result":{"pages":3,"big":9007199254740993}}}"#;
+    assert!(text.ends_with(outcome), "{text}");
+    let other = claim(&server, &CLAIM.replace('7', "8").replace("invoice-8", "invoice-7")).await;
+    assert_eq!(other.refusal(), (422, "IDEMPOTENCY_PARAMETER_MISMATCH".to_owned()));
+}
+
+#[tokio::test]
+async fn a_stale_owner_extends_completes_and_releases_nothing_of_the_new_owner_l6() {
+    let server = Server::start("").await;
+    let body = CLAIM.replace("}}", r#"},"lease_ms":150,"policy":{"semantics":"resume"}}"#);
+    let stale = granted(&server, &body).await;
+    let noted = command(&server, &stale, "checkpoints", r#","phase":"rendered","data":{"page":1}"#).await;
+    assert_eq!(noted.status, 200, "{}", noted.text());
+    let fresh = loop {
+        let answer = claim(&server, &body).await;
+        if answer.status == 201 {
+            break answer.json()["claim"].clone();
+        }
+        assert_eq!(answer.status, 409);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert!(fresh["fence"].as_u64() > stale["fence"].as_u64(), "L2");
+    assert_eq!((fresh["attempt"].as_u64(), fresh["resumed"].as_bool()), (Some(2), Some(true)));
+    assert_eq!(fresh["checkpoints"].to_string(), r#"[{"data":{"page":1},"phase":"rendered"}]"#);
+    for (name, more) in [
+        ("extend", ""),
+        ("checkpoints", r#","phase":"x""#),
+        ("complete", r#","outcome":{"result":1}"#),
+        ("release", ""),
+    ] {
+        let refused = command(&server, &stale, name, more).await;
+        assert_eq!(refused.refusal(), (409, "IDEMPOTENCY_FENCED".to_owned()), "{name}");
+    }
+    assert_eq!(command(&server, &fresh, "complete", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_lapsed_claim_at_most_once_is_unknown_and_its_holder_may_still_find_out() {
+    let server = Server::start("").await;
+    let lost = granted(&server, &CLAIM.replace("}}", r#"},"lease_ms":100}"#)).await;
+    loop {
+        let answer = claim(&server, CLAIM).await;
+        if answer.refusal().1 == "IDEMPOTENCY_OUTCOME_UNKNOWN" {
+            assert_eq!(answer.status, 409);
+            break;
+        }
+        assert_eq!(answer.refusal().1, "IDEMPOTENCY_CONCURRENT_REQUEST");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let late = command(&server, &lost, "complete", r#","outcome":{"result":"late"}"#).await;
+    assert_eq!(late.status, 200, "a late one counts if nobody took over");
+    assert_eq!(claim(&server, CLAIM).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_the_same_claim_under_its_attempt_id() {
+    let server = Server::start("").await;
+    let body = CLAIM.replace("}}", r#"},"attempt_id":"worker-1-a"}"#);
+    let (first, again) = (granted(&server, &body).await, granted(&server, &body).await);
+    assert_eq!(first["token"], again["token"]);
+    assert_eq!(first["fence"], again["fence"]);
+}
+
+#[tokio::test]
+async fn after_a_release_the_next_claim_runs_under_a_higher_fence_l2() {
+    let server = Server::start("").await;
+    let first = granted(&server, CLAIM).await;
+    let released = command(&server, &first, "release", r#","error":"the printer is on fire""#).await;
+    assert_eq!((released.status, released.json()["state"].as_str()), (200, Some("released")));
+    let second = granted(&server, CLAIM).await;
+    assert!(second["fence"].as_u64() > first["fence"].as_u64());
+    assert_eq!(second["attempt"].as_u64(), Some(2));
+}
+
+#[tokio::test]
+async fn a_checkpoint_said_twice_is_a_success_and_another_under_its_name_is_refused() {
+    let server = Server::start("").await;
+    let mine = granted(&server, CLAIM).await;
+    let first = r#","phase":"a","data":[1]"#;
+    assert_eq!(command(&server, &mine, "checkpoints", first).await.status, 200);
+    assert_eq!(command(&server, &mine, "checkpoints", first).await.status, 200);
+    let other = command(&server, &mine, "checkpoints", r#","phase":"a","data":[2]"#).await;
+    assert_eq!(other.refusal(), (409, "ILLEGAL_TRANSITION".to_owned()));
+    let large = format!(r#","phase":"b","data":"{}""#, "x".repeat(65 * 1024));
+    let large = command(&server, &mine, "checkpoints", &large).await;
+    assert_eq!(large.refusal(), (413, "PAYLOAD_TOO_LARGE".to_owned()));
+}
+
+#[tokio::test]
+async fn extending_renews_the_lease() {
+    let server = Server::start("").await;
+    let mine = granted(&server, &CLAIM.replace("}}", r#"},"lease_ms":60000}"#)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let extended = command(&server, &mine, "extend", "").await.json();
+    assert!(extended["lease_until"].as_str().unwrap() > mine["lease_until"].as_str().unwrap());
+}
+
+#[tokio::test]
+async fn a_fingerprint_of_the_clients_own_stands_for_the_payload() {
+    let server = Server::start("").await;
+    let body =
+        |digit: &str| format!(r#"{{"key":"one","operation":"a","fingerprint":"{}"}}"#, digit.repeat(64));
+    granted(&server, &body("a")).await;
+    assert_eq!(claim(&server, &body("a")).await.status, 409);
+    assert_eq!(claim(&server, &body("b")).await.status, 422);
+    assert_eq!(claim(&server, r#"{"key":"one","operation":"a","payload":{}}"#).await.status, 422);
+}
+
+#[tokio::test]
+async fn the_key_may_be_the_header_and_must_agree_with_the_field() {
+    let server = Server::start("").await;
+    let url = format!("{}/v1/claims", server.url());
+    let send = async |key: &str, body: &str| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        server.http().post(&url, &headers, body.to_owned()).await.unwrap()
+    };
+    assert_eq!(send("\"one\"", r#"{"operation":"a","payload":1}"#).await.status, 201);
+    assert_eq!(send("one", r#"{"key":"one","operation":"a","payload":1}"#).await.status, 409);
+    assert_eq!(send("two", r#"{"key":"one","operation":"a","payload":1}"#).await.status, 400);
+    let missing = claim(&server, r#"{"operation":"a","payload":1}"#).await;
+    assert_eq!(missing.refusal(), (400, "IDEMPOTENCY_KEY_REQUIRED".to_owned()));
+}
+
+#[tokio::test]
+async fn an_outcome_without_a_body_or_that_is_not_json_is_replayed_as_what_it_is() {
+    let server = Server::start("").await;
+    let ends = [
+        ("{}", r#""outcome":{"class":"success","status":200}}"#),
+        (
+            r#"{"class":"rejection","status":422,"content_type":"text/plain","body_base64":"bm8="}"#,
+            r#""outcome":{"class":"rejection","status":422,"content_type":"text/plain","body_base64":"bm8="}}"#,
+        ),
+    ];
+    for (place, (given, replayed)) in ends.into_iter().enumerate() {
+        let body = format!(r#"{{"key":"key-{place}","operation":"a","payload":1}}"#);
+        let mine = granted(&server, &body).await;
+        let done = command(&server, &mine, "complete", &format!(r#","outcome":{given}"#)).await;
+        assert_eq!(done.status, 200, "{}", done.text());
+        let replay = claim(&server, &body).await;
+        assert!(replay.text().ends_with(replayed), "{}", replay.text());
+    }
+    let mine = granted(&server, r#"{"key":"gone","operation":"a","payload":1}"#).await;
+    assert_eq!(command(&server, &mine, "complete", r#","outcome":{"gone":true}"#).await.status, 200);
+    let gone = claim(&server, r#"{"key":"gone","operation":"a","payload":1}"#).await;
+    assert_eq!(gone.refusal(), (410, "IDEMPOTENCY_RESULT_GONE".to_owned()));
+}
+
+#[tokio::test]
+async fn the_handler_that_never_settles_does_not_wedge_the_key_for_a_day() {
+    let server =
+        Server::start("[server.claims]\nlease = \"100ms\"\nretention = \"24h\"\nsemantics = \"resume\"\n")
+            .await;
+    granted(&server, CLAIM).await;
+    let taken_over = async {
+        while claim(&server, CLAIM).await.status != 201 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let taken_over = tokio::time::timeout(std::time::Duration::from_secs(20), taken_over).await;
+    assert!(taken_over.is_ok(), "the claim carries its lease, and not the result's retention");
+}

@@ -1,0 +1,110 @@
+//! The command line: what it prints, and exit codes that scripts can use.
+
+use std::path::Path;
+use std::process::Output;
+
+use crate::server::{Server, command};
+
+async fn run(folder: &Path, arguments: &[&str]) -> Output {
+    command(arguments, folder).output().await.unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn err(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn execute_prints_the_result_and_says_by_its_exit_code_what_became_of_it() {
+    let server = Server::development().await;
+    let url = server.url();
+    let folder = tempfile::tempdir().unwrap();
+    let execute = async |arguments: &[&str]| {
+        let mut all = vec!["execute", "--url", url.as_str()];
+        all.extend(arguments);
+        run(folder.path(), &all).await
+    };
+    let done = execute(&["echo", "--key", "a b", "--payload", r#"{"b":1,"a":2}"#]).await;
+    assert_eq!(code(&done), 11, "a key that the server does not take: {}", err(&done));
+    let done = execute(&["echo", "--key", "one", "--payload", r#"{"b":1,"a":2}"#]).await;
+    assert_eq!((code(&done), out(&done)), (0, "{\"b\":1,\"a\":2}\n"), "{}", err(&done));
+    let other = execute(&["echo", "--key", "one", "--payload", "3"]).await;
+    assert_eq!(code(&other), 11);
+    assert!(err(&other).contains("IDEMPOTENCY_PARAMETER_MISMATCH"), "{}", err(&other));
+    let unknown = execute(&["fail", "--key", "two", "--payload", r#"{"status":500}"#]).await;
+    assert_eq!(code(&unknown), 12, "{}", err(&unknown));
+    let again = execute(&["fail", "--key", "two", "--payload", r#"{"status":500}"#]).await;
+    assert_eq!(code(&again), 12);
+    let unavailable = execute(&["fail", "--key", "three", "--payload", r#"{"status":503}"#]).await;
+    assert_eq!(code(&unavailable), 13);
+    let accepted = execute(&["sleep", "--key", "four", "--payload", r#"{"ms":60000}"#, "--async"]).await;
+    assert_eq!(code(&accepted), 10);
+    let json = execute(&["echo", "--key", "one", "--payload", r#"{"b":1,"a":2}"#, "--json"]).await;
+    assert_eq!(out(&json), "{\"status\":\"completed\",\"result\":{\"b\":1,\"a\":2}}\n");
+    let random = execute(&["echo"]).await;
+    assert_eq!((code(&random), out(&random)), (0, "{}\n"));
+    assert!(err(&random).contains("the key is "), "{}", err(&random));
+    let odd = execute(&["echo", "--payload", "{"]).await;
+    assert_eq!(code(&odd), 1);
+    assert!(err(&odd).contains("the payload is not JSON"), "{}", err(&odd));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_said_to_be_unreachable() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = run(folder.path(), &["execute", "echo", "--url", "http://127.0.0.1:1"]).await;
+    assert_eq!(code(&nobody), 1);
+    assert!(err(&nobody).contains("cannot reach 127.0.0.1:1"), "{}", err(&nobody));
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked_shown_and_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let example = run(folder.path(), &["config", "example"]).await;
+    std::fs::write(folder.path().join("semel.toml"), &example.stdout).unwrap();
+    let good = run(folder.path(), &["config", "check"]).await;
+    assert_eq!((code(&good), out(&good)), (0, "the configuration is good (semel.toml)\n"), "{}", err(&good));
+    let shown = run(folder.path(), &["config", "show", "--listen", "127.0.0.1:7"]).await;
+    let line = out(&shown).lines().find(|line| line.starts_with("server.listen ")).unwrap();
+    assert!(line.contains("\"127.0.0.1:7\"") && line.ends_with("# flag --listen"), "{line}");
+    let json = run(folder.path(), &["config", "show", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let listen = json["values"].as_array().unwrap().iter().find(|value| value["key"] == "server.listen");
+    assert!(listen.unwrap()["origin"].as_str().unwrap().starts_with("semel.toml:"));
+    std::fs::write(folder.path().join("wrong.toml"), "[server]\nlissten = 1\n[log]\nfilter = \"=\"\n")
+        .unwrap();
+    let wrong = run(folder.path(), &["config", "check", "--config", "wrong.toml"]).await;
+    assert_eq!(code(&wrong), 3);
+    assert!(
+        err(&wrong).contains("wrong.toml:2: server.lissten: unknown key; did you mean `listen`?"),
+        "{}",
+        err(&wrong)
+    );
+    let missing = run(folder.path(), &["config", "check", "--config", "missing.toml"]).await;
+    assert_eq!(code(&missing), 3);
+    assert!(err(&missing).contains("missing.toml: cannot read the configuration"), "{}", err(&missing));
+}
+
+#[tokio::test]
+async fn help_completions_and_a_wrong_command_line_are_what_scripts_expect() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = run(folder.path(), &["--help"]).await;
+    assert_eq!(code(&help), 0);
+    for word in ["serve", "execute", "config", "completions", "Exit codes"] {
+        assert!(out(&help).contains(word), "{word}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let completions = run(folder.path(), &["completions", shell]).await;
+        assert!(code(&completions) == 0 && out(&completions).contains("semel"), "{shell}");
+    }
+    assert_eq!(code(&run(folder.path(), &["nonsense"]).await), 2);
+    let version = run(folder.path(), &["--version"]).await;
+    assert!(out(&version).starts_with("semel "), "{}", out(&version));
+}

@@ -1,0 +1,18 @@
+//! The server as its users meet it: the real process, over real sockets.
+//!
+//! `server` starts it, `http` speaks to it, `target` is the world outside that it acts on. Every other module is a part
+//! of the contract, in tests that are named as its sentences.
+
+mod access;
+mod claims;
+mod command_line;
+mod errors;
+mod execute;
+mod http;
+mod lifecycle;
+mod limits;
+mod malformed;
+mod prefer;
+mod requirement;
+mod server;
+mod target;

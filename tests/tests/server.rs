@@ -1,0 +1,193 @@
+//! The real server process: started on free ports with a folder of its own, killed, stopped, started again.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::http::{Answer, Http};
+
+/// No start and no stop takes longer than this, or the test has found a hang.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A server that runs. It is killed when it is dropped.
+pub(crate) struct Server {
+    child: Child,
+    doors: String,
+    admin: Option<String>,
+    log: Arc<Mutex<String>>,
+    http: Http,
+    _folder: Option<TempDir>,
+}
+
+/// The binary under test: `SEMEL_BIN`, or the one of this workspace and profile, built once.
+pub(crate) fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(given) = std::env::var_os("SEMEL_BIN") {
+            return given.into();
+        }
+        // target/debug/deps/main-…: the binary stands two folders up.
+        let test = std::env::current_exe().unwrap();
+        let profile = test.parent().and_then(Path::parent).unwrap();
+        let mut build = std::process::Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "semel-server", "--bin", "semel"]);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the server does not build");
+        profile.join("semel")
+    })
+}
+
+/// A command of the binary, without what this process's environment would set.
+pub(crate) fn command(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("SEMEL")) {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).current_dir(folder).kill_on_drop(true);
+    command
+}
+
+impl Server {
+    /// Development mode, as a newcomer has it, but on free ports and in a folder that is removed afterwards.
+    pub(crate) async fn development() -> Self {
+        Self::start("[server]\ndevelopment = true\n").await
+    }
+
+    /// With this configuration, in a folder of its own.
+    pub(crate) async fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self::start_in(folder.path(), config).await;
+        server._folder = Some(folder);
+        server
+    }
+
+    /// With this configuration, on what an earlier server has left in the folder.
+    pub(crate) async fn start_in(folder: &Path, config: &str) -> Self {
+        std::fs::write(folder.join("semel.toml"), config).unwrap();
+        let mut command = command(&["serve"], folder);
+        let data = format!("embedded:{}", folder.join("data").display());
+        command.env("SEMEL__STORE__URL", data);
+        Self::run(command).await.unwrap_or_else(|log| panic!("the server does not start:\n{log}"))
+    }
+
+    /// Runs a command that serves, on free ports. What it says instead, if it does not.
+    pub(crate) async fn run(mut command: Command) -> Result<Self, String> {
+        command.env("SEMEL__SERVER__LISTEN", "127.0.0.1:0").env("SEMEL__ADMIN__LISTEN", "127.0.0.1:0");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        let kept = Arc::clone(&log);
+        let reader = tokio::spawn(async move {
+            while let Ok(Some(line)) = errors.next_line().await {
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let said = tokio::time::timeout(WITHIN, output.next_line()).await.expect("a start within a minute");
+        let Some(line) = said.unwrap() else {
+            reader.await.unwrap();
+            return Err(log.lock().unwrap().clone());
+        };
+        // The rest (the banner) is read, so that the server is never blocked by it.
+        tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
+        let address = |name: &str| {
+            let mut words = line.split(' ').skip_while(|word| *word != name);
+            words.nth(1).map(str::to_owned)
+        };
+        let doors = address("doors").unwrap_or_else(|| panic!("no address in {line:?}"));
+        let admin = address("admin");
+        Ok(Self { child, doors, admin, log, http: Http::new(), _folder: None })
+    }
+
+    /// Where the doors are, such as `http://127.0.0.1:41234`.
+    pub(crate) fn url(&self) -> String {
+        self.doors.clone()
+    }
+
+    /// Where operators go.
+    #[expect(dead_code, reason = "the modules of the admin listener use it")]
+    pub(crate) fn admin_url(&self) -> String {
+        self.admin.clone().unwrap()
+    }
+
+    pub(crate) fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until a line of the log holds this text.
+    pub(crate) async fn logged(&self, text: &str) {
+        let seen = async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let seen = tokio::time::timeout(WITHIN, seen).await;
+        assert!(seen.is_ok(), "no line of the log holds {text:?}:\n{}", self.log());
+    }
+
+    /// Executes an operation; more headers may be given.
+    pub(crate) async fn execute(
+        &self,
+        operation: &str,
+        key: &str,
+        payload: &str,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut all = vec![("content-type", "application/json"), ("idempotency-key", key)];
+        all.extend(headers);
+        let body = format!(r#"{{"operation":"{operation}","payload":{payload}}}"#);
+        self.http.post(&format!("{}/v1/idempotency/execute", self.doors), &all, body).await.unwrap()
+    }
+
+    /// POSTs JSON to a path.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+        let json = [("content-type", "application/json")];
+        self.http.post(&format!("{}{path}", self.doors), &json, body.to_owned()).await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.http.get(&format!("{}{path}", self.doors), headers).await.unwrap()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        tokio::time::timeout(WITHIN, self.child.wait()).await.expect("an end within a minute").unwrap()
+    }
+
+    /// SIGTERM, and its end.
+    pub(crate) async fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// SIGKILL, and its end.
+    #[expect(dead_code, reason = "the crash test uses it")]
+    pub(crate) async fn kill(mut self) {
+        self.signal(Signal::KILL);
+        self.ended().await;
+    }
+}
