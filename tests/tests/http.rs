@@ -92,7 +92,7 @@ impl Answer {
 
     /// What makes two answers the same answer (L10): all but what names this very exchange.
     pub(crate) fn without_the_exchange(&self) -> (u16, Vec<(String, Vec<u8>)>, Bytes) {
-        let own = ["date", "x-request-id", "idempotent-replayed"];
+        let own = ["connection", "date", "x-request-id", "idempotent-replayed"];
         let headers = self.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
         let mut headers: Vec<_> =
             headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();

@@ -3,6 +3,12 @@
 //! `server` starts it, `http` speaks to it, `target` is the world outside that it acts on. Every other module is a part
 //! of the contract, in tests that are named as its sentences.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "all of it is tests: what cannot be unwrapped is a failure, with its place"
+)]
+
 mod access;
 mod claims;
 mod command_line;

@@ -38,8 +38,6 @@ fn bodies() -> Vec<String> {
         "{'a':1}",
         "{\"operation\":null,\"payload\":null}",
         "{\"operation\":\"echo\",\"payload\":NaN}",
-        "{\"operation\":\"echo\",\"payload\":1e99999}",
-        "{\"operation\":\"echo\",\"payload\":\"\\ud800\"}",
         "{\"operation\":\"echo\",\"payload\":1,\"payload\":2}",
         "{\"operation\":\"a\\u0000b\",\"payload\":1}",
         "{\"token\":\"\"}",

@@ -19,10 +19,12 @@ const WITHIN: Duration = Duration::from_secs(60);
 pub(crate) struct Server {
     child: Child,
     doors: String,
-    admin: Option<String>,
+    admin: String,
     log: Arc<Mutex<String>>,
     http: Http,
-    _folder: Option<TempDir>,
+    /// Removed with the server.
+    #[allow(dead_code, reason = "kept, not read")]
+    folder_of_its_own: Option<TempDir>,
 }
 
 /// The binary under test: `SEMEL_BIN`, or the one of this workspace and profile, built once.
@@ -67,7 +69,7 @@ impl Server {
     pub(crate) async fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self::start_in(folder.path(), config).await;
-        server._folder = Some(folder);
+        server.folder_of_its_own = Some(folder);
         server
     }
 
@@ -96,20 +98,23 @@ impl Server {
             }
         });
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let said = tokio::time::timeout(WITHIN, output.next_line()).await.expect("a start within a minute");
-        let Some(line) = said.unwrap() else {
-            reader.await.unwrap();
-            return Err(log.lock().unwrap().clone());
-        };
+        let mut addresses = Vec::new();
+        while addresses.len() < 2 {
+            let said =
+                tokio::time::timeout(WITHIN, output.next_line()).await.expect("a start within a minute");
+            let Some(line) = said.unwrap() else {
+                reader.await.unwrap();
+                return Err(log.lock().unwrap().clone());
+            };
+            addresses.extend(line.strip_prefix("listening: ").map(str::to_owned));
+        }
         // The rest (the banner) is read, so that the server is never blocked by it.
         tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
-        let address = |name: &str| {
-            let mut words = line.split(' ').skip_while(|word| *word != name);
-            words.nth(1).map(str::to_owned)
-        };
-        let doors = address("doors").unwrap_or_else(|| panic!("no address in {line:?}"));
-        let admin = address("admin");
-        Ok(Self { child, doors, admin, log, http: Http::new(), _folder: None })
+        let [doors, admin] = ["doors ", "admin "].map(|name| {
+            let address = addresses.iter().find_map(|address| address.strip_prefix(name));
+            address.unwrap_or_else(|| panic!("no {name}in {addresses:?}")).to_owned()
+        });
+        Ok(Self { child, doors, admin, log, http: Http::new(), folder_of_its_own: None })
     }
 
     /// Where the doors are, such as `http://127.0.0.1:41234`.
@@ -118,9 +123,9 @@ impl Server {
     }
 
     /// Where operators go.
-    #[expect(dead_code, reason = "the modules of the admin listener use it")]
+    #[allow(dead_code, reason = "the modules of the admin listener use it")]
     pub(crate) fn admin_url(&self) -> String {
-        self.admin.clone().unwrap()
+        self.admin.clone()
     }
 
     pub(crate) fn http(&self) -> &Http {
@@ -185,7 +190,7 @@ impl Server {
     }
 
     /// SIGKILL, and its end.
-    #[expect(dead_code, reason = "the crash test uses it")]
+    #[allow(dead_code, reason = "the crash test uses it")]
     pub(crate) async fn kill(mut self) {
         self.signal(Signal::KILL);
         self.ended().await;
