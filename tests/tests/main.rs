@@ -12,6 +12,8 @@
 mod access;
 mod claims;
 mod command_line;
+mod crash;
+mod disk;
 mod errors;
 mod execute;
 mod http;
