@@ -87,6 +87,7 @@ pub(crate) struct Engine {
     pub(crate) segments: RwLock<HashMap<u32, Arc<Segment>>>,
     pub(crate) orders: Mutex<Orders>,
     pub(crate) tally: Mutex<Tally>,
+    /// Audit entries by number, of segments without a sidecar: those of others are in the sidecar.
     pub(crate) audits: Mutex<BTreeMap<u64, Place>>,
     /// Woken when something may be due earlier than was said.
     pub(crate) due_changed: Notify,

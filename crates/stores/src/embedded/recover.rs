@@ -208,25 +208,22 @@ impl Opened {
         let segment = Arc::new(Segment::new(number, header.store, file, bytes));
         let sidecar =
             if is_last { None } else { Sidecar::open(folder, number, header.store, &*segment.file) };
-        let (groups, audits) = match sidecar {
-            Some(sidecar) if sidecar.audits().is_ok() => self.by_sidecar(&segment, sidecar)?,
-            _ => self.by_reading(folder, &segment, is_last, recovery)?,
+        let groups = match sidecar {
+            Some(sidecar) => self.by_sidecar(&segment, sidecar),
+            None => self.by_reading(folder, &segment, is_last, recovery)?,
         };
-        for (sequence, offset, len) in audits {
-            self.audits.insert(sequence, Place::new(number, offset, len as usize));
-        }
         self.groups.push(groups);
         self.segments.push(segment);
         Ok(())
     }
 
-    fn by_sidecar(&mut self, segment: &Segment, sidecar: Sidecar) -> Result<Lists, OpenError> {
+    /// Gives the segment's groups as the tally numbers them; so does the next.
+    fn by_sidecar(&mut self, segment: &Segment, sidecar: Sidecar) -> Vec<usize> {
         self.saw(sidecar.summary);
         self.end = sidecar.end;
         let groups = sidecar.groups.iter().map(|group| self.tally.group(group.0, &group.1)).collect();
-        let audits = sidecar.audits().map_err(io("read a sidecar"))?;
         *segment.listing.lock() = Listing::File(Arc::new(sidecar));
-        Ok((groups, audits))
+        groups
     }
 
     fn by_reading(
@@ -235,7 +232,7 @@ impl Opened {
         segment: &Segment,
         is_last: bool,
         recovery: &mut Recovery,
-    ) -> Result<Lists, OpenError> {
+    ) -> Result<Vec<usize>, OpenError> {
         recovery.segments_read += 1;
         let (number, store) = (segment.number, segment.store);
         let bytes = read_all(&*segment.file).map_err(io("read a segment"))?;
@@ -260,9 +257,11 @@ impl Opened {
             shards[shard_of(entry.id)].push(*entry);
         }
         self.read.insert(self.segments.len(), shards);
-        let audits = built.audits.clone();
+        for (sequence, offset, len) in &built.audits {
+            self.audits.insert(*sequence, Place::new(number, *offset, *len as usize));
+        }
         *segment.listing.lock() = Listing::Memory(Box::new(built));
-        Ok((groups, audits))
+        Ok(groups)
     }
 
     fn saw(&mut self, summary: Summary) {
@@ -354,9 +353,6 @@ impl Opened {
 
 /// How many records of a group are in a state.
 type Counts = HashMap<(usize, StateName), u64>;
-
-/// Groups as the tally numbers them; audit entries by number, offset and length.
-type Lists = (Vec<usize>, Vec<(u64, u32, u32)>);
 
 fn unsettled(segment: &Segment, place: Place, id: RecordId) -> Result<Arc<semel_core::Record>, OpenError> {
     match fact("open", place, segment.read(place)) {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -114,6 +114,8 @@ pub(crate) struct Segment {
     sweep_at: AtomicU64,
     /// The shard that a sweep goes on with.
     pub(crate) sweep_from: AtomicUsize,
+    /// Whether a merge has carried its audit entries to the end of the log.
+    pub(crate) audits_are_carried: AtomicBool,
     /// What it holds, as far as anybody has asked.
     pub(crate) listing: Mutex<Listing>,
 }
@@ -137,6 +139,7 @@ impl Segment {
             live_records: AtomicU64::new(0),
             sweep_at: AtomicU64::new(u64::MAX),
             sweep_from: AtomicUsize::new(0),
+            audits_are_carried: AtomicBool::new(false),
             listing: Mutex::new(Listing::Memory(Box::default())),
         }
     }

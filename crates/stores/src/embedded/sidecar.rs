@@ -149,6 +149,8 @@ pub(crate) struct Sidecar {
     rows_sum: u32,
     audits_sum: u32,
     rows_are_checked: AtomicBool,
+    /// The highest number of an audit entry in it.
+    pub(crate) last_audit: Option<u64>,
 }
 
 impl Sidecar {
@@ -221,6 +223,7 @@ impl Sidecar {
             rows_sum: word(head, 48),
             audits_sum: word(head, 52),
             rows_are_checked: AtomicBool::new(false),
+            last_audit: (audits > 0).then(|| summary.next_audit.saturating_sub(1)),
         })
     }
 

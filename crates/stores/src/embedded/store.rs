@@ -649,7 +649,15 @@ impl Store for EmbeddedStore {
         cursor: Option<AuditCursor>,
         limit: usize,
     ) -> Answer<'_, Page<Entry, AuditCursor>> {
-        answer(async move { self.audit_page(&query, cursor, limit) })
+        {
+            let engine = Arc::clone(&self.engine);
+            answer(async move {
+                engine.check_usable("audit")?;
+                blocking(move || engine.audit_page(&query, cursor, limit)).await.map_err(|error| {
+                    StoreError::not_applied("audit", true, "cannot read the log").with_source(error)
+                })
+            })
+        }
     }
 
     fn survives_failover(&self) -> bool {
@@ -717,53 +725,4 @@ impl Drop for Watch<'_> {
             shard.watchers.remove(&self.id);
         }
     }
-}
-
-impl EmbeddedStore {
-    fn audit_page(
-        &self,
-        query: &AuditQuery,
-        cursor: Option<AuditCursor>,
-        limit: usize,
-    ) -> Result<Page<Entry, AuditCursor>, StoreError> {
-        let engine = &*self.engine;
-        engine.check_usable("audit")?;
-        let places = engine.audits.lock().clone();
-        let mut page = Page { items: Vec::new(), next: None, entries_read: 0 };
-        for (sequence, place) in places.into_iter().rev() {
-            if cursor.is_some_and(|cursor| sequence >= cursor.0) {
-                continue;
-            }
-            if page.items.len() == limit {
-                page.next = Some(AuditCursor(sequence + 1));
-                break;
-            }
-            page.entries_read += 1;
-            let Some(segment) = engine.segment(place) else { continue };
-            let payload = segment.read(place).ok().flatten();
-            let Some((_, entry)) = payload.and_then(audit_in) else { continue };
-            if is_asked_for(query, &entry) {
-                page.items.push(entry);
-            }
-        }
-        Ok(page)
-    }
-}
-
-/// The audit entry of a frame: alone, or behind a record.
-fn audit_in(payload: bytes::Bytes) -> Option<(u64, Entry)> {
-    if let Ok(found) = crate::codec::decode_audit(payload.clone()) {
-        return Some(found);
-    }
-    let (_, rest) = crate::codec::decode_record(payload).ok()?;
-    crate::codec::decode_audit(rest).ok()
-}
-
-fn is_asked_for(query: &AuditQuery, entry: &Entry) -> bool {
-    let correlation_id = entry.correlation_id.as_ref().map(semel_core::record::Text::as_str);
-    query.record.is_none_or(|id| entry.record == Some(id))
-        && query.action.is_none_or(|action| entry.action == action)
-        && query.correlation_id.as_deref().is_none_or(|id| correlation_id == Some(id))
-        && query.from.is_none_or(|from| entry.at >= from)
-        && query.until.is_none_or(|until| entry.at < until)
 }

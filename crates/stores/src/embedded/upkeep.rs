@@ -94,6 +94,7 @@ impl Engine {
         let sidecar = Sidecar::open(&*self.folder, segment.number, segment.store, &*segment.file);
         let sidecar = sidecar.ok_or_else(|| io::Error::other("the sidecar cannot be read back"))?;
         *segment.listing.lock() = Listing::File(Arc::new(sidecar));
+        self.audits.lock().retain(|_, place| place.segment() != segment.number);
         Ok(())
     }
 
@@ -116,7 +117,9 @@ impl Engine {
             return Ok(false);
         }
         let Some(oldest) = sealed.first() else { return Ok(false) };
-        self.carry_audits(oldest, wait)?;
+        if !self.carry_audits(oldest, wait)? {
+            return Ok(false);
+        }
         for shard in 0..SHARDS {
             if !self.carry_shard(oldest, shard, wait)? {
                 return Ok(false);
@@ -196,43 +199,57 @@ impl Engine {
         self.queue.carry(Kind::Record, record, Effect::Move { id: entry.id, from: place }).map(Some)
     }
 
-    /// Carries the audit entries of a segment that have not outlived their retention.
-    fn carry_audits(&self, segment: &Segment, wait: &dyn Fn(&Arc<Batch>) -> Fate) -> io::Result<()> {
-        let here: Vec<(u64, Place)> = {
-            let audits = self.audits.lock();
-            let here = audits.iter().filter(|(_, place)| place.segment() == segment.number);
-            here.map(|(sequence, place)| (*sequence, *place)).collect()
-        };
+    /// Carries the audit entries of a segment that have not outlived their retention to the end of the log, once; `false` if the
+    /// log fails. A crash may have them carried twice, which shows to nobody: they keep their numbers.
+    fn carry_audits(&self, segment: &Segment, wait: &dyn Fn(&Arc<Batch>) -> Fate) -> io::Result<bool> {
+        if segment.audits_are_carried.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
         let now = self.now();
-        let mut last = None;
-        for (sequence, place) in here {
+        let (mut bytes, mut last) = (0, None);
+        for (sequence, offset, len) in Self::audits_of(segment)? {
+            let place = Place::new(segment.number, offset, len as usize);
             let kept = segment.read(place)?.and_then(audit_bytes);
             let kept = kept.filter(|(at, _)| now < at.plus(AUDIT_RETENTION));
-            let Some((_, bytes)) = kept else {
-                self.audits.lock().remove(&sequence);
-                continue;
+            let Some((_, entry)) = kept else { continue };
+            let Ok(batch) = self.queue.carry(Kind::Audit, &entry, Effect::Audit { sequence }) else {
+                return Ok(false);
             };
-            let carried = self.queue.carry(Kind::Audit, &bytes, Effect::Audit { sequence });
-            last = Some(carried.map_err(io::Error::other)?);
+            bytes += entry.len();
+            if bytes < MERGE_BATCH_BYTES {
+                last = Some(batch);
+                continue;
+            }
+            (bytes, last) = (0, None);
+            if wait(&batch) != Fate::Durable {
+                return Ok(false);
+            }
         }
-        if let Some(batch) = last {
-            wait(&batch);
+        let carried = last.is_none_or(|batch| wait(&batch) == Fate::Durable);
+        segment.audits_are_carried.store(carried, Ordering::Relaxed);
+        Ok(carried)
+    }
+
+    /// The audit entries of a segment: number, offset, length.
+    pub(crate) fn audits_of(segment: &Segment) -> io::Result<Vec<(u64, u32, u32)>> {
+        if let Some(sidecar) = segment.sidecar()
+            && let Ok(audits) = sidecar.audits()
+        {
+            return Ok(audits);
         }
-        Ok(())
+        segment.in_memory(|built| built.audits.clone())
     }
 
     /// Drops the oldest segment, in which nothing is current any more.
     fn drop_segment(&self, segment: &Arc<Segment>, wait: &dyn Fn(&Arc<Batch>) -> Fate) -> io::Result<bool> {
         let number = segment.number;
-        if self.audits.lock().values().any(|place| place.segment() == number) {
-            return Ok(true);
-        }
         // The floor under the fences of what was swept from it must be durable before the fences themselves go.
         let Ok(batch) = self.queue.barrier() else { return Ok(false) };
         if wait(&batch) != Fate::Durable {
             return Ok(false);
         }
         self.segments.write().remove(&number);
+        self.audits.lock().retain(|_, place| place.segment() != number);
         let folder: &dyn Folder = &*self.folder;
         if segment.sidecar().is_some() {
             folder.remove(&sidecar::name_of(number))?;
