@@ -286,6 +286,8 @@ async fn merging_does_not_bring_the_dead_back_and_readers_keep_what_they_read() 
         async move { stepped(store, completed(store, &key, &body)).await }
     };
     let kept = done("kept", b"kept").await;
+    let entry = Entry::new(Action::Resolved, Text::new("operator"));
+    stepped(&store, store.append_audit(vec![entry])).await.unwrap();
     let removed = done("removed", b"removed").await;
     stepped(&store, store.remove(removed.id(), removed.version())).await.unwrap();
     for n in 0..400 {
@@ -301,6 +303,8 @@ async fn merging_does_not_bring_the_dead_back_and_readers_keep_what_they_read() 
     assert_eq!(store.load(kept.id()).await.unwrap().value, Some(kept));
     assert_eq!(store.load(removed.id()).await.unwrap().value, None);
     assert_eq!(store.recovery().records, 1);
+    let audits = store.audit(AuditQuery::default(), None, 10).await.unwrap().items;
+    assert_eq!(audits.iter().map(|entry| entry.action).collect::<Vec<_>>(), [Action::Resolved]);
 }
 
 /// Does the log's work until a future is ready.
