@@ -1,7 +1,7 @@
 //! What every store of Semel must do, as code. For tests only; nothing shipped depends on it.
 //!
 //! Rooms: [`suite`] the contract of stores, case by case · [`subject`] a store under judgement · [`fixture`] what
-//! tests ask for · [`history`] whether a log of concurrent claims and outcomes has an explanation.
+//! tests ask for · [`faulty`] a store that fails · [`chance`] numbers that come again · [`history`] whether a log of concurrent claims and outcomes has an explanation.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +10,8 @@
     reason = "here, an expectation that is not met is a test that fails"
 )]
 
+pub mod chance;
+pub mod faulty;
 pub mod fixture;
 pub mod history;
 pub mod subject;

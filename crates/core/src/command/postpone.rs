@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Command, Judged, Verdict, live};
+use super::{Command, Judged, Verdict, digest, live};
 use crate::id::{RecordId, Version};
 use crate::record::{Record, State};
 use crate::time::Timestamp;
@@ -29,12 +29,18 @@ impl Command for Postpone {
 
     fn decide(&self, record: Option<&Arc<Record>>, now: Timestamp) -> Verdict<Judged> {
         let Some(live) = live(record, now) else { return Verdict::Stay(Judged::NotFound) };
+        let pause = u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX).to_le_bytes();
+        let said = digest("postpone", None, &[self.version.to_string().as_bytes(), &pause]);
+        if live.parts().last == said {
+            return Verdict::Stay(Judged::Done(Arc::clone(live)));
+        }
         if live.version() != self.version {
             return Verdict::Stay(Judged::VersionConflict(Arc::clone(live)));
         }
         match live.state() {
             State::Pending { .. } => {
-                Verdict::write(Write::next(live, live.state().clone()).wake(Wake::After(self.pause)))
+                let write = Write::next(live, live.state().clone()).wake(Wake::After(self.pause));
+                Verdict::write(write.with(|parts| parts.last = said))
             }
             // Somebody has it, or it has ended: there is nothing to put off.
             State::Running { .. }
@@ -66,6 +72,10 @@ mod tests {
         let postpone = Postpone { id, version, pause: Duration::from_secs(60) };
         assert!(matches!(script.apply(&postpone), Judged::Done(_)));
         assert_eq!(script.record().attempt(), 0);
-        assert!(matches!(script.apply(&postpone), Judged::VersionConflict(_)), "L6");
+        let postponed = script.record().clone();
+        assert!(matches!(script.apply(&postpone), Judged::Done(_)), "its answer was lost");
+        let other = Postpone { pause: Duration::from_secs(61), ..postpone };
+        assert!(matches!(script.apply(&other), Judged::VersionConflict(_)), "L6");
+        assert_eq!(script.record(), &postponed);
     }
 }

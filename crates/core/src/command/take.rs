@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::claim::{Claim, grant, lapsed_into_unknown};
-use super::{Command, Verdict, live};
+use super::{Command, Verdict, digest, live};
 use crate::id::{RecordId, Token};
-use crate::record::{Record, State, StateName};
+use crate::record::{CommandDigest, Record, State, StateName};
 use crate::time::Timestamp;
 use crate::write::Write;
 
@@ -45,12 +45,16 @@ impl Command for Take {
                 Verdict::Stay(Taken::Granted(Claim::of(Arc::clone(live), self.token)))
             }
             State::Running { .. } if live.is_lapsed(now) && live.lapse_is_unknown() => {
-                Verdict::write(Write::next(live, lapsed_into_unknown()))
+                Verdict::write(self.ended(Write::next(live, lapsed_into_unknown())))
             }
             State::Running { .. } if live.is_lapsed(now) && live.is_drivable() => self.take(live, true),
             // Not due, held by somebody, or only the client can go on with it.
             State::Pending { .. } | State::Running { .. } => {
                 Verdict::Stay(Taken::NotDue(Some(Arc::clone(live))))
+            }
+            // The end that it came upon, and whose answer was lost.
+            State::Unknown { .. } | State::Dead { .. } if live.parts().last == self.said() => {
+                Verdict::Stay(Taken::Ended(Arc::clone(live)))
             }
             // At rest: nothing in the due order is in one of these states.
             State::Released { .. } | State::Completed { .. } | State::Unknown { .. } | State::Dead { .. } => {
@@ -72,6 +76,14 @@ impl Command for Take {
 }
 
 impl Take {
+    fn said(&self) -> CommandDigest {
+        digest("take", Some(self.token), &[])
+    }
+
+    fn ended(&self, write: Write) -> Write {
+        write.with(|parts| parts.last = self.said())
+    }
+
     /// One try more, if there is one left: an event that kills its worker each time is counted, and buried.
     fn take(&self, record: &Record, tainted: bool) -> Verdict<Taken> {
         if record.attempt() >= record.request().policy().retry().max_attempts() {
@@ -84,7 +96,7 @@ impl Take {
                 | State::Unknown { .. }
                 | State::Dead { .. } => "the last try ended without a word: its worker died or hung".into(),
             };
-            return Verdict::write(Write::next(record, State::Dead { last_error }));
+            return Verdict::write(self.ended(Write::next(record, State::Dead { last_error })));
         }
         let running = Write::next(record, State::Running { attempt_id: None }).raise_fence();
         Verdict::write(grant(running.with(|parts| parts.tainted = tainted), self.token))
@@ -122,6 +134,8 @@ mod tests {
         }
         let Taken::Ended(record) = take(&mut script, 9) else { panic!("buried") };
         assert_eq!(record.state().name(), StateName::Dead, "L9: it ends");
+        assert_eq!(take(&mut script, 9), Taken::Ended(record), "its answer was lost");
+        assert!(matches!(take(&mut script, 8), Taken::NotDue(_)), "told once");
     }
 
     #[test]
@@ -132,5 +146,7 @@ mod tests {
         script.after_lease();
         let Taken::Ended(record) = take(&mut script, 2) else { panic!("unknown") };
         assert_eq!(record.state().name(), StateName::Unknown, "L7");
+        assert_eq!(take(&mut script, 2), Taken::Ended(record), "its answer was lost");
+        assert!(matches!(take(&mut script, 3), Taken::NotDue(_)), "told once");
     }
 }

@@ -41,6 +41,16 @@ impl fmt::Debug for Ledger {
     }
 }
 
+/// What became of giving back a claim that nobody may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Abandoned {
+    /// It was there, and is free again.
+    GivenBack,
+    /// There is no such claim: it never happened, is over, or is still on its way, which it can be until its
+    /// write's deadline has passed.
+    NotFound,
+}
+
 /// A command that has no answer. Nothing runs on the strength of it (L12).
 #[derive(Debug)]
 pub struct LedgerError {
@@ -215,14 +225,17 @@ impl Ledger {
         self.apply(&MarkUnknown { holder: claim.holder(), why, detail }).await
     }
 
-    /// Gives back a claim that was found after its caller had been refused: nothing ever ran under it.
+    /// Gives back a claim that was found after its caller had been refused: nothing ever ran under it. A claim that is
+    /// not found may be on its way: ask again until [`limits::WRITE_WITHIN`] after it was asked for.
     ///
     /// # Errors
     /// The store still has no answer: call again, until the lease would have lapsed.
-    pub async fn abandon(&self, orphan: Holder) -> Result<(), LedgerError> {
+    pub async fn abandon(&self, orphan: Holder) -> Result<Abandoned, LedgerError> {
         let error = "the claim's answer was lost before anything ran".into();
-        // Fenced means that there is no such claim: the write in doubt never happened, or is over.
-        self.apply(&Release { holder: orphan, error }).await.map(|_| ())
+        Ok(match self.apply(&Release { holder: orphan, error }).await? {
+            Held::Done(_) => Abandoned::GivenBack,
+            Held::Fenced(_) | Held::Illegal(..) => Abandoned::NotFound,
+        })
     }
 
     /// The newest durable version of a record, unless it is as good as absent.

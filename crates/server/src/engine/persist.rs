@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use semel_core::command::{Command, Held};
 use semel_core::id::Holder;
-use semel_core::ledger::{LedgerError, LedgerErrorKind};
+use semel_core::ledger::{Abandoned, LedgerError, LedgerErrorKind};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -79,11 +79,19 @@ impl Engine {
         // A write in doubt may still happen until its deadline, and the lease would begin then.
         let until = Instant::now() + lease + semel_core::limits::WRITE_WITHIN;
         let mut pause = limits::PERSIST_PAUSE_FIRST;
-        while let Err(error) = self.0.ledger.abandon(orphan).await {
-            self.0.events.storage_failed(&error);
-            if self.is_in_vain(until, pause) {
-                tracing::warn!(record_id = %orphan.id, %error, "a claim that nobody holds is left to its lapse");
-                return;
+        loop {
+            match self.0.ledger.abandon(orphan).await {
+                Ok(Abandoned::GivenBack) => return,
+                // It may still be on its way.
+                Ok(Abandoned::NotFound) if self.is_in_vain(until - lease, pause) => return,
+                Ok(Abandoned::NotFound) => {}
+                Err(error) => {
+                    self.0.events.storage_failed(&error);
+                    if self.is_in_vain(until, pause) {
+                        tracing::warn!(record_id = %orphan.id, %error, "a claim that nobody holds is left to its lapse");
+                        return;
+                    }
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(limits::PERSIST_PAUSE_MAX);
