@@ -3,7 +3,7 @@
 //! [`store_suite!`](crate::store_suite) makes a test of every case. It is given how to open a
 //! [`Subject`], an empty store of the test's own:
 //!
-//! ```ignore
+//! ```text
 //! semel_conformance::store_suite!(async || MemorySubject::open());
 //! ```
 
@@ -20,6 +20,7 @@ pub mod changes;
 pub mod corrupt;
 pub mod counts;
 pub mod due;
+pub mod histories;
 pub mod restart;
 pub mod search;
 pub mod swap;
@@ -136,6 +137,8 @@ macro_rules! store_suite {
             restart: a_crash_in_the_middle_of_many_writes_loses_none_that_was_acknowledged;
             restart: what_expires_while_the_store_is_closed_is_swept;
             corrupt: l13_damaged_bytes_are_an_error_and_never_absent;
+            histories: one_command_after_the_other_answers_as_the_model_does;
+            histories: many_workers_at_once_make_one_chain_of_legal_steps;
         }
     };
     ($open:expr; $($room:ident: $case:ident;)*) => {

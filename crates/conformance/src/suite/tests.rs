@@ -9,6 +9,7 @@ fn every_case_is_in_the_list() {
         ("corrupt", include_str!("corrupt.rs")),
         ("counts", include_str!("counts.rs")),
         ("due", include_str!("due.rs")),
+        ("histories", include_str!("histories.rs")),
         ("restart", include_str!("restart.rs")),
         ("search", include_str!("search.rs")),
         ("swap", include_str!("swap.rs")),
