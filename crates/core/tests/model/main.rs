@@ -6,6 +6,7 @@
 
 mod explore;
 mod guards;
+mod histories;
 mod judge;
 mod missing;
 mod orders;
