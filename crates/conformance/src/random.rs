@@ -32,9 +32,9 @@ const WORKERS: usize = 8;
 /// Commands between two comparisons of all orders.
 const COMPARE_EVERY: usize = 250;
 
-/// How many commands a history has: ten times as many if `SEMEL_TEST_FULL` is set, as in the full run.
+/// How many commands a history has: ten times as many if `SEMEL_FULL` is set, as in the full run.
 pub fn commands() -> usize {
-    if std::env::var_os("SEMEL_TEST_FULL").is_some() { 60_000 } else { 6_000 }
+    if std::env::var_os("SEMEL_FULL").is_some() { 60_000 } else { 6_000 }
 }
 
 /// Gives a command to somebody who wants to see it.

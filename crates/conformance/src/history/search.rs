@@ -93,6 +93,11 @@ impl Table {
         match answer.filter(|_| event.answered.is_some()) {
             Some(Held::Done) => drop(self.put(number, event, step, true)),
             Some(Held::Fenced) => {
+                // Its answer may have been lost within, and others have come and gone until it was said again. (A
+                // completion is final: said again, it is known.)
+                if !matches!(step, Step::Complete { .. }) {
+                    self.put(number, event, step, false);
+                }
                 self.put(number, event, Step::Fenced(Grant::Fence(grant)), true);
             }
             Some(Held::Refused) => {}
@@ -141,7 +146,11 @@ impl Table {
             Some(Claimed::Granted { grant }) => Step::Grant { grant: Grant::Fence(*grant), attempt },
             Some(Claimed::Replay { outcome }) => Step::SeeDone(number(&mut self.outcomes, outcome)),
             Some(Claimed::Busy) => Step::SeeHeld,
-            Some(Claimed::Unknown) => Step::SeeUnknown,
+            Some(Claimed::Unknown) => {
+                // It may be its own claim, whose answer was lost within, and which has lapsed before it was said again.
+                self.put(at, event, Step::Grant { grant: Grant::Of(at), attempt }, false);
+                Step::SeeUnknown
+            }
             Some(Claimed::Refused) => return,
             None => {
                 let begun = self.may(at, event, Step::Grant { grant: Grant::Of(at), attempt }, None);
