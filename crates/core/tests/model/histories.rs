@@ -215,7 +215,7 @@ impl History {
     /// What an answer says must be true, and stay true.
     fn check(&mut self, order: &Order, reply: &Reply) {
         let Some(record) = reply.record().filter(|record| !record.is_expired(self.now)) else { return };
-        if let Reply::Done(_) = reply {
+        if let Reply::Done(_) | Reply::Ended(_) = reply {
             let held = order.holder().is_some_and(|token| record.token() == Some(token_of(token)));
             assert!(
                 held || self.said.contains(order),
@@ -238,10 +238,7 @@ impl History {
                 assert_eq!(again.name(), "done");
                 return again;
             }
-            // The version that was put off is gone, and nothing but its number tells so.
-            (Order::Postpone { .. }, Reply::Done(_)) => &["conflict"],
             (Order::Accept { .. }, Reply::Accepted(_)) => &["duplicate"],
-            (Order::Take { .. }, Reply::Ended(_)) => &["not due"],
             (Order::Lapse, Reply::Unknown(_) | Reply::Parked(_)) => &["nothing"],
             (_, first) => &[first.name()],
         };

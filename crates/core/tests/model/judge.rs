@@ -325,10 +325,10 @@ fn take(case: Case<'_>, live: &Record, token: u8) -> (Expected, Invariant) {
         }
         State::Running { .. } if at_most_once(live) => (same(live, StateName::Unknown).into(), Invariant::L7),
         State::Running { .. } if live.is_drivable() => (one_more(true), Invariant::L9),
-        State::Unknown { .. } => (not_due, Invariant::L7),
-        State::Pending { .. } | State::Running { .. } | State::Released { .. } | State::Dead { .. } => {
-            (not_due, Invariant::L5)
-        }
+        // `ended` is for who came upon the end and asks again.
+        State::Unknown { .. } => (Expected::Stays(&["not due", "ended"]), Invariant::L7),
+        State::Dead { .. } => (Expected::Stays(&["not due", "ended"]), Invariant::L5),
+        State::Pending { .. } | State::Running { .. } | State::Released { .. } => (not_due, Invariant::L5),
         State::Completed { .. } => unreachable!("judged before"),
     }
 }
