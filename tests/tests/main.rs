@@ -14,6 +14,7 @@ mod claims;
 mod command_line;
 mod crash;
 mod disk;
+mod docs;
 mod errors;
 mod execute;
 mod http;

@@ -1,0 +1,176 @@
+//! The commands of the documents work as printed: every block marked `sh test=server` is run against a real server, and
+//! what it prints is what the block after it says.
+//!
+//! The blocks of one document share a server and run in order, as a reader would run them. In an expected `json` block the
+//! text `…` stands for any value.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::server::{Server, binary};
+
+/// Stands for any value in what is expected.
+const ANY: &str = "…";
+
+/// The info string of a block that is run.
+const RUN: &str = "sh test=server";
+
+/// Where the documents say that the doors and the operators' listener are.
+const DOORS: &str = "http://127.0.0.1:8080";
+const ADMIN: &str = "http://127.0.0.1:8081";
+
+/// A command of a document, and what it prints.
+struct Step {
+    line: usize,
+    script: String,
+    expected: Option<Expected>,
+}
+
+enum Expected {
+    Json(String),
+    Text(String),
+}
+
+/// A fenced block: the line of its fence, what stands after that, the text inside.
+struct Block<'a> {
+    line: usize,
+    info: &'a str,
+    text: String,
+}
+
+fn blocks(document: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut lines = document.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        if let Some(info) = line.strip_prefix("```") {
+            let text = lines.by_ref().map_while(|(_, line)| (!line.starts_with("```")).then_some(line));
+            blocks.push(Block { line: at + 1, info, text: text.collect::<Vec<_>>().join("\n") });
+        }
+    }
+    blocks
+}
+
+fn steps(document: &str) -> Vec<Step> {
+    let blocks = blocks(document);
+    let after = blocks.iter().skip(1).map(Some).chain([None]);
+    let runnable = blocks.iter().zip(after).filter(|(block, _)| block.info == RUN);
+    runnable
+        .map(|(block, after)| {
+            let end = block.line + block.text.lines().count() + 1;
+            // Only a block that follows at once is what the command prints.
+            let next = after.filter(|next| next.line == end + 1);
+            let expected = next.and_then(|next| match next.info {
+                "json" => Some(Expected::Json(next.text.clone())),
+                "text" => Some(Expected::Text(next.text.clone())),
+                _ => None,
+            });
+            Step { line: block.line, script: block.text.clone(), expected }
+        })
+        .collect()
+}
+
+fn matches(expected: &Value, found: &Value) -> bool {
+    match (expected, found) {
+        (Value::String(text), _) if text == ANY => true,
+        (Value::Object(expected), Value::Object(found)) => {
+            expected.len() == found.len()
+                && expected
+                    .iter()
+                    .all(|(name, value)| found.get(name).is_some_and(|other| matches(value, other)))
+        }
+        (Value::Array(expected), Value::Array(found)) => {
+            expected.len() == found.len()
+                && expected.iter().zip(found).all(|(one, other)| matches(one, other))
+        }
+        _ => expected == found,
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The documents that hold commands to run.
+fn documents() -> Vec<PathBuf> {
+    let guide = std::fs::read_dir(root().join("docs/guide")).unwrap().map(|entry| entry.unwrap().path());
+    let mut documents: Vec<_> = guide.chain([root().join("README.md")]).collect();
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    documents.sort();
+    documents
+}
+
+/// Runs a command as a reader would, with the server's addresses for those of the document.
+async fn run(script: &str, server: &Server) -> String {
+    let mut script = script.replace(DOORS, &server.url());
+    if script.contains(ADMIN) {
+        script = script.replace(ADMIN, &server.admin_url());
+    }
+    let folder = binary().parent().unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).env("PATH", path).output();
+    let output = output.await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\nfailed: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn compare(at: &str, expected: &Expected, printed: &str) {
+    match expected {
+        Expected::Text(text) => assert_eq!(printed.trim(), text.trim(), "{at}"),
+        Expected::Json(text) => {
+            let read = |text: &str| {
+                serde_json::from_str::<Value>(text).unwrap_or_else(|error| panic!("{at}: {error} in {text}"))
+            };
+            assert!(
+                matches(&read(text), &read(printed)),
+                "{at}: expected\n{text}\nbut it printed\n{printed}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_commands_of_the_documents_print_what_the_documents_say() {
+    let mut ran = 0;
+    for path in documents() {
+        let steps = steps(&std::fs::read_to_string(&path).unwrap());
+        if steps.is_empty() {
+            continue;
+        }
+        let server = Server::development().await;
+        for Step { line, script, expected } in steps {
+            let at = format!("{}:{line}", path.strip_prefix(root()).unwrap().display());
+            let printed = run(&script, &server).await;
+            if let Some(expected) = expected {
+                compare(&at, &expected, &printed);
+            }
+            ran += 1;
+        }
+    }
+    assert!(ran >= 8, "only {ran} commands were found");
+}
+
+#[test]
+fn a_command_is_compared_with_the_block_that_follows_it_at_once() {
+    let document = "x\n```sh test=server\na\nb\n```\n```json\n{}\n```\n```sh\nc\n```\n```sh test=server\nd\n```\n\n```json\n1\n```\n";
+    let steps = steps(document);
+    assert_eq!(steps.len(), 2);
+    assert_eq!((steps[0].line, steps[0].script.as_str()), (2, "a\nb"));
+    assert!(matches!(&steps[0].expected, Some(Expected::Json(text)) if text == "{}"));
+    assert!(steps[1].expected.is_none(), "a blank line lies between");
+}
+
+#[test]
+fn any_value_matches_an_ellipsis_and_nothing_else_does() {
+    let check = |expected: &str, found: &str, same: bool| {
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(matches(&read(expected), &read(found)), same, "{expected} and {found}");
+    };
+    check(r#"{"id":"…","n":[1,2]}"#, r#"{"n":[1,2],"id":{"x":1}}"#, true);
+    check(r#"{"id":"…"}"#, "{}", false);
+    check("{}", r#"{"id":1}"#, false);
+    check("[1]", "[1,2]", false);
+    check("1", "2", false);
+}
