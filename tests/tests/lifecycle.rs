@@ -51,6 +51,8 @@ async fn sigterm_finishes_what_runs_and_ends_with_0() {
     target.arrived(1).await;
     server.signal(Signal::TERM);
     server.logged("stopping").await;
+    // The same wish once more, as `timeout` and shells send it, is not impatience.
+    server.signal(Signal::TERM);
     target.open();
     let answer = running.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.text()), (200, r#"{"status":"completed","result":{"run":1}}"#));

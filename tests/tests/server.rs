@@ -98,22 +98,18 @@ impl Server {
             }
         });
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut addresses = Vec::new();
-        while addresses.len() < 2 {
-            let said =
-                tokio::time::timeout(WITHIN, output.next_line()).await.expect("a start within a minute");
-            let Some(line) = said.unwrap() else {
-                reader.await.unwrap();
-                return Err(log.lock().unwrap().clone());
-            };
-            addresses.extend(line.strip_prefix("listening: ").map(str::to_owned));
-        }
+        let said = tokio::time::timeout(WITHIN, output.next_line()).await.expect("a start within a minute");
+        let Some(line) = said.unwrap() else {
+            reader.await.unwrap();
+            return Err(log.lock().unwrap().clone());
+        };
         // The rest (the banner) is read, so that the server is never blocked by it.
         tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
-        let [doors, admin] = ["doors ", "admin "].map(|name| {
-            let address = addresses.iter().find_map(|address| address.strip_prefix(name));
-            address.unwrap_or_else(|| panic!("no {name}in {addresses:?}")).to_owned()
-        });
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["listening:", "doors", doors, "admin", admin] = words[..] else {
+            panic!("no addresses in {line:?}")
+        };
+        let (doors, admin) = (doors.to_owned(), admin.to_owned());
         Ok(Self { child, doors, admin, log, http: Http::new(), folder_of_its_own: None })
     }
 

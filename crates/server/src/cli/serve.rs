@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, ServeArgs, config, exit, fail};
@@ -10,6 +12,9 @@ use crate::app::{App, Running};
 use crate::config::{Config, load};
 use crate::telemetry::logs::Logs;
 use crate::telemetry::metrics::Metrics;
+
+/// Signals to stop that come within this time of the first are the same wish.
+const SAME_WISH: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(args: &ServeArgs) -> u8 {
     let loaded = match config::checked(&args.config) {
@@ -136,7 +141,11 @@ impl Signals {
         }
     }
 
+    /// Waits for somebody who does not want to wait any longer. The same wish often comes twice (from `timeout`, or from
+    /// a shell to the whole group), so only one that comes a while later counts.
     async fn stop_again(&mut self) {
+        tokio::time::sleep(SAME_WISH).await;
+        while self.next().now_or_never().is_some() {}
         while matches!(self.next().await, Asked::Reload) {}
     }
 }
