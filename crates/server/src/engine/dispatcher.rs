@@ -33,7 +33,7 @@ struct RoomShared {
     freed: Notify,
 }
 
-/// A place for one try; free again when dropped.
+/// A place for one try.
 struct Place {
     room: Room,
     lane: Option<Lane>,
@@ -41,16 +41,23 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        {
-            let mut under_way = self.room.0.under_way.lock();
-            if let Some(count) = under_way.get_mut(&self.lane) {
-                *count -= 1;
-                if *count == 0 {
-                    under_way.remove(&self.lane);
-                }
+        let mut under_way = self.room.0.under_way.lock();
+        if let Some(count) = under_way.get_mut(&self.lane) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&self.lane);
             }
         }
-        self.room.0.freed.notify_one();
+    }
+}
+
+impl Place {
+    /// The try that had it has ended: there may be another. (A place that was not used wakes nobody, or a store that
+    /// fails would be asked again at once.)
+    fn free(self) {
+        let room = self.room.clone();
+        drop(self);
+        room.0.freed.notify_one();
     }
 }
 
@@ -145,7 +152,7 @@ impl Engine {
                 let engine = self.clone();
                 self.0.tasks.spawn(async move {
                     engine.run_taken(claim, sent).await;
-                    drop(place);
+                    place.free();
                 });
                 true
             }

@@ -130,3 +130,16 @@ async fn heartbeat_errors_are_not_dropped_and_the_work_is_told_before_its_lease_
     store.set(Weather::Fair);
     assert!(!store.load(id("k")).await.unwrap().value.unwrap().is_lapsed(store.time()), "not yet lapsed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_the_dispatcher_is_not_asked_again_at_once_and_the_work_is_done_later() {
+    let (fixture, store) = flaky(OnLapse::AtMostOnce, Weather::Fair);
+    fixture.engine.submit(ask("k")).await.unwrap();
+    store.set(Weather::Down);
+    fixture.engine.start(4);
+    sleep(Duration::from_secs(10)).await;
+    let failures = fixture.told.storage_failures();
+    assert!((10..=30).contains(&failures), "{failures}");
+    store.set(Weather::Fair);
+    fixture.told.wait(What::Completed, 1).await;
+}
