@@ -42,7 +42,7 @@ async fn execute_prints_the_result_and_says_by_its_exit_code_what_became_of_it()
     assert_eq!(code(&unknown), 12, "{}", err(&unknown));
     let again = execute(&["fail", "--key", "two", "--payload", r#"{"status":500}"#]).await;
     assert_eq!(code(&again), 12);
-    let unavailable = execute(&["fail", "--key", "three", "--payload", r#"{"status":503}"#]).await;
+    let unavailable = execute(&["fail", "--key", "three", "--payload", r#"{"status":429}"#]).await;
     assert_eq!(code(&unavailable), 13);
     let accepted = execute(&["sleep", "--key", "four", "--payload", r#"{"ms":60000}"#, "--async"]).await;
     assert_eq!(code(&accepted), 10);
