@@ -71,13 +71,6 @@ fn runs() -> Vec<Scenario> {
         .seeing(&[Lapse, SecondRun]),
         resume("accepted after its lapse was seen", &[one(Client), one(Submitter), one(Reaper), one(Worker)])
             .seeing(&[Takeover]),
-        Scenario::new(
-            "workers and dead letters",
-            Resume,
-            2,
-            &[one(Submitter), one(Worker).crashes(1), one(Worker), one(Operator)],
-        )
-        .seeing(&[Takeover, Fenced, StaleVersion]),
         resume(
             "revival against a late settlement",
             &[one(Submitter), Cast::new(Worker, 2), Cast::new(Operator, 2)],
@@ -94,6 +87,13 @@ fn runs() -> Vec<Scenario> {
 fn larger_runs() -> Vec<Scenario> {
     let once = |name, cast: &[Cast]| Scenario::new(name, AtMostOnce, 1, cast);
     vec![
+        Scenario::new(
+            "workers and dead letters",
+            Resume,
+            2,
+            &[one(Submitter), one(Worker).crashes(1), one(Worker), one(Operator)],
+        )
+        .seeing(&[Takeover, Fenced, StaleVersion]),
         once(
             "sweep, reuse and lost answers",
             &[Cast::new(Client, 2), one(Client).doubts(1), Cast::new(Sweeper, 2)],
