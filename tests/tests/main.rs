@@ -25,3 +25,4 @@ mod prefer;
 mod requirement;
 mod server;
 mod target;
+mod workers;
