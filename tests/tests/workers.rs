@@ -27,10 +27,8 @@ async fn stands(server: &Server, key: &str, status: u16) -> Answer {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(Duration::from_secs(60), asked).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("{key} does not come to {status}:\n{}", server.log()),
-    }
+    let stood = tokio::time::timeout(Duration::from_secs(60), asked).await;
+    stood.unwrap_or_else(|_| panic!("{key} does not come to {status}:\n{}", server.log()))
 }
 
 fn keys(target: &Target) -> Vec<String> {
