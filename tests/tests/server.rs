@@ -119,7 +119,6 @@ impl Server {
     }
 
     /// Where operators go.
-    #[allow(dead_code, reason = "the modules of the admin listener use it")]
     pub(crate) fn admin_url(&self) -> String {
         self.admin.clone()
     }

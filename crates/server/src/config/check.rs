@@ -16,8 +16,10 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
     let url = &config.store.url;
     let known = STORES.iter().any(|scheme| url.starts_with(scheme));
     if !known || url == "embedded:" {
+        // Only what it begins with: the rest of a URL may hold a password.
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         let message =
-            format!("`{url}` is no store of this version; allowed: \"embedded:PATH\" or \"memory:\"");
+            format!("`{scheme}:` is no store of this version; allowed: \"embedded:PATH\" or \"memory:\"");
         reading.problem(&origins.store_url, "store.url", message);
     }
 }

@@ -105,8 +105,8 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
     );
     check("server = 5", "semel.toml:1: server: must be a table, not an integer");
     check(
-        "[store]\nurl = \"postgres://localhost\"",
-        "semel.toml:2: store.url: `postgres://localhost` is no store of this version; allowed: \"embedded:PATH\" or \
+        "[store]\nurl = \"postgres://semel:hunter2@db\"",
+        "semel.toml:2: store.url: `postgres:` is no store of this version; allowed: \"embedded:PATH\" or \
          \"memory:\"",
     );
     check(

@@ -1,0 +1,135 @@
+//! `semel records`, `semel store` and `semel openapi`: what they print, and their exit codes.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::server::{Server, command};
+
+async fn run(folder: &Path, arguments: &[&str]) -> Output {
+    command(arguments, folder).output().await.unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn err(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", err(output)))
+}
+
+/// `semel records` against a server.
+async fn records(server: &Server, arguments: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let admin = server.admin_url();
+    let mut all = vec!["records", arguments[0], "--admin-url", admin.as_str()];
+    all.extend(&arguments[1..]);
+    run(folder.path(), &all).await
+}
+
+#[tokio::test]
+async fn records_are_listed_shown_and_settled_from_a_shell() {
+    let server = Server::development().await;
+    server.execute("echo", "done", "{}", &[]).await;
+    for key in ["lost-1", "lost-2", "lost-3"] {
+        server.execute("fail", key, r#"{"status":500}"#, &[]).await;
+    }
+    let listed = records(&server, &["ls"]).await;
+    assert_eq!(code(&listed), 0, "{}", err(&listed));
+    assert_eq!(out(&listed).lines().count(), 5, "a header and four records: {}", out(&listed));
+    let page = json(&records(&server, &["ls", "--state", "unknown,dead", "--json"]).await);
+    let record = page["records"].as_array().unwrap().iter().find(|record| record["key"] == "lost-1").unwrap();
+    let (id, version) = (record["id"].as_str().unwrap(), record["version"].as_str().unwrap());
+    let shown = records(&server, &["show", id]).await;
+    assert!(out(&shown).contains("unknown") && out(&shown).contains("answer_lost"), "{}", out(&shown));
+    let unseen = records(&server, &["discard", id, "--reason", "x"]).await;
+    assert_eq!(code(&unseen), 2, "it names no version");
+    let stale = records(&server, &["discard", id, "--seen", "1.77", "--reason", "x"]).await;
+    assert_eq!(code(&stale), 11);
+    assert!(err(&stale).contains("VERSION_CONFLICT"), "{}", err(&stale));
+    let result = r#"{"n":9007199254740993}"#;
+    let resolve = ["resolve", id, "--seen", version, "--completed", "--result", result, "--reason", "seen"];
+    let resolved = records(&server, &resolve).await;
+    assert_eq!(code(&resolved), 0, "{}", err(&resolved));
+    let replay = server.execute("fail", "lost-1", r#"{"status":500}"#, &[]).await;
+    assert_eq!(replay.text(), r#"{"status":"completed","result":{"n":9007199254740993}}"#);
+    let missing = records(&server, &["show", "00000000000000000000000000000000"]).await;
+    assert_eq!(code(&missing), 11);
+    assert!(err(&missing).contains("NOT_FOUND"), "{}", err(&missing));
+}
+
+#[tokio::test]
+async fn many_records_are_changed_only_after_somebody_said_yes() {
+    let server = Server::development().await;
+    for key in ["lost-1", "lost-2", "lost-3"] {
+        server.execute("fail", key, r#"{"status":500}"#, &[]).await;
+    }
+    let discard = async |arguments: &[&str]| {
+        let mut all = vec!["discard"];
+        all.extend(arguments);
+        records(&server, &all).await
+    };
+    let preview = discard(&["--state", "unknown", "--dry-run"]).await;
+    assert_eq!((code(&preview), out(&preview)), (0, "3 records would be changed\n"), "{}", err(&preview));
+    let unasked = discard(&["--state", "unknown", "--reason", "a drill"]).await;
+    assert_eq!(code(&unasked), 2, "nobody is there to be asked: {}", err(&unasked));
+    assert_eq!(code(&discard(&["--reason", "everything", "--yes"]).await), 2, "no filter");
+    assert_eq!(code(&discard(&["--state", "unknown", "--yes"]).await), 2, "no reason");
+    let done = discard(&["--state", "unknown", "--reason", "a drill", "--yes"]).await;
+    assert_eq!((code(&done), out(&done)), (0, "3 records changed, 0 not\n"), "{}", err(&done));
+    let again = discard(&["--state", "unknown", "--reason", "a drill", "--yes", "--json"]).await;
+    assert_eq!((code(&again), &json(&again)["matched"]), (0, &0.into()));
+}
+
+#[tokio::test]
+async fn a_store_is_checked_and_counted_while_no_server_has_it_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_in(folder.path(), "[server]\ndevelopment = true\n").await;
+    server.execute("echo", "done", "{}", &[]).await;
+    server.execute("fail", "lost", r#"{"status":500}"#, &[]).await;
+    let url = format!("embedded:{}", folder.path().join("data").display());
+    let store = async |what: &str, more: &[&str]| {
+        let mut all = vec!["store", what, "--store", url.as_str(), "--dev"];
+        all.extend(more);
+        run(folder.path(), &all).await
+    };
+    let busy = store("stats", &[]).await;
+    assert!(code(&busy) == 1 && !err(&busy).is_empty(), "a server has it open");
+    assert!(server.stop().await.success());
+    let stats = json(&store("stats", &["--json"]).await);
+    let counts = stats["counts"].as_array().unwrap();
+    assert!(counts.len() == 2 && counts.iter().all(|count| count["records"] == 1), "{stats}");
+    let table = store("stats", &[]).await;
+    assert!(out(&table).contains("echo") && out(&table).contains("unknown"), "{}", out(&table));
+    let checked = store("check", &[]).await;
+    assert_eq!(
+        (code(&checked), out(&checked)),
+        (0, "2 records read, 0 cannot be read\n"),
+        "{}",
+        err(&checked)
+    );
+    let migrated = store("migrate", &[]).await;
+    assert_eq!(code(&migrated), 0, "{}", err(&migrated));
+    assert!(out(&migrated).contains("has the format of this version (2 records)"), "{}", out(&migrated));
+    let memory = run(folder.path(), &["store", "stats", "--store", "memory:", "--dev"]).await;
+    assert_eq!(code(&memory), 1);
+    let elsewhere = ["store", "check", "--store", "postgres://u:hunter2@db/x", "--dev"];
+    let elsewhere = run(folder.path(), &elsewhere).await;
+    assert!(code(&elsewhere) != 0 && !err(&elsewhere).contains("hunter2"), "{}", err(&elsewhere));
+}
+
+#[tokio::test]
+async fn the_document_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = run(folder.path(), &["openapi"]).await;
+    assert_eq!((code(&printed), out(&printed)), (0, semel_api::openapi::document().as_str()));
+}
