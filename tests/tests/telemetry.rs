@@ -134,6 +134,7 @@ async fn the_requirements_metrics_count_what_happens_under_the_service_name() {
         let enough = name.starts_with("idempotency_lock") && found >= Some(expected);
         assert!(enough || found == Some(expected), "{name} {labels:?}: {found:?}, not {expected}");
     }
+    assert!(sum(&samples, "semel_store_batch_size_count", orders) > Some(0.0));
     assert!(sum(&samples, "process_resident_memory_bytes", &[]) > Some(1e6));
     assert!(sum(&samples, "process_start_time_seconds", &[]) > Some(1.7e9));
     for sample in samples.iter().filter(|sample| !sample.name.starts_with("process_")) {

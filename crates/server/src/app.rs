@@ -89,7 +89,8 @@ impl App {
     pub async fn start(config: &Config, metrics: Metrics) -> Result<Running, StartError> {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
         let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
-        let opened = store::open(&config.store).map_err(|error| StartError::new("the store", error))?;
+        let opened = store::open(&config.store, metrics.store_batches())
+            .map_err(|error| StartError::new("the store", error))?;
         let store: Arc<dyn Store> = Arc::new(Metered::new(opened, metrics.clone()));
         let listener = listen(config.server.listen, tls, config.server.connections_max).await?;
         let admin_listener = listen(config.admin.listen, admin_tls, ADMIN_CONNECTIONS_MAX).await?;

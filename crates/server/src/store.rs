@@ -8,6 +8,7 @@ use semel_stores::embedded::{EmbeddedStore, OpenError, Options};
 use semel_stores::memory::MemoryStore;
 
 use crate::config::StoreConfig;
+use crate::telemetry::metrics::Sizes;
 
 /// What can be named.
 const SUPPORTED: &str = "`embedded:PATH` (such as `embedded:./semel-data`) or `memory:`";
@@ -72,15 +73,16 @@ impl Location {
     }
 }
 
-/// Opens the configured store. Blocks while it reads; call it inside the runtime that will use the store.
+/// Opens the configured store, which tells `batches` how many writes have shared each sync. Blocks while it reads; call it inside the runtime that will use the store.
 ///
 /// # Errors
 /// The URL names no store, or the store cannot be opened.
-pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreOpenError> {
+pub fn open(config: &StoreConfig, batches: Sizes) -> Result<Arc<dyn Store>, StoreOpenError> {
     match Location::parse(&config.url)? {
         Location::Memory => Ok(Arc::new(MemoryStore::new())),
         Location::Embedded(folder) => {
             let store = EmbeddedStore::open(&Options::new(folder)).map_err(StoreOpenError::Embedded)?;
+            store.tell_batches(move |writes| batches.observe(writes as u64));
             let recovery = store.recovery();
             tracing::info!(
                 segments = recovery.segments,

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{ConfigArgs, config, exit, fail, table};
 use crate::store;
+use crate::telemetry::metrics::Sizes;
 
 /// What `semel store` takes.
 #[derive(Clone, Debug, Subcommand)]
@@ -62,7 +63,7 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
         );
     }
     runtime.block_on(async {
-        let store = match store::open(&loaded.config.store) {
+        let store = match store::open(&loaded.config.store, Sizes::default()) {
             Ok(store) => store,
             Err(error) => return fail(exit::FAILED, error),
         };

@@ -5,8 +5,8 @@
 //! visible and their writers are told ([`Engine::publish`]). Tests call these steps one by one; `threads` runs them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use quick_cache::Weighter;
@@ -100,6 +100,8 @@ pub(crate) struct Engine {
     publishing: Mutex<()>,
     pub(crate) cache: Cache<RecordId, Arc<Record>, ByBytes>,
     health: RwLock<Health>,
+    /// Who is told how many writes have shared a sync.
+    pub(crate) batches: OnceLock<Box<dyn Fn(usize) + Send + Sync>>,
 }
 
 /// What recovery found.
@@ -159,6 +161,7 @@ impl Engine {
             publishing: Mutex::new(()),
             cache: Cache::with_weighter(items, cache_bytes, ByBytes),
             health: RwLock::new(Health::Well),
+            batches: OnceLock::new(),
         }
     }
 
@@ -271,6 +274,9 @@ impl Engine {
             Ok(()) => {
                 if let Health::Full(_) = self.health() {
                     *self.health.write() = Health::Well;
+                }
+                if let Some(tell) = self.batches.get() {
+                    tell(gathered.steps.len());
                 }
                 self.done.lock().push_back(Done { gathered });
             }

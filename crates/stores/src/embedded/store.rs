@@ -228,6 +228,13 @@ impl EmbeddedStore {
         &self.recovery
     }
 
+    /// Tells `tell` from now on how many writes have shared each sync, on the log's thread: it must not block. The first
+    /// who asks is told.
+    pub fn tell_batches(&self, tell: impl Fn(usize) + Send + Sync + 'static) {
+        // A second one is a second handle of the same store, whose metrics are those of the first.
+        self.engine.batches.set(Box::new(tell)).ok();
+    }
+
     /// What the store holds and takes.
     pub fn stats(&self) -> Stats {
         let engine = &*self.engine;
