@@ -1,7 +1,7 @@
 //! The command line: what it prints, and exit codes that scripts can use.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use crate::server::{Server, command};
 
@@ -90,6 +90,19 @@ async fn a_configuration_is_checked_shown_and_begun() {
     let missing = run(folder.path(), &["config", "check", "--config", "missing.toml"]).await;
     assert_eq!(code(&missing), 3);
     assert!(err(&missing).contains("missing.toml: cannot read the configuration"), "{}", err(&missing));
+}
+
+#[tokio::test]
+async fn a_reader_that_has_had_enough_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["config", "example"][..], &["config", "show"], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command(arguments, folder.path());
+        let child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!((code(&output), err(&output)), (0, ""), "{arguments:?}");
+    }
 }
 
 #[tokio::test]

@@ -64,11 +64,22 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Detail {
         }
         // `invalid type: string "…", expected u64`: the value is the sender's, and is not repeated.
         _ => match said.rsplit_once(", expected ") {
-            Some((_, expected)) => format!("must be {expected} ({place})"),
+            Some((_, expected)) => format!("must be {} ({place})", in_words(expected)),
             None => format!("{said} ({place})"),
         },
     };
     Detail { field, code: code.to_owned(), message }
+}
+
+/// What serde expects, in words of JSON instead of Rust's.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative and not too large",
+        "a map" => "an object",
+        "a sequence" => "a list",
+        named if named.starts_with("struct ") => "an object",
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -115,5 +126,17 @@ mod tests {
         assert!(said.starts_with("policy.x | unknown | "), "{said}");
         let said = wrong::<CheckpointRequest>(r#"{"token":{"hunter2":1},"phase":"a"}"#);
         assert!(said.starts_with("token | type | ") && !said.contains("hunter2"), "{said}");
+    }
+
+    #[test]
+    fn what_is_expected_is_said_in_words_of_json_and_not_of_rust() {
+        let check = |member: &str, expected: &str| {
+            let said = wrong::<ClaimRequest>(&format!(r#"{{"operation":"a",{member}}}"#));
+            assert!(said.contains(&format!("must be {expected} (line 1")), "{said}");
+        };
+        check(r#""policy":"resume""#, "an object");
+        check(r#""tags":["a"]"#, "an object");
+        check(r#""lease_ms":"5m""#, "a whole number that is not negative and not too large");
+        check(r#""lease_ms":-1"#, "a whole number that is not negative and not too large");
     }
 }

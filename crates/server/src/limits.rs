@@ -42,6 +42,14 @@ pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(25);
 pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long one try of an operation may take unless configured.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// How often accepted work is tried unless configured.
+pub const RETRY_ATTEMPTS_DEFAULT: u32 = 12;
+/// The pause after the first try unless configured; it doubles from there.
+pub const RETRY_FIRST_DEFAULT: Duration = Duration::from_secs(5);
+/// The longest pause between two tries unless configured.
+pub const RETRY_CAP_DEFAULT: Duration = Duration::from_secs(6 * 60 * 60);
+/// How long accepted work is tried unless configured: a weekend.
+pub const RETRY_MAX_AGE_DEFAULT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// The longest try that can be configured.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Characters of a request's or correlation id that is taken over from the client; another gets one of ours.

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{ConfigArgs, exit, fail};
+use super::{ConfigArgs, exit, fail, say};
 use crate::config::{EXAMPLE, Loaded, load};
 use crate::telemetry::logs::check_filter;
 use crate::tls;
@@ -35,7 +35,7 @@ pub(super) fn run(command: &ConfigCommand) -> u8 {
                     || "no file: development mode".to_owned(),
                     |file| file.display().to_string(),
                 );
-                println!("the configuration is good ({file})");
+                say(format_args!("the configuration is good ({file})"));
                 exit::DONE
             }
             Err(code) => code,
@@ -48,7 +48,7 @@ pub(super) fn run(command: &ConfigCommand) -> u8 {
             Err(code) => code,
         },
         ConfigCommand::Example => {
-            print!("{EXAMPLE}");
+            say(EXAMPLE.trim_end());
             exit::DONE
         }
     }
@@ -71,12 +71,12 @@ fn show(loaded: &Loaded, as_json: bool) {
             .shown
             .iter()
             .map(|shown| json!({ "key": shown.path, "value": shown.value, "origin": shown.origin }));
-        println!("{:#}", json!({ "values": values.collect::<Vec<_>>() }));
+        say(format_args!("{:#}", json!({ "values": values.collect::<Vec<_>>() })));
         return;
     }
     let width = |of: fn(&crate::config::Shown) -> usize| loaded.shown.iter().map(of).max().unwrap_or(0);
     let (path, value) = (width(|shown| shown.path.len()), width(|shown| shown.value.len()).min(40));
     for shown in &loaded.shown {
-        println!("{:path$}  {:value$}  # {}", shown.path, shown.value, shown.origin);
+        say(format_args!("{:path$}  {:value$}  # {}", shown.path, shown.value, shown.origin));
     }
 }

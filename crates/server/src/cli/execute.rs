@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use serde_json::value::RawValue;
 
 use super::client::{self, ServerArgs};
-use super::{exit, fail, runtime};
+use super::{exit, fail, runtime, say};
 use crate::engine::entropy::OsEntropy;
 
 /// What `semel execute` takes.
@@ -96,7 +96,7 @@ fn tell(args: &ExecuteArgs, answer: &Response<Bytes>) -> u8 {
     let text = String::from_utf8_lossy(answer.body());
     let said: Answer<'_> = serde_json::from_slice(answer.body()).unwrap_or_default();
     if args.json {
-        println!("{text}");
+        say(&text);
     }
     let status = answer.status();
     if let Some(error) = said.error {
@@ -117,7 +117,7 @@ fn tell(args: &ExecuteArgs, answer: &Response<Bytes>) -> u8 {
         }
         (status, Some("completed")) if status.is_success() => {
             if !args.json {
-                println!("{}", said.result.map_or("null", RawValue::get));
+                say(said.result.map_or("null", RawValue::get));
             }
             exit::DONE
         }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes are for scripts, and every command has the same ones: see [`exit`].
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -110,7 +111,9 @@ pub fn main() -> ExitCode {
         Some(Command::Openapi) => openapi::openapi(),
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "semel", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "semel", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end());
             exit::DONE
         }
     };
@@ -121,6 +124,18 @@ pub fn main() -> ExitCode {
 fn fail(code: u8, problem: impl std::fmt::Display) -> u8 {
     eprintln!("semel: {problem}");
     code
+}
+
+/// Prints a line on standard output, or ends the process: nobody acts on an answer that was not written. A reader that
+/// has had enough (`| head`) is no failure.
+fn say(line: impl std::fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            std::process::exit(i32::from(fail(exit::FAILED, format_args!("cannot write: {error}"))));
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// A table without lines, for people and for `awk`.

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::{self, ServerArgs};
-use super::{exit, fail, runtime, table};
+use super::{exit, fail, runtime, say, table};
 
 /// What `semel records` takes.
 #[derive(Clone, Debug, Subcommand)]
@@ -235,7 +235,7 @@ async fn list(args: &LsArgs) -> Result<u8, Ended> {
         return Ok(exit::DONE);
     }
     let page: RecordPage = read(answer.body())?;
-    println!("{}", table(&COLUMNS, page.records.iter().map(row)));
+    say(table(&COLUMNS, page.records.iter().map(row)));
     if let Some(next) = page.next {
         eprintln!("semel: there are more; go on with --cursor {next}");
     }
@@ -295,7 +295,7 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
         ("downstream key", some(&record.downstream_key)),
     ];
     let shown = rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
-    println!("{}", table(&[], shown));
+    say(table(&[], shown));
     Ok(exit::DONE)
 }
 
@@ -332,7 +332,7 @@ async fn one(args: &JudgeArgs, id: &str, command: &str, mut body: Value) -> Resu
     if args.json {
         print(&text);
     } else {
-        println!("{}", table(&COLUMNS, [row(&reply.record)]));
+        say(table(&COLUMNS, [row(&reply.record)]));
     }
     Ok(exit::DONE)
 }
@@ -357,7 +357,7 @@ async fn many(args: &JudgeArgs, command: &str, mut body: Value) -> Result<u8, En
         if args.json {
             print(&text);
         } else {
-            println!("{count} records would be changed");
+            say(format_args!("{count} records would be changed"));
         }
         return Ok(exit::DONE);
     }
@@ -380,12 +380,12 @@ async fn many(args: &JudgeArgs, command: &str, mut body: Value) -> Result<u8, En
     }
     bar.finish_and_clear();
     if args.json {
-        println!("{:#}", json!(total));
+        say(format_args!("{:#}", json!(total)));
     } else {
         for failure in &total.failures {
             eprintln!("semel: {}: {} {}", failure.id, failure.code, failure.message);
         }
-        println!("{} records changed, {} not", total.changed, total.failed);
+        say(format_args!("{} records changed, {} not", total.changed, total.failed));
     }
     Ok(if total.failed == 0 { exit::DONE } else { exit::REFUSED })
 }
@@ -408,7 +408,7 @@ fn path_of(id: &str, rest: &str) -> String {
 
 /// The JSON that came, as it came.
 fn print(body: &Bytes) {
-    println!("{}", String::from_utf8_lossy(body));
+    say(String::from_utf8_lossy(body));
 }
 
 impl FilterArgs {

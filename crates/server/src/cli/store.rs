@@ -8,7 +8,7 @@ use semel_core::query::{Count, Cursor, Query};
 use semel_core::{RecordId, Store, StoreError};
 use serde_json::json;
 
-use super::{ConfigArgs, config, exit, fail, table};
+use super::{ConfigArgs, config, exit, fail, say, table};
 use crate::store;
 use crate::telemetry::metrics::Sizes;
 
@@ -84,7 +84,7 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
 async fn migrate(url: &str, store: &Arc<dyn Store>) -> Result<u8, StoreError> {
     store.ready().await?;
     let records: u64 = store.counts().await?.iter().map(|count| count.records).sum();
-    println!("{url} has the format of this version ({records} records)");
+    say(format_args!("{url} has the format of this version ({records} records)"));
     Ok(exit::DONE)
 }
 
@@ -104,12 +104,12 @@ async fn check(store: &Arc<dyn Store>, as_json: bool) -> Result<u8, StoreError> 
     if as_json {
         let unreadable: Vec<_> =
             unreadable.iter().map(|(id, why)| json!({ "id": id.to_string(), "why": why })).collect();
-        println!("{:#}", json!({ "read": read, "unreadable": unreadable }));
+        say(format_args!("{:#}", json!({ "read": read, "unreadable": unreadable })));
     } else {
         for (id, why) in unreadable {
             eprintln!("semel: {id}: {why}");
         }
-        println!("{read} records read, {} cannot be read", unreadable.len());
+        say(format_args!("{read} records read, {} cannot be read", unreadable.len()));
     }
     Ok(if unreadable.is_empty() { exit::DONE } else { exit::FAILED })
 }
@@ -154,7 +154,7 @@ async fn stats(store: &Arc<dyn Store>, as_json: bool) -> Result<u8, StoreError> 
             })
             .collect();
         let age = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        println!("{:#}", json!({ "store": store.name(), "counts": rows, "oldest_pending_ms": age }));
+        say(format_args!("{:#}", json!({ "store": store.name(), "counts": rows, "oldest_pending_ms": age })));
         return Ok(exit::DONE);
     }
     let rows = counts.iter().map(|count| {
@@ -165,9 +165,9 @@ async fn stats(store: &Arc<dyn Store>, as_json: bool) -> Result<u8, StoreError> 
             count.records.to_string(),
         ]
     });
-    println!("{}", table(&["namespace", "operation", "state", "records"], rows));
+    say(table(&["namespace", "operation", "state", "records"], rows));
     if let Some(age) = age {
-        println!("the oldest pending record has waited for {} s", age.as_secs());
+        say(format_args!("the oldest pending record has waited for {} s", age.as_secs()));
     }
     Ok(exit::DONE)
 }

@@ -335,7 +335,7 @@ impl<'a> Section<'a> {
             }
             let path = if self.path.is_empty() { bare(key) } else { format!("{}.{}", self.path, bare(key)) };
             let near = asked.iter().find(|known| is_near(known, key));
-            let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            let hint = near.map_or_else(|| ";".to_owned(), |near| format!("; did you mean `{near}`?"));
             let allowed = asked.join(", ");
             self.reading.problem(&entry.origin, &path, format!("unknown key{hint} allowed here: {allowed}"));
         }

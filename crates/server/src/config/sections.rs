@@ -324,10 +324,11 @@ fn policy(section: &Section<'_>) -> Policy {
 }
 
 fn retry(section: Section<'_>) -> Schedule {
-    let attempts = section.number_or("max_attempts", 1, u64::from(core::ATTEMPTS_MAX), 12);
-    let first = section.duration_or("first", Duration::from_secs(5));
-    let cap = section.duration_or("cap", Duration::from_secs(6 * 60 * 60));
-    let max_age = section.duration_or("max_age", Duration::from_secs(3 * 24 * 60 * 60));
+    let usual = u64::from(limits::RETRY_ATTEMPTS_DEFAULT);
+    let attempts = section.number_or("max_attempts", 1, u64::from(core::ATTEMPTS_MAX), usual);
+    let first = section.duration_or("first", limits::RETRY_FIRST_DEFAULT);
+    let cap = section.duration_or("cap", limits::RETRY_CAP_DEFAULT);
+    let max_age = section.duration_or("max_age", limits::RETRY_MAX_AGE_DEFAULT);
     let attempts = u32::try_from(attempts).unwrap_or(core::ATTEMPTS_MAX);
     let schedule = Schedule::try_new(attempts, first, cap, Some(max_age)).unwrap_or_else(|invalid| {
         section.problem(if invalid.what() == "cap" { "cap" } else { "first" }, invalid);
@@ -451,14 +452,23 @@ fn log_section(section: Section<'_>) -> LogConfig {
     LogConfig { filter, format }
 }
 
-/// A built-in operation as development mode has it.
+/// A built-in operation as development mode has it: with the policy of a configured one that says nothing.
 fn builtin_operation(builtin: Builtin) -> Option<OperationConfig> {
     let target = Target::Builtin(builtin);
+    let usual = Policy::default();
+    let retry = Schedule::try_new(
+        limits::RETRY_ATTEMPTS_DEFAULT,
+        limits::RETRY_FIRST_DEFAULT,
+        limits::RETRY_CAP_DEFAULT,
+        Some(limits::RETRY_MAX_AGE_DEFAULT),
+    );
+    let policy =
+        Policy::try_new(usual.lease(), usual.retention(), usual.on_lapse(), usual.keep(), retry.ok()?);
     Some(OperationConfig {
         name: Operation::try_new(builtin.as_str()).ok()?,
         lane: lane(&target)?,
         target,
-        policy: Policy::default(),
+        policy: policy.ok()?,
         timeout: limits::TIMEOUT_DEFAULT,
         probe: None,
         tags: Vec::new(),

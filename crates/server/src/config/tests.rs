@@ -73,6 +73,10 @@ fn without_a_file_it_is_development_on_loopback_with_the_built_in_operations() {
     assert!(config.development && config.server.listen.ip().is_loopback());
     let names: Vec<&str> = config.operations.iter().map(|operation| operation.name.as_str()).collect();
     assert_eq!(names, ["echo", "sleep", "fail", "count"]);
+    let configured = take("[[operations]]\nname = \"a\"\ntarget = \"http://127.0.0.1:9000\"\n");
+    for operation in &config.operations {
+        assert_eq!(operation.policy, configured.operations[0].policy, "tried as often as any other");
+    }
     assert!(!take("").development, "with a file it is not");
     assert!(take("").operations.is_empty());
 }
@@ -86,6 +90,11 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
         "semel.toml:2: server.lissten: unknown key; did you mean `listen`? allowed here: claims, development, \
          error_docs_base, errors, key_alphabet, listen, max_body_bytes, max_connections, max_in_progress, \
          service_name, shutdown_grace, tls, wait_max",
+    );
+    check(
+        "[zebra]\na = 1\n",
+        "semel.toml:1: zebra: unknown key; allowed here: admin, audit, dispatcher, log, operations, server, store, \
+         targets, tenants",
     );
     check(
         "[server]\n\nlisten = 8080",
