@@ -65,6 +65,26 @@ struct Cli {
 enum Command {
     /// Serve the endpoint that peers stand behind (the harness starts it in a process of its own).
     Endpoint(endpoint::Options),
+    /// Only the generator, against whatever listens there: to look at a server with a profiler.
+    Load(Load),
+}
+
+#[derive(Debug, clap::Args)]
+struct Load {
+    /// Where it listens.
+    addr: std::net::SocketAddr,
+    /// Open connections.
+    #[arg(long, default_value_t = limits::CONNECTIONS[0])]
+    connections: usize,
+    /// How long, in seconds.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// The number of the first key; runs that begin at the same one replay each other.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Go round this many keys; 0 sends each once.
+    #[arg(long, default_value_t = 0)]
+    again: u64,
 }
 
 fn main() -> Result<()> {
@@ -74,8 +94,30 @@ fn main() -> Result<()> {
             .enable_all()
             .build()?
             .block_on(endpoint::serve(options)),
+        Some(Command::Load(options)) => drive(&options),
         None => measure(cli),
     }
+}
+
+fn drive(options: &Load) -> Result<()> {
+    let first = options.first;
+    let plan = load::Plan {
+        addr: options.addr,
+        path: peer::EXECUTE.to_owned(),
+        connections: options.connections,
+        threads: 2.min(options.connections),
+        duration: Duration::from_secs(options.seconds),
+        requests_max: None,
+        keys: match options.again {
+            0 => load::Keys::Fresh { first },
+            count => load::Keys::Again { first, count },
+        },
+        body: load::Body::Small,
+        rate: None,
+        by_second: false,
+    };
+    println!("{}", serde_json::to_string_pretty(&load::run(&plan)?)?);
+    Ok(())
 }
 
 fn measure(cli: Cli) -> Result<()> {
@@ -84,7 +126,7 @@ fn measure(cli: Cli) -> Result<()> {
     let profile = own.parent().context("the folder of this binary")?;
     let target = profile.parent().context("the target folder")?;
     let semel = match cli.semel {
-        Some(path) => path,
+        Some(path) => std::path::absolute(path)?,
         None => build_server(crate_folder, profile),
     };
     let places = Places {
