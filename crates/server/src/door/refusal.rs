@@ -41,7 +41,7 @@ impl<E: Into<ApiError>> From<E> for Refusal {
 }
 
 impl IntoResponse for Refusal {
-    /// Not written yet: [`write`] does that, where the client's form is known.
+    /// Not written yet: [`write()`] does that, where the client's form is known.
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status(&self.0.error);
