@@ -57,7 +57,9 @@ async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes
     }
     let whole = tokio::time::timeout(limits::BODY_READ_WITHIN, Limited::new(body, bytes_max).collect());
     match whole.await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+        // A copy, since a short body is a slice of the connection's read buffer: a record that kept it would keep all of
+        // that buffer in memory with it, and the connection would need a new one for its next request.
+        Ok(Ok(body)) => Ok(Bytes::copy_from_slice(&body.to_bytes())),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Detail::new("body", "incomplete", "ended before it was whole").into()),
         Err(_) => {
