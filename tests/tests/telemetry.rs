@@ -73,7 +73,9 @@ fn sample(line: &str) -> Sample {
         None => (rest.trim(), None),
     };
     // An exemplar's labels have at most 128 characters in all.
-    let fits = exemplar.is_none_or(|text| text.len() < 128 && text.starts_with("{record_id="));
+    let fits = exemplar.is_none_or(|text| {
+        text.len() < 128 && (text.starts_with("{record_id=") || text.starts_with("{trace_id="))
+    });
     assert!(fits, "{line}");
     Sample { name: name.to_owned(), labels, value: value.parse().unwrap() }
 }
@@ -162,6 +164,31 @@ async fn histograms_reach_from_100_microseconds_to_10_seconds() {
         );
         assert_eq!(bounds.last(), Some(&f64::INFINITY));
     }
+}
+
+#[tokio::test]
+async fn latency_histograms_lead_to_a_trace_where_the_request_had_one() {
+    let server = Server::development().await;
+    let (executed, claimed) = ("0af7651916cd43dd8448eb211c80319c", "4bf92f3577b34da6a3ce929d0e0e4736");
+    let traceparent = |id: &str| format!("00-{id}-b7ad6b7169203331-01");
+    server.execute("echo", "one", "{}", &[("traceparent", &traceparent(executed))]).await;
+    server.execute("echo", "two", "{}", &[("traceparent", "00-not-a-trace-01")]).await;
+    let claim = r#"{"key":"three","operation":"render","payload":{}}"#;
+    let trace = traceparent(claimed);
+    let headers = [("content-type", "application/json"), ("traceparent", trace.as_str())];
+    let granted = server.http().post(&format!("{}/v1/claims", server.url()), &headers, claim).await.unwrap();
+    assert_eq!(granted.status, 201);
+    let text = scrape(&server).await;
+    parse(&text);
+    let exemplars = |series: &str, labels: &str| -> Vec<&str> {
+        let lines = text.lines().filter(|line| line.starts_with(series) && line.contains(labels));
+        lines.filter_map(|line| line.split_once(" # {trace_id=\"")?.1.get(..32)).collect()
+    };
+    assert_eq!(exemplars("semel_request_duration_seconds_bucket", "door=\"execute\""), [executed], "{text}");
+    assert_eq!(exemplars("semel_request_duration_seconds_bucket", "door=\"claims\""), [claimed]);
+    let locks = exemplars("idempotency_lock_acquisition_duration_seconds_bucket", "");
+    assert!(locks.contains(&claimed), "{text}");
+    assert!(locks.iter().all(|id| [executed, claimed].contains(id)), "{locks:?}");
 }
 
 #[tokio::test]

@@ -21,10 +21,11 @@ use super::access::Access;
 use super::{Admin, Ids, documents};
 use crate::config::Config;
 use crate::door::{
-    REQUEST_ID, Refusal, RequestIds, accepted_form, id_header, panic_text, usual_form, write_refusal,
+    REQUEST_ID, Refusal, RequestIds, accepted_form, id_header, panic_text, traceparent, usual_form,
+    write_refusal,
 };
 use crate::telemetry::logs::{self, RequestLine};
-use crate::telemetry::metrics::{Door, Metrics};
+use crate::telemetry::metrics::{Door, Metrics, TraceId};
 
 /// The gate. A clone is another handle.
 #[derive(Clone)]
@@ -84,6 +85,7 @@ impl Inner {
         let (request_id, correlation_id) = self.ids.of(request.headers());
         let form = accepted_form(request.headers(), self.usual_form);
         let method = request.method().clone();
+        let trace = traceparent(request.headers()).and_then(TraceId::of);
         let (route, is_open) = route_name(request.uri().path());
         let ids = Ids { request_id: Arc::clone(&request_id), correlation_id: Arc::clone(&correlation_id) };
         let mut response = self.admit(request, is_open, ids).await;
@@ -98,7 +100,7 @@ impl Inner {
         // Probes and scrapes come all the time, and say nothing while they succeed.
         if !(is_quiet(route) && response.status().is_success()) {
             let took = started.elapsed();
-            self.metrics.operation("").request(Door::Admin, response.status().as_u16(), took);
+            self.metrics.operation("").request(Door::Admin, response.status().as_u16(), took, trace);
             logs::request(&RequestLine {
                 door: Door::Admin.as_str(),
                 method: method.as_str(),

@@ -11,6 +11,8 @@ use crate::limits;
 
 /// The request's id, taken over from the client or made here, and always answered.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The client's trace context, passed on to targets.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// What the gate found out about a request; handlers take it from the request's extensions.
@@ -22,6 +24,8 @@ pub(crate) struct Caller {
     pub(crate) correlation_id: Arc<str>,
     /// Whose request it is.
     pub(crate) tenant: Tenant,
+    /// The trace that it is a part of.
+    pub(crate) traceparent: Option<HeaderValue>,
 }
 
 /// Makes request ids: 64 random bits of this process, and a number.
@@ -54,6 +58,11 @@ fn taken_over(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
     let text = headers.get(name)?.to_str().ok()?;
     let fits = (1..=limits::REQUEST_ID_CHARS_MAX).contains(&text.len());
     (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into())
+}
+
+/// The trace that the client's request is a part of.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(TRACEPARENT)
 }
 
 /// The form that the client accepts.

@@ -200,16 +200,16 @@ fn tags(given: &BTreeMap<String, String>) -> Result<Vec<Tag>, Refusal> {
     given.iter().map(tag).collect()
 }
 
-/// A command of a holder: its id from the path, its token and the rest from the body.
 /// What links what a request causes to it.
 fn link(caller: &Caller) -> Link {
     Link {
         request_id: Some(Arc::clone(&caller.request_id)),
         correlation_id: Some(Arc::clone(&caller.correlation_id)),
-        traceparent: None,
+        traceparent: caller.traceparent.clone(),
     }
 }
 
+/// A command of a holder: its id from the path, its token and the rest from the body.
 struct HeldCommand<T> {
     link: Link,
     id: RecordId,

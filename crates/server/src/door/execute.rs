@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderValue, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use semel_api::execute::ExecuteRequest;
 use semel_api::{Detail, ErrorCode};
@@ -16,8 +16,6 @@ use super::prefer::{self, Prefer};
 use super::refusal::{self, Refusal};
 use super::{Doors, Seen, body, is_in_progress, key, reply};
 use crate::engine::{Ask, Execution};
-
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What is left as it is in a path: RFC 3986's unreserved characters.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -42,7 +40,7 @@ pub(super) async fn execute(State(doors): State<Doors>, request: Request) -> Res
         attempt_id: attempt_id.map_err(|problem| refusal::invalid(&problem))?,
         correlation_id: caller.correlation_id.clone(),
         request_id: caller.request_id.clone(),
-        traceparent: parts.headers.get(TRACEPARENT).cloned(),
+        traceparent: caller.traceparent.clone(),
     };
     let operation = Some(asked.operation.as_ref().into());
     let mut seen = Seen { operation, key: Some(key.clone()), ..Seen::default() };

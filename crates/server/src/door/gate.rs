@@ -29,7 +29,7 @@ use super::tenants::Tenants;
 use crate::config::{Config, ErrorStyle};
 use crate::limits;
 use crate::telemetry::logs::{self, RequestLine};
-use crate::telemetry::metrics::{Door, Metrics};
+use crate::telemetry::metrics::{Door, Metrics, TraceId};
 
 /// Answered to everybody, token or not, busy or not: orchestrators ask it.
 pub(crate) const HEALTH: &str = "/healthz";
@@ -101,6 +101,7 @@ impl Inner {
         let (request_id, correlation_id) = self.ids.of(request.headers());
         let form = caller::form(request.headers(), self.usual_form);
         let method = request.method().clone();
+        let trace = caller::traceparent(request.headers()).and_then(TraceId::of);
         let mut told = HeaderMap::new();
         let is_probe = matches!(request.uri().path(), HEALTH | READY);
         let (route, tenant, mut response) = if is_probe {
@@ -114,6 +115,7 @@ impl Inner {
                         request_id: Arc::clone(&request_id),
                         correlation_id: Arc::clone(&correlation_id),
                         tenant: tenant.clone(),
+                        traceparent: caller::traceparent(request.headers()).cloned(),
                     };
                     request.extensions_mut().insert(caller);
                     let response = self.answer(request).await;
@@ -131,7 +133,7 @@ impl Inner {
             let seen = response.extensions_mut().remove::<Seen>().unwrap_or_default();
             let took = started.elapsed();
             let operation = self.metrics.operation(seen.operation.as_deref().unwrap_or(""));
-            operation.request(door_of(route), response.status().as_u16(), took);
+            operation.request(door_of(route), response.status().as_u16(), took, trace);
             logs::request(&RequestLine {
                 door: door_of(route).as_str(),
                 method: method.as_str(),

@@ -11,7 +11,7 @@ use semel_core::{RecordId, StoreError};
 
 use super::audit::{AuditLog, Caller};
 use super::logs;
-use super::metrics::{Door, Metrics, Reason};
+use super::metrics::{Door, Metrics, Reason, TraceId};
 use crate::engine::{Event, Events, Link, What};
 
 /// Who is told of everything. Cheap to clone.
@@ -29,7 +29,7 @@ impl Observer {
 
     /// A client asked for a claim, to do the work itself.
     pub fn claim(&self, claimed: &Claimed, took: Duration, link: &Link) {
-        self.metrics.lock_acquired(took);
+        self.metrics.lock_acquired(took, trace(link));
         match claimed {
             Claimed::Granted(claim) => self.granted(claim.record(), claim.is_tainted(), link),
             Claimed::Replay(record) => self.met(Door::Claims, Reason::Replayed, record, link),
@@ -101,6 +101,10 @@ impl Observer {
     }
 }
 
+fn trace(link: &Link) -> Option<TraceId> {
+    TraceId::of(link.traceparent.as_ref()?)
+}
+
 fn line(from: Option<StateName>, record: &Record, link: &Link) {
     logs::state_change(from, record, link.request_id.as_deref(), link.correlation_id.as_deref());
 }
@@ -132,7 +136,7 @@ impl Events for Observer {
         let door = Door::Execute;
         match what {
             What::Claimed { after, taken_over } => {
-                self.metrics.lock_acquired(after);
+                self.metrics.lock_acquired(after, trace(link));
                 self.granted(record, taken_over, link);
             }
             What::Accepted => {

@@ -77,9 +77,18 @@ impl<const N: usize> Buckets<N> {
 impl Durations {
     /// It took this long.
     pub fn observe(&self, took: Duration) {
-        // Bounds are inclusive (`le`).
-        let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < took);
-        self.0.add(bucket, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.0.add(Self::bucket(took), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// The bucket that this belongs to. Bounds are inclusive (`le`).
+    pub(super) fn bucket(took: Duration) -> usize {
+        DURATION_BOUNDS.partition_point(|bound| *bound < took)
+    }
+
+    /// What is in each bucket, and the sum of all.
+    pub(super) fn read(&self) -> ([u64; DURATION_BOUNDS.len() + 1], Duration) {
+        let counts = std::array::from_fn(|place| self.0.counts[place].load(Ordering::Relaxed));
+        (counts, Duration::from_nanos(self.0.sum.load(Ordering::Relaxed)))
     }
 }
 

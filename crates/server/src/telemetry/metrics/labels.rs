@@ -130,12 +130,6 @@ pub(super) struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct DoorLabels {
-    pub(super) door: &'static str,
-    pub(super) operation: Arc<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DuplicateLabels {
     pub(super) door: &'static str,
     pub(super) reason: &'static str,

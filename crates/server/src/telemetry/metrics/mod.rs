@@ -3,7 +3,7 @@
 //! The names without a prefix are those that the requirements and the design give; all others begin with `semel_`.
 //! Labels are bounded: an operation's name stands in a label only if it is configured, and neither keys nor ids ever
 //! do. What somebody will want to follow up (a mismatch, an unknown outcome, a dead letter, a fenced write) carries
-//! the record's id as an exemplar.
+//! the record's id as an exemplar; the buckets of requests' and claims' durations carry a trace's.
 //!
 //! Counting is cheap: a handle is found once, when a configuration is loaded, and from then on each count is one or
 //! two additions without a lock.
@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::CounterWithExemplar;
 use prometheus_client::metrics::family::Family;
@@ -28,14 +28,16 @@ use semel_core::{Operation, RecordId, Store};
 mod histogram;
 mod labels;
 mod process;
+mod traced;
 
 pub use histogram::{Durations, Sizes};
 pub use labels::{Door, Reason, StatusClass, StoreCall};
+pub use traced::TraceId;
 
 use labels::{
-    DoorLabels, DuplicateLabels, ErrorLabels, RecordLabels, RequestLabels, StateLabels, StoreLabels,
-    WhyLabels,
+    DuplicateLabels, ErrorLabels, RecordLabels, RequestLabels, StateLabels, StoreLabels, WhyLabels,
 };
+use traced::{TracedDurations, TracedFamily};
 
 /// The media type of a scrape.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,6 +52,7 @@ type Exemplified = CounterWithExemplar<Vec<(&'static str, String)>>;
 pub struct Metrics(Arc<Inner>);
 
 struct Inner {
+    service: Box<str>,
     registry: Registry,
     families: Families,
     operations: RwLock<HashMap<Box<str>, Arc<OperationMetrics>>>,
@@ -59,7 +62,8 @@ struct Inner {
     mismatches: Exemplified,
     collisions: Counter,
     storage_errors: Counter,
-    lock_acquisition: Durations,
+    lock_acquisition: TracedDurations,
+    traced: [Arc<TracedFamily>; 2],
     duplicates: [[OnceLock<Counter>; Reason::ALL.len()]; Door::ALL.len()],
     lapsed: Exemplified,
     fenced: Exemplified,
@@ -78,10 +82,10 @@ struct Inner {
 }
 
 /// What is created as it is met.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Families {
     requests: Family<RequestLabels, Counter>,
-    durations: Family<DoorLabels, Durations>,
+    durations: Arc<TracedFamily>,
     duplicates: Family<DuplicateLabels, Counter>,
     unknown: Family<WhyLabels, Exemplified>,
     states: Family<StateLabels, Counter>,
@@ -98,7 +102,7 @@ pub struct OperationMetrics {
 
 struct DoorCell {
     classes: [Counter; StatusClass::ALL.len()],
-    durations: Durations,
+    durations: TracedDurations,
 }
 
 impl OperationMetrics {
@@ -110,11 +114,12 @@ impl OperationMetrics {
         }
     }
 
-    /// A request for this operation was answered at `door` with `status`, `took` after it had come.
-    pub fn request(&self, door: Door, status: u16, took: Duration) {
+    /// A request for this operation was answered at `door` with `status`, `took` after it had come, as a part of this
+    /// trace.
+    pub fn request(&self, door: Door, status: u16, took: Duration, trace: Option<TraceId>) {
         let cell = self.doors[door as usize].get_or_init(|| self.cell(door));
         cell.classes[StatusClass::of(status) as usize].inc();
-        cell.durations.observe(took);
+        cell.durations.observe(took, trace);
     }
 
     /// Its name in labels.
@@ -123,10 +128,9 @@ impl OperationMetrics {
     }
 
     fn cell(&self, door: Door) -> DoorCell {
-        let operation = Arc::clone(&self.name);
-        let labels = DoorLabels { door: door.as_str(), operation };
+        let labels = [("door", door.as_str()), ("operation", &self.name)];
         DoorCell {
-            durations: self.families.durations.get_or_create_owned(&labels),
+            durations: self.families.durations.get_or_create(&labels),
             classes: StatusClass::ALL.map(|class| {
                 self.families.requests.get_or_create_owned(&RequestLabels {
                     door: door.as_str(),
@@ -162,12 +166,19 @@ impl Metrics {
         operations: impl IntoIterator<Item = &'a Operation>,
         log_dropped: Counter,
     ) -> Self {
-        let families = Families::default();
+        let families = Families::new();
+        let locks = Arc::new(TracedFamily::new(
+            "idempotency_lock_acquisition_duration_seconds",
+            "From asking for a claim to its answer, the store's sync included",
+        ));
         let other = Arc::new(OperationMetrics::new(OTHER, &families));
         let states = StateName::ALL
             .map(|state| families.states.get_or_create_owned(&StateLabels { state: state.as_str() }));
         let mut inner = Inner {
+            service: service.into(),
             registry: Registry::default(),
+            lock_acquisition: locks.get_or_create(&[]),
+            traced: [locks, Arc::clone(&families.durations)],
             families,
             operations: RwLock::default(),
             other,
@@ -176,7 +187,6 @@ impl Metrics {
             mismatches: Exemplified::default(),
             collisions: Counter::default(),
             storage_errors: Counter::default(),
-            lock_acquisition: Durations::default(),
             duplicates: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
             lapsed: Exemplified::default(),
             fenced: Exemplified::default(),
@@ -214,9 +224,9 @@ impl Metrics {
         Arc::clone(self.0.operations.read().get(name).unwrap_or(&self.0.other))
     }
 
-    /// A claim was asked for, and answered so long after, whatever the answer.
-    pub fn lock_acquired(&self, took: Duration) {
-        self.0.lock_acquisition.observe(took);
+    /// A claim was asked for, and answered so long after, whatever the answer, as a part of this trace.
+    pub fn lock_acquired(&self, took: Duration, trace: Option<TraceId>) {
+        self.0.lock_acquisition.observe(took, trace);
     }
 
     /// A request was answered with a stored outcome.
@@ -327,7 +337,7 @@ impl Metrics {
         inner.oldest_pending.set(age.unwrap_or_default().as_secs_f64());
         let mut text = String::with_capacity(16 * 1024);
         // Writing into a text cannot fail; a metric that cannot be written would leave out what follows it.
-        if encode(&mut text, &inner.registry).is_err() {
+        if inner.write(&mut text).is_err() {
             tracing::error!("a metric could not be written");
         }
         text
@@ -354,7 +364,32 @@ fn follow(record: RecordId) -> Vec<(&'static str, String)> {
     vec![("record_id", record.to_string())]
 }
 
+impl Families {
+    fn new() -> Self {
+        Self {
+            requests: Family::default(),
+            durations: Arc::new(TracedFamily::new(
+                "semel_request_duration_seconds",
+                "From a request's last header to its answer",
+            )),
+            duplicates: Family::default(),
+            unknown: Family::default(),
+            states: Family::default(),
+            store_calls: Family::default(),
+            store_errors: Family::default(),
+        }
+    }
+}
+
 impl Inner {
+    fn write(&self, text: &mut String) -> fmt::Result {
+        encode_registry(text, &self.registry)?;
+        for family in &self.traced {
+            family.write(&[("service", &self.service)], text)?;
+        }
+        encode_eof(text)
+    }
+
     fn register(&mut self, service: &str) {
         let service = (std::borrow::Cow::Borrowed("service"), std::borrow::Cow::Owned(service.to_owned()));
         let mut registry = Registry::default();
@@ -385,11 +420,6 @@ impl Inner {
             self.storage_errors.clone(),
         );
         registry.register(
-            "idempotency_lock_acquisition_duration_seconds",
-            "From asking for a claim to its answer, the store's sync included",
-            self.lock_acquisition.clone(),
-        );
-        registry.register(
             "oldest_pending_seconds",
             "Age of the oldest record that waits for a worker; 0 if there is none",
             self.oldest_pending.clone(),
@@ -402,11 +432,6 @@ impl Inner {
             "semel_requests",
             "Requests by door, operation and class of status",
             families.requests.clone(),
-        );
-        registry.register(
-            "semel_request_duration_seconds",
-            "From a request's last header to its answer",
-            families.durations.clone(),
         );
         registry.register(
             "semel_duplicates",
@@ -538,8 +563,8 @@ mod tests {
         );
         ledger.complete(first, outcome.unwrap()).await.unwrap();
         claim("echo", "a", 1).await;
-        metrics.operation("echo").request(Door::Execute, 200, Duration::from_millis(3));
-        metrics.operation("mystery").request(Door::Execute, 429, Duration::from_millis(3));
+        metrics.operation("echo").request(Door::Execute, 200, Duration::from_millis(3), None);
+        metrics.operation("mystery").request(Door::Execute, 429, Duration::from_millis(3), None);
         let text = metrics.scrape(&*store).await;
         let check = |series: &str, expected: f64| {
             assert_eq!(value(&text, series), Some(expected), "{series}\n{text}");
