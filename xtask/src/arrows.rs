@@ -40,9 +40,14 @@ const NEVER: &[Never] = &[
         why: "webhook verification is pure",
     },
     Never {
+        package: "semel-runtime",
+        reaches: &["semel-stores", "semel-api", "axum", "http", "hyper", "serde"],
+        why: "what a claim needs under tokio is no door, no store and no wire",
+    },
+    Never {
         package: "semel-tower",
-        reaches: &["semel-stores"],
-        why: "a door knows the contract, not a store",
+        reaches: &["semel-stores", "semel-server", "axum", "hyper", "utoipa"],
+        why: "a door knows the contract, not a store, and the layer brings no framework along unasked",
     },
     Never {
         package: "semel-kafka",
@@ -54,7 +59,11 @@ const NEVER: &[Never] = &[
         reaches: &["semel-stores"],
         why: "a door knows the contract, not a store",
     },
-    Never { package: "semel-stores", reaches: &["semel-tower", "semel-server"], why: "stores know no door" },
+    Never {
+        package: "semel-stores",
+        reaches: &["semel-tower", "semel-server", "semel-runtime"],
+        why: "stores know no door",
+    },
     Never { package: "semel-api", reaches: &["semel-core"], why: "wire names outlive the inside" },
     Never {
         package: "semel-client",

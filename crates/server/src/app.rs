@@ -9,13 +9,13 @@ use arc_swap::ArcSwapOption;
 use semel_core::ledger::Entropy as _;
 use semel_core::record::Text;
 use semel_core::{Ledger, Store};
+use semel_runtime::OsEntropy;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, AdminGate};
 use crate::config::Config;
 use crate::door::{Doors, gate::Gate};
-use crate::engine::entropy::OsEntropy;
 use crate::engine::{Engine, Targets};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::listen::Listener;

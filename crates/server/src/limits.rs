@@ -100,13 +100,6 @@ const _: () = assert!(core::HEADER_BYTES_MAX <= HEADER_BYTES_MAX, "a key header 
 pub const BUILTIN_COUNTERS_MAX: usize = 1_000;
 /// Milliseconds that the built-in `sleep` sleeps at most.
 pub const BUILTIN_SLEEP_MS_MAX: u64 = 60_000;
-/// The first pause before the end of an attempt, which could not be stored, is stored again; it doubles.
-pub const PERSIST_PAUSE_FIRST: Duration = Duration::from_millis(20);
-/// The longest such pause: a store that is back is noticed soon.
-pub const PERSIST_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long a client is kept waiting for that: below the patience of most. It goes on in the background, as long as
-/// the lease.
-pub const PERSIST_ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// What a client is told to wait, at least, when its attempt did nothing: long enough for a target to come back.
 pub const RETRY_AFTER_TARGET: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` of a target that is honoured: beyond a day it is a mistake, or an attack.
@@ -155,4 +148,3 @@ pub const METADATA_V6: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0,
 
 const _: () = assert!(PROBE_PAGE <= core::PAGE_MAX);
 const _: () = assert!(DISPATCH_BATCH <= core::TAKE_MAX);
-const _: () = assert!(PERSIST_PAUSE_FIRST.as_millis() < PERSIST_PAUSE_MAX.as_millis());

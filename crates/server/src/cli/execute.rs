@@ -5,11 +5,11 @@ use std::io::Read as _;
 use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, Response, StatusCode, header};
+use semel_runtime::OsEntropy;
 use serde_json::value::RawValue;
 
 use super::client::{self, ServerArgs};
 use super::{exit, fail, runtime, say};
-use crate::engine::entropy::OsEntropy;
 
 /// What `semel execute` takes.
 #[derive(Args, Clone, Debug)]

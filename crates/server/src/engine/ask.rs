@@ -11,6 +11,7 @@ use semel_core::error::Invalid;
 use semel_core::id::{AttemptId, Key, Subject, Tenant};
 use semel_core::ledger::{LedgerError, LedgerErrorKind};
 use semel_core::record::Record;
+use semel_runtime::Unstored;
 
 /// One request to execute an operation.
 #[derive(Clone, Debug)]
@@ -178,6 +179,12 @@ impl Error for EngineError {
 impl From<Invalid> for EngineError {
     fn from(invalid: Invalid) -> Self {
         Self::new(EngineErrorKind::Invalid(invalid))
+    }
+}
+
+impl From<Unstored> for EngineError {
+    fn from(unstored: Unstored) -> Self {
+        Self::new(EngineErrorKind::Storage).with_source(unstored)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What the engine tells to metrics, logs and audit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use semel_core::ledger::LedgerError;
 use semel_core::{Record, StoreError};
+use semel_runtime::Watch;
 
 use super::work::Link;
 
@@ -73,6 +75,19 @@ pub trait Events: Send + Sync + 'static {
 
     /// A heartbeat could not be sent.
     fn heartbeat_failed(&self, error: &LedgerError);
+}
+
+/// Tells the engine's events what the runtime below it meets.
+pub(super) struct Watching(pub(super) Arc<dyn Events>);
+
+impl Watch for Watching {
+    fn storage_failed(&self, error: &LedgerError) {
+        self.0.storage_failed(error);
+    }
+
+    fn heartbeat_failed(&self, error: &LedgerError) {
+        self.0.heartbeat_failed(error);
+    }
 }
 
 /// Nobody is told.

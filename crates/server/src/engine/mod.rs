@@ -5,10 +5,10 @@
 //! durable (L4), and nobody is told of an outcome before that is.
 //!
 //! Rooms: [`ask`] what a door gives and gets · [`work`] a piece of work · [`operation`] what can be run · [`run`] one
-//! claim to its end · [`heartbeat`] keeps the lease meanwhile · [`target`] and [`builtin`] do the work · [`reply`] what
-//! an attempt came to · [`progress`] how far it is · [`persist`] what must be stored after all · [`payload`] tags ·
-//! [`dispatcher`] accepted work · [`reaper`] lapses and what has expired · [`probe`] finds out
-//! what nobody knows · [`events`] what metrics, logs and audit are told · [`entropy`] random bits.
+//! claim to its end · [`target`] and [`builtin`] do the work · [`reply`] what an attempt came to · [`progress`] how far
+//! it is · [`payload`] tags · [`dispatcher`] accepted work · [`reaper`] lapses and what has expired · [`probe`] finds
+//! out what nobody knows · [`events`] what metrics, logs and audit are told. Heartbeats, and what must be stored after
+//! all, are `semel-runtime`'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use semel_core::id::{AttemptId, Version};
 use semel_core::ledger::LedgerError;
 use semel_core::record::{State, StateName};
 use semel_core::{Ledger, Record, RecordId, Request};
+use semel_runtime::Runtime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,12 +30,9 @@ use crate::limits;
 mod ask;
 mod builtin;
 mod dispatcher;
-pub mod entropy;
 pub mod events;
-mod heartbeat;
 mod operation;
 mod payload;
-mod persist;
 mod probe;
 mod progress;
 mod reaper;
@@ -64,6 +62,8 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     ledger: Ledger,
+    /// The ledger with what work under a claim needs.
+    runtime: Runtime,
     operations: ArcSwap<Operations>,
     targets: Targets,
     counts: builtin::Counts,
@@ -88,15 +88,19 @@ impl Engine {
         targets: Targets,
         events: Arc<dyn Events>,
     ) -> Self {
+        let (tasks, giving_up) = (TaskTracker::new(), CancellationToken::new());
+        let watch = Arc::new(events::Watching(Arc::clone(&events)));
+        let runtime = Runtime::new(ledger.clone(), tasks.clone(), giving_up.clone(), watch);
         Self(Arc::new(Inner {
             ledger,
+            runtime,
             operations: ArcSwap::from_pointee(Operations::new(operations)),
             targets,
             counts: builtin::Counts::default(),
             events,
-            tasks: TaskTracker::new(),
+            tasks,
             stopping: CancellationToken::new(),
-            giving_up: CancellationToken::new(),
+            giving_up,
             unknown: probe::Mailbox::default(),
             accepted: tokio::sync::Notify::new(),
         }))
@@ -270,10 +274,7 @@ impl Engine {
 
     /// Counts a failure of the store, and sees to a claim that may be held by nobody.
     fn claim_failed(&self, error: LedgerError, lease: Duration) -> EngineError {
-        if let Some(orphan) = error.orphan() {
-            let engine = self.clone();
-            self.0.tasks.spawn(async move { engine.abandon(orphan, lease).await });
-        }
+        self.0.runtime.claim_failed(&error, lease);
         self.failed(error)
     }
 

@@ -9,17 +9,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::StatusCode;
-use semel_core::command::{Accept, Accepted, Claim, Complete, Effect, Held, MarkUnknown, Release, Retry};
-use semel_core::ledger::LedgerErrorKind;
-use semel_core::outcome::{Body, Headers, Outcome};
+use semel_core::command::{Accept, Accepted, Claim, Effect, Held, Retry};
+use semel_core::outcome::Outcome;
 use semel_core::policy::OnLapse;
 use semel_core::record::{Record, State, StateName, Text, Why};
+use semel_runtime::{Ended, Keeper, Late, jitter};
 use tokio::time::Instant;
 
 use super::ask::{EngineError, EngineErrorKind, Execution};
-use super::entropy::jitter;
 use super::events::What;
-use super::heartbeat::{Ended, Keeper};
 use super::progress::Progress;
 use super::reply::{Lost, Reply};
 use super::work::{Link, Work};
@@ -74,9 +72,9 @@ impl Engine {
                 Target::Http(_) => self.0.targets.call(claim, work, &progress).await,
             }
         });
-        let keeper = Keeper::new(self, claim.holder(), claim.lease(), sent, &progress);
+        let keeper = Keeper::new(&self.0.runtime, claim.holder(), claim.lease(), sent);
         let time = work.operation.config().timeout;
-        match keeper.during(attempt.catch_unwind(), time).await {
+        match keeper.during(attempt.catch_unwind(), time, || progress.stop()).await {
             Ended::Done(Ok(reply)) => reply,
             Ended::Done(Err(_)) => Reply::lost(Lost::Abandoned, "the work ended by a panic"),
             Ended::TimedOut if progress.has_begun() => {
@@ -92,16 +90,7 @@ impl Engine {
 
     /// Stores what the operation gave.
     async fn complete(&self, claim: Claim, outcome: Outcome, link: &Link) -> Result<Execution, EngineError> {
-        let (holder, lease) = (claim.holder(), claim.lease());
-        // Kept for the case that the first write fails.
-        let mut complete = Complete { holder, outcome: outcome.clone() };
-        let first = self.0.ledger.complete(claim, outcome).await;
-        if first.as_ref().is_err_and(|error| error.kind() == LedgerErrorKind::TooLarge) {
-            // It was done: better known without its result than not at all.
-            complete.outcome.body = Body::Gone;
-            complete.outcome.headers = Headers::default();
-        }
-        match self.persist(complete, lease, link, first).await? {
+        match self.0.runtime.complete(claim, outcome, || self.late(link)).await? {
             Held::Done(record) => {
                 self.tell(What::Completed, &record, link);
                 Ok(Execution::Completed { record, replayed: false })
@@ -125,11 +114,8 @@ impl Engine {
         if claim.record().accepted() || (claim.is_tainted() && claim.record().is_drivable()) {
             return self.retry(claim, detail, pause, Effect::None, permanent, link).await;
         }
-        let lease = claim.lease();
-        let release = Release { holder: claim.holder(), error: detail.into() };
-        let first = self.0.ledger.release(claim, detail.into()).await;
         let retry_after = pause.max(limits::RETRY_AFTER_TARGET);
-        match self.persist(release, lease, link, first).await? {
+        match self.0.runtime.release(claim, detail.into(), || self.late(link)).await? {
             Held::Done(record) => {
                 self.tell(became(&record), &record, link);
                 Ok(match record.state().name() {
@@ -188,7 +174,7 @@ impl Engine {
         }
         let retry = Retry { holder: claim.holder(), error: Text::new(detail), pause, effect, permanent };
         let first = self.0.ledger.retry(&retry).await;
-        match self.persist(retry, claim.lease(), link, first).await? {
+        match self.0.runtime.persist(retry, claim.lease(), first, || self.late(link)).await? {
             Held::Done(record) => {
                 self.tell(became(&record), &record, link);
                 Ok(stands(record))
@@ -210,10 +196,7 @@ impl Engine {
             Lost::TimedOut => (Why::AnswerLost, StatusCode::GATEWAY_TIMEOUT),
             Lost::Abandoned => (Why::WorkAbandoned, StatusCode::BAD_GATEWAY),
         };
-        let lease = claim.lease();
-        let unknown = MarkUnknown { holder: claim.holder(), why, detail: detail.into() };
-        let first = self.0.ledger.mark_unknown(claim, why, detail.into()).await;
-        match self.persist(unknown, lease, link, first).await? {
+        match self.0.runtime.mark_unknown(claim, why, detail.into(), || self.late(link)).await? {
             Held::Done(record) => {
                 self.tell(What::Unknown, &record, link);
                 Ok(Execution::Unknown { record, fresh: Some(status) })
@@ -221,6 +204,12 @@ impl Engine {
             Held::Fenced(record) => self.overtaken(record, link),
             Held::Illegal(record, why) => Ok(unsettled(record, why)),
         }
+    }
+
+    /// Tells of an end that was stored when nobody waited for it any more.
+    fn late(&self, link: &Link) -> Late {
+        let (engine, link) = (self.clone(), link.clone());
+        Box::new(move |record| engine.tell(became(record), record, &link))
     }
 
     /// Somebody else has the claim, or has settled it: what is stored counts.

@@ -13,13 +13,13 @@ use semel_core::ledger::LedgerError;
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 use semel_core::record::StateName;
 use semel_core::{Ledger, Record, RecordId, Store, StoreError};
+use semel_runtime::OsEntropy;
 use semel_stores::memory::MemoryStore;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 
-use super::entropy::OsEntropy;
 use super::events::{Event, Events, What};
 use super::operation::{Operation, Operations};
 use super::progress::Progress;

@@ -7,11 +7,11 @@ use semel_core::Store as _;
 use semel_core::command::Claimed;
 use semel_core::policy::OnLapse;
 use semel_core::record::StateName;
+use semel_runtime::{Ended, Keeper};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Builtin, Target};
 use crate::engine::events::What;
-use crate::engine::heartbeat::{Ended, Keeper};
 use crate::engine::operation::Operation;
 use crate::engine::progress::{Progress, Stopped};
 use crate::engine::testing::{Fixture, Flaky, Script, Weather, ask, config, done, id, scripted};
@@ -116,14 +116,13 @@ async fn heartbeat_errors_are_not_dropped_and_the_work_is_told_before_its_lease_
     };
     store.set(Weather::Down);
     let progress = Progress::default();
-    let keeper = Keeper::new(&fixture.engine, claim.holder(), claim.lease(), asked, &progress);
+    let keeper = Keeper::new(&fixture.engine.0.runtime, claim.holder(), claim.lease(), asked);
     let work = async {
         progress.stopped().await;
         (asked.elapsed(), progress.begin())
     };
-    let Ended::Done((told, begun)) = keeper.during(work, Duration::from_secs(60)).await else {
-        panic!("the work ends when it is told")
-    };
+    let ended = keeper.during(work, Duration::from_secs(60), || progress.stop()).await;
+    let Ended::Done((told, begun)) = ended else { panic!("the work ends when it is told") };
     assert_eq!(begun, Err(Stopped), "no further side effect");
     assert!(told < Duration::from_secs(3), "{told:?}");
     assert!(fixture.told.heartbeats_failed() >= 3);
