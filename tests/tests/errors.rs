@@ -99,7 +99,7 @@ async fn what_the_target_says_decides_between_refused_unavailable_and_unknown() 
     target.close();
     let refused = server.execute("refuses", "one", "{}", &[]).await;
     assert_eq!(refused.refusal(), row(418, "OPERATION_REJECTED"));
-    assert_eq!(refused.json()["error"]["result"]["run"], 1, "with what the target said");
+    assert_eq!(refused.json()["error"]["details"][0]["result"]["run"], 1, "with what the target said");
     for (operation, status) in [("fails", 502), ("slow", 504)] {
         let first = server.execute(operation, operation, "{}", &[]).await;
         assert_eq!(first.refusal(), row(status, "OUTCOME_UNKNOWN"), "{operation}");
@@ -121,6 +121,36 @@ async fn what_the_target_says_decides_between_refused_unavailable_and_unknown() 
         assert_eq!((asked.status, asked.text()), (200, r#"{"status":"released"}"#));
     }
     target.open();
+}
+
+#[tokio::test]
+async fn what_the_target_said_is_in_the_details_of_a_rejection_in_every_form_and_replayed_alike_l10() {
+    let target = Target::start().await;
+    let operations = target.operation("json", "/refused/json", "")
+        + &target.operation("text", "/refused/text", "")
+        + &target.operation("empty", "/refused/empty", "");
+    for (style, details) in
+        [("envelope", "/error/details"), ("flat", "/details/errors"), ("problem", "/errors")]
+    {
+        let server = Server::start(&format!("[server]\nerrors = \"{style}\"\n{operations}")).await;
+        for (operation, result) in [
+            ("json", r#","result":{"z":1.10,"big":9007199254740993}"#),
+            ("text", r#","result":{"content_type":"text/plain","body_base64":"bm8="}"#),
+            ("empty", ""),
+        ] {
+            let first = server.execute(operation, operation, "{}", &[]).await;
+            let entry =
+                format!(r#"[{{"field":"target","code":"rejected","message":"answered 422"{result}}}]"#);
+            assert_eq!(first.status, 422, "{style} {operation}");
+            assert!(first.text().contains(&entry), "{style} {operation}: {}", first.text());
+            let entry: serde_json::Value = serde_json::from_str(&entry).unwrap();
+            assert_eq!(first.json().pointer(details), Some(&entry), "{style} {operation}");
+            let again = server.execute(operation, operation, "{}", &[]).await;
+            assert_eq!(first.without_the_exchange(), again.without_the_exchange(), "{style} {operation}");
+            let asked = server.get(&format!("/v1/idempotency/executions/{operation}"), &[]).await;
+            assert_eq!(first.without_the_exchange(), asked.without_the_exchange(), "{style} {operation}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -29,8 +29,40 @@ async fn headers_have_a_limit() {
     let head = |filler: &str| format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Filler: {filler}\r\n\r\n");
     let fits = raw(&server.url(), head(&"x".repeat(8_000)).as_bytes()).await;
     assert!(fits.starts_with(b"HTTP/1.1 200 "));
-    let large = raw(&server.url(), head(&"x".repeat(100_000)).as_bytes()).await;
-    assert!(large.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&large));
+    for url in [server.url(), server.admin_url()] {
+        let large = raw(&url, head(&"x".repeat(40_000)).as_bytes()).await;
+        let large = String::from_utf8_lossy(&large);
+        assert!(large.starts_with("HTTP/1.1 431 "), "{large}");
+        let body = large.split_once("\r\n\r\n").unwrap().1;
+        let error: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(error["error"]["code"], "HEADERS_TOO_LARGE", "{large}");
+        assert_eq!(error["error"]["details"][0]["field"], "headers");
+        let path = "x".repeat(40_000);
+        let long = raw(&url, format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await;
+        assert!(String::from_utf8_lossy(&long).contains("HEADERS_TOO_LARGE"), "a path counts as well");
+    }
+    assert_eq!(server.get("/healthz", &[]).await.status, 200, "and it serves on");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_told_a_bare_status_and_its_connection_is_closed() {
+    let server = Server::development().await;
+    let many = "X-Filler: x\r\n".repeat(101);
+    for (request, status) in [
+        ("what is this\r\n\r\n".to_owned(), "400 Bad Request"),
+        ("GET /healthz HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n".to_owned(), "400 Bad Request"),
+        (format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{many}\r\n"), "431 Request Header Fields Too Large"),
+        (
+            format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Filler: {}\r\n\r\n", "x".repeat(100_000)),
+            "431 Request Header Fields Too Large",
+        ),
+    ] {
+        let said = raw(&server.url(), request.as_bytes()).await;
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{said}");
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("connection: close") && body.is_empty(), "{said}");
+    }
     assert_eq!(server.get("/healthz", &[]).await.status, 200, "and it serves on");
 }
 

@@ -79,6 +79,7 @@ async fn records_are_found_by_state_operation_key_tag_namespace_and_time_newest_
     };
     assert_eq!(keys("").await, ["spent", "lost", "done"]);
     assert_eq!(keys("state=unknown,dead").await, ["spent", "lost"]);
+    assert_eq!(keys("states=unknown,dead").await, ["spent", "lost"]);
     assert_eq!(keys("operation=echo").await, ["done"]);
     assert_eq!(keys("tag=order_id%3DA-1").await, ["spent"]);
     assert!(keys("tag=order_id%3DA-2").await.is_empty());
@@ -100,7 +101,13 @@ async fn pages_follow_a_cursor_that_does_not_move_when_records_come() {
     let keys: Vec<&str> = both.iter().map(|record| record["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["spent", "lost", "done"], "nothing twice, nothing left out");
     assert_eq!(second["next"], Value::Null);
-    let odd = [("cursor=zz", "cursor"), ("limit=0", "limit"), ("state=x", "state"), ("sort=key", "sort")];
+    let odd = [
+        ("cursor=zz", "cursor"),
+        ("limit=0", "limit"),
+        ("state=x", "state"),
+        ("state=dead&states=dead", "states"),
+        ("sort=key", "sort"),
+    ];
     for (query, field) in odd {
         let refused = admin(&server, "GET", &format!("/v1/records?{query}"), "").await;
         assert_eq!(refused.refusal(), (400, "VALIDATION_FAILED".to_owned()), "{query}");
@@ -229,12 +236,28 @@ async fn a_bulk_form_shows_first_what_it_would_change_and_then_goes_on_part_by_p
 }
 
 #[tokio::test]
+async fn a_bulk_form_takes_states_under_both_names_as_a_list_and_as_a_text() {
+    let server = busy().await;
+    for filter in [
+        json!({"states": ["dead", "unknown"]}),
+        json!({"state": ["dead", "unknown"]}),
+        json!({"states": "dead,unknown"}),
+        json!({"state": "dead,unknown"}),
+    ] {
+        let body = json!({"filter": filter, "dry_run": true}).to_string();
+        let preview = admin(&server, "POST", "/v1/records/discard", &body).await;
+        assert_eq!(preview.json()["matched"], 2, "{body}: {}", preview.text());
+    }
+}
+
+#[tokio::test]
 async fn a_bulk_form_without_a_condition_or_a_reason_changes_nothing() {
     let server = busy().await;
     for (path, body, field) in [
         ("discard", json!({"filter": {}, "reason": "x"}), "filter"),
         ("discard", json!({"filter": {"states": ["dead"]}}), "reason"),
         ("discard", json!({"filter": {"states": ["completed"]}, "reason": "x"}), "filter.states"),
+        ("discard", json!({"filter": {"state": "dead", "states": ["dead"]}, "reason": "x"}), "states"),
         ("revive", json!({"filter": {"sate": ["dead"]}, "reason": "x"}), "filter.sate"),
         ("revive", json!({"filter": {"states": ["dead"]}, "reason": "x", "limit": 10_001}), "limit"),
         ("resolve", json!({"filter": {"states": ["dead"]}, "reason": "x"}), "resolution"),

@@ -39,6 +39,7 @@ impl Target {
             .route("/text", post(text))
             .route("/empty", post(|state, headers, body| status(state, Path(204), headers, body)))
             .route("/status/{status}", post(status))
+            .route("/refused/{how}", post(refused))
             .route("/gated", post(gated))
             .with_state(target.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
@@ -114,6 +115,22 @@ async fn status(
     let answer = if status == 204 { String::new() } else { format!(r#"{{"run":{run}}}"#) };
     let answered = Response::builder().status(status).header("content-type", "application/json");
     answered.body(Body::from(answer)).unwrap()
+}
+
+/// 422, with JSON that a parser would change, with a text, or with nothing.
+async fn refused(
+    State(target): State<Target>,
+    Path(how): Path<String>,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
+    target.note(&headers, &body);
+    let (media, said) = match how.as_str() {
+        "json" => ("application/json", r#"{"z":1.10,"big":9007199254740993}"#),
+        "text" => ("text/plain", "no"),
+        _ => ("application/json", ""),
+    };
+    Response::builder().status(422).header("content-type", media).body(Body::from(said)).unwrap()
 }
 
 async fn gated(State(target): State<Target>, headers: HeaderMap, body: String) -> Response {

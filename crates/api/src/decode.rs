@@ -21,10 +21,9 @@ pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Detail> {
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| explain(&error))?;
-    reader.end().map_err(|error| Detail {
-        field: "body".to_owned(),
-        code: "json".to_owned(),
-        message: format!("more than one JSON value (line {}, column {})", error.line(), error.column()),
+    reader.end().map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Detail::new("body", "json", format!("more than one JSON value ({place})"))
     })?;
     Ok(value)
 }
@@ -36,11 +35,7 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Detail {
     let whole = inner.to_string();
     let said = whole.rsplit_once(" at line ").map_or(whole.as_str(), |(said, _)| said);
     if !inner.is_data() {
-        return Detail {
-            field: "body".to_owned(),
-            code: "json".to_owned(),
-            message: format!("not JSON: {said} ({place})"),
-        };
+        return Detail::new("body", "json", format!("not JSON: {said} ({place})"));
     }
     let (code, named) = ["missing", "unknown", "duplicate"]
         .iter()
@@ -68,7 +63,7 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Detail {
             None => format!("{said} ({place})"),
         },
     };
-    Detail { field, code: code.to_owned(), message }
+    Detail::new(field, code, message)
 }
 
 /// What serde expects, in words of JSON instead of Rust's.

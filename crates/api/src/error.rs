@@ -123,6 +123,9 @@ catalogue! {
     /// The body is too large.
     PayloadTooLarge "PAYLOAD_TOO_LARGE" 413
         "The request is too large" "send less";
+    /// The headers are too large.
+    HeadersTooLarge "HEADERS_TOO_LARGE" 431
+        "The request's headers are too large" "send fewer or shorter headers";
     /// The body's media type is not taken here.
     UnsupportedMediaType "UNSUPPORTED_MEDIA_TYPE" 415
         "This media type is not supported here" "send application/json";
@@ -156,20 +159,29 @@ impl fmt::Display for ErrorCode {
 }
 
 /// One thing that is wrong with a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Detail {
-    /// The path of the field, the name of the header, or `body`.
+    /// The path of the field, the name of the header, `body`, or `target`.
     pub field: String,
     /// What kind of wrong, such as `missing`, `type` or `unknown`.
     pub code: String,
     /// What is wrong, for people.
     pub message: String,
+    /// With `OPERATION_REJECTED`, what the target said: its JSON, or `{"content_type","body_base64"}`. Absent where it
+    /// said nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub result: Option<Json>,
 }
 
 impl Detail {
     /// A detail.
     pub fn new(field: impl Into<String>, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), code: code.into(), message: message.into() }
+        Self { field: field.into(), code: code.into(), message: message.into(), result: None }
+    }
+
+    /// That the target refused, with what it said.
+    pub fn rejected(status: u16, result: Option<Json>) -> Self {
+        Self { result, ..Self::new("target", "rejected", format!("answered {status}")) }
     }
 }
 
@@ -180,7 +192,6 @@ pub struct ApiError {
     status: u16,
     message: Cow<'static, str>,
     details: Vec<Detail>,
-    result: Option<Json>,
     retry_after: Option<Duration>,
 }
 
@@ -192,7 +203,6 @@ impl ApiError {
             status: code.status(),
             message: Cow::Borrowed(code.message()),
             details: Vec::new(),
-            result: None,
             retry_after: None,
         }
     }
@@ -216,13 +226,6 @@ impl ApiError {
     #[must_use]
     pub fn with_detail(mut self, detail: Detail) -> Self {
         self.details.push(detail);
-        self
-    }
-
-    /// With what the target said, for `OPERATION_REJECTED`.
-    #[must_use]
-    pub fn with_result(mut self, result: Json) -> Self {
-        self.result = Some(result);
         self
     }
 
@@ -347,12 +350,9 @@ pub struct ErrorBody {
     pub code: String,
     /// What went wrong, for people.
     pub message: String,
-    /// What is wrong with the request, one by one.
+    /// What is wrong with the request, one by one; what the target said, where it was the one who refused.
     #[serde(default)]
     pub details: Vec<Detail>,
-    /// What the target said, with `OPERATION_REJECTED`: its JSON, or `{"content_type","body_base64"}`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub result: Option<Json>,
     /// Seconds after which a retry makes sense; the same as the `Retry-After` header.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after: Option<u64>,
@@ -382,12 +382,9 @@ pub struct FlatDetails {
     /// The request, as in the logs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub request_id: Option<String>,
-    /// What is wrong with the request, one by one.
+    /// What is wrong with the request, one by one; what the target said, where it was the one who refused.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<Detail>,
-    /// What the target said.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub result: Option<Json>,
 }
 
 /// Problem details (RFC 9457), with the code as an extension member.
@@ -404,12 +401,9 @@ pub struct Problem {
     pub detail: String,
     /// What went wrong, for programs: a code of the catalogue.
     pub code: String,
-    /// What is wrong with the request, one by one.
+    /// What is wrong with the request, one by one; what the target said, where it was the one who refused.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub errors: Vec<Detail>,
-    /// What the target said.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub result: Option<Json>,
     /// Seconds after which a retry makes sense.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after: Option<u64>,
@@ -442,7 +436,6 @@ impl ApiError {
                 code: self.code.as_str().to_owned(),
                 message: self.message.clone().into_owned(),
                 details: self.details.clone(),
-                result: self.result.clone(),
                 retry_after: self.retry_after_seconds(),
                 request_id: request_id.map(str::to_owned),
             },
@@ -457,7 +450,6 @@ impl ApiError {
                 retry_after: self.retry_after_seconds(),
                 request_id: request_id.map(str::to_owned),
                 errors: self.details.clone(),
-                result: self.result.clone(),
             },
         }
     }
@@ -470,7 +462,6 @@ impl ApiError {
             detail: self.message.clone().into_owned(),
             code: self.code.as_str().to_owned(),
             errors: self.details.clone(),
-            result: self.result.clone(),
             retry_after: self.retry_after_seconds(),
             request_id: request_id.map(str::to_owned),
         }
@@ -507,10 +498,31 @@ mod tests {
     #[test]
     fn what_the_target_said_is_passed_on_as_it_came() {
         let said = Json::from_text(r#"{"z":1.10,"a":9007199254740993}"#).unwrap();
-        let error = ApiError::new(ErrorCode::OperationRejected).with_status(402).with_result(said);
+        let detail = Detail::rejected(402, Some(said));
+        let error = ApiError::new(ErrorCode::OperationRejected).with_status(402).with_detail(detail);
         assert_eq!(error.status(), 402);
-        for form in [Form::Envelope, Form::Flat, Form::Problem] {
-            assert!(text(&error, form).contains(r#""result":{"z":1.10,"a":9007199254740993}"#), "{form:?}");
+        let entry = r#"[{"field":"target","code":"rejected","message":"answered 402","result":{"z":1.10,"a":9007199254740993}}]"#;
+        for (form, member) in [
+            (Form::Envelope, format!(r#""details":{entry}"#)),
+            (Form::Flat, format!(r#""details":{{"requestId":"r-1","errors":{entry}}}"#)),
+            (Form::Problem, format!(r#""errors":{entry}"#)),
+        ] {
+            assert!(text(&error, form).contains(&member), "{form:?}: {}", text(&error, form));
+        }
+    }
+
+    #[test]
+    fn what_the_target_said_is_read_back_as_it_was_written_in_every_form() {
+        let said = Json::from_text(r#"{"n":9007199254740993}"#).unwrap();
+        for result in [Some(said), None] {
+            let detail = Detail::rejected(422, result);
+            let error = ApiError::new(ErrorCode::OperationRejected).with_detail(detail.clone());
+            let read: ErrorEnvelope = serde_json::from_str(&text(&error, Form::Envelope)).unwrap();
+            assert_eq!(read.error.details, [detail.clone()]);
+            let read: FlatError = serde_json::from_str(&text(&error, Form::Flat)).unwrap();
+            assert_eq!(read.details.errors, [detail.clone()]);
+            let read: Problem = serde_json::from_str(&text(&error, Form::Problem)).unwrap();
+            assert_eq!(read.errors, [detail]);
         }
     }
 

@@ -26,4 +26,4 @@ mod value;
 
 pub use decode::decode;
 pub use error::{ApiError, Detail, ErrorCode, Form, Rendered};
-pub use value::{Content, Json, Time};
+pub use value::{Content, Json, Time, separated};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::claims::OutcomeBody;
-use crate::value::{Time, base64_bytes};
+use crate::value::{Time, base64_bytes, names};
 
 /// `GET /v1/records`: which records. All that is given must hold; newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -16,6 +16,9 @@ pub struct RecordQuery {
     /// In one of these states, separated by commas: `pending`, `running`, `released`, `completed`, `unknown`, `dead`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// The same as `state`, under the name that it has in a bulk filter. Only one of the two may be given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub states: Option<String>,
     /// Of this operation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
@@ -257,9 +260,14 @@ pub struct JudgeReply {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BulkFilter {
-    /// In one of these states. What the command cannot change is left out by itself.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// In one of these states, as a list, or as one text with commas. What the command cannot change is left out by
+    /// itself.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "names")]
     pub states: Vec<String>,
+    /// The same as `states`, under the name that it has in a listing. Only one of the two may be given.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "names")]
+    #[schema(value_type = String)]
+    pub state: Vec<String>,
     /// Of this operation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
@@ -365,6 +373,18 @@ mod tests {
         assert!(!Excerpt::of(&vec![0; EXCERPT_BYTES_MAX]).cut);
         let cut = Excerpt::of(&vec![0; EXCERPT_BYTES_MAX + 1]);
         assert_eq!((cut.cut, cut.base64.len()), (true, EXCERPT_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_state_is_read_under_both_names_as_a_list_and_as_a_text_with_commas() {
+        for value in [r#"["unknown","dead"]"#, r#""unknown,dead""#, r#"" unknown , dead,""#] {
+            let read =
+                |name| -> BulkFilter { serde_json::from_str(&format!("{{\"{name}\":{value}}}")).unwrap() };
+            assert_eq!(read("state").state, ["unknown", "dead"], "{value}");
+            assert_eq!(read("states").states, ["unknown", "dead"], "{value}");
+        }
+        assert!(serde_json::from_str::<BulkFilter>(r#"{"states":[1]}"#).is_err());
+        assert!(serde_json::from_str::<BulkFilter>(r#"{"state":7}"#).is_err());
     }
 
     #[test]

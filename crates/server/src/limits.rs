@@ -12,6 +12,9 @@ pub const BODY_BYTES_DEFAULT: usize = 1024 * 1024;
 pub const BODY_BYTES_MAX: usize = core::BODY_BYTES_MAX;
 /// Bytes of all request headers together, and of the request line: several times what browsers and proxies send.
 pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a head that are read at all: above the limit for headers, so that what is above that can be refused by
+/// its code. What is above this is cut off by the protocol, with the bare status.
+pub const HEAD_READ_BYTES_MAX: usize = 2 * HEADER_BYTES_MAX;
 /// Headers of a request: each costs a slot while it is parsed.
 pub const HEADERS_MAX: usize = 100;
 /// How long a client may take to send its headers: a slow one holds a connection, nothing else.

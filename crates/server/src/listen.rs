@@ -98,11 +98,11 @@ fn protocol() -> Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADER_READ_WITHIN)
-        .max_buf_size(limits::HEADER_BYTES_MAX);
+        .max_buf_size(limits::HEAD_READ_BYTES_MAX);
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(limits::HEADER_READ_WITHIN)
-        .max_header_list_size(u32::try_from(limits::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits::HEAD_READ_BYTES_MAX).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits::STREAMS_MAX);
     http
 }

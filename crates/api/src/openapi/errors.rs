@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::json;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder};
 
 use crate::error::ErrorCode;
 
@@ -28,6 +28,7 @@ fn responses(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
                 415 => "415",
                 422 => "422",
                 429 => "429",
+                431 => "431",
                 503 => "503",
                 _ => "500",
             }],
@@ -52,7 +53,12 @@ fn response(codes: &[ErrorCode]) -> Response {
         }})
     });
     let content = |name: &str| ContentBuilder::new().schema(Some(Ref::from_schema_name(name)));
-    ResponseBuilder::new()
+    let mut response = ResponseBuilder::new();
+    if codes.contains(&ErrorCode::MethodNotAllowed) {
+        let allow = HeaderBuilder::new().description(Some("The methods that are possible here."));
+        response = response.header("Allow", allow.build());
+    }
+    response
         .description(description.trim_end())
         .content("application/json", content("ErrorEnvelope").example(example).build())
         .content("application/problem+json", content("Problem").build())
@@ -76,40 +82,50 @@ error_sets! {
     /// Of `POST /v1/idempotency/execute`.
     ExecuteErrors [
         IdempotencyKeyRequired, IdempotencyKeyInvalid, ValidationFailed, Unauthenticated, UnknownOperation,
-        MethodNotAllowed, IdempotencyOutcomeUnknown, OperationDead, IdempotencyResultGone, OperationDiscarded,
-        PayloadTooLarge, UnsupportedMediaType, IdempotencyParameterMismatch, RateLimited, OperationRejected,
-        TargetUnavailable, IdempotencyStorageUnavailable, Overloaded, OutcomeUnknown, Internal,
+        MethodNotAllowed, IdempotencyOutcomeUnknown, OperationDead, IdempotencyResultGone,
+        OperationDiscarded, PayloadTooLarge, UnsupportedMediaType, IdempotencyParameterMismatch,
+        RateLimited, OperationRejected, TargetUnavailable, IdempotencyStorageUnavailable, Overloaded,
+        OutcomeUnknown, HeadersTooLarge, Internal,
     ];
     /// Of `GET /v1/idempotency/executions/{key}`.
     ExecutionsErrors [
         IdempotencyKeyInvalid, ValidationFailed, Unauthenticated, NotFound, IdempotencyOutcomeUnknown,
         OperationDead, IdempotencyResultGone, OperationDiscarded, RateLimited, OperationRejected,
-        TargetUnavailable, IdempotencyStorageUnavailable, Overloaded, Internal,
+        TargetUnavailable, IdempotencyStorageUnavailable, Overloaded, MethodNotAllowed, HeadersTooLarge,
+        Internal,
     ];
     /// Of `POST /v1/claims`.
     ClaimErrors [
         IdempotencyKeyRequired, IdempotencyKeyInvalid, ValidationFailed, Unauthenticated,
         IdempotencyConcurrentRequest, IdempotencyOutcomeUnknown, OperationDead, IdempotencyResultGone,
-        OperationDiscarded, PayloadTooLarge, UnsupportedMediaType, IdempotencyParameterMismatch, RateLimited,
-        IdempotencyStorageUnavailable, Overloaded, Internal,
+        OperationDiscarded, PayloadTooLarge, UnsupportedMediaType, IdempotencyParameterMismatch,
+        RateLimited, IdempotencyStorageUnavailable, Overloaded, MethodNotAllowed, HeadersTooLarge, Internal,
     ];
     /// Of the commands of a claim.
     HeldErrors [
         ValidationFailed, Unauthenticated, NotFound, IdempotencyFenced, IllegalTransition, PayloadTooLarge,
-        UnsupportedMediaType, RateLimited, IdempotencyStorageUnavailable, Overloaded, Internal,
+        UnsupportedMediaType, RateLimited, IdempotencyStorageUnavailable, Overloaded, MethodNotAllowed,
+        HeadersTooLarge, Internal,
     ];
     /// Of what operators look at.
-    ReadErrors [ValidationFailed, Unauthenticated, Forbidden, IdempotencyStorageUnavailable, Internal];
+    ReadErrors [
+        ValidationFailed, Unauthenticated, Forbidden, IdempotencyStorageUnavailable, MethodNotAllowed,
+        HeadersTooLarge, Internal,
+    ];
     /// Of one thing that operators look at.
-    ShowErrors [Unauthenticated, Forbidden, NotFound, IdempotencyStorageUnavailable, Internal];
+    ShowErrors [
+        Unauthenticated, Forbidden, NotFound, IdempotencyStorageUnavailable, MethodNotAllowed,
+        HeadersTooLarge, Internal,
+    ];
     /// Of what operators do to one record.
     JudgeErrors [
         ValidationFailed, Unauthenticated, Forbidden, NotFound, VersionConflict, IllegalTransition,
-        PayloadTooLarge, UnsupportedMediaType, IdempotencyStorageUnavailable, Internal,
+        PayloadTooLarge, UnsupportedMediaType, IdempotencyStorageUnavailable, MethodNotAllowed,
+        HeadersTooLarge, Internal,
     ];
     /// Of what operators do to many records.
     BulkErrors [
         ValidationFailed, Unauthenticated, Forbidden, PayloadTooLarge, UnsupportedMediaType,
-        IdempotencyStorageUnavailable, Internal,
+        IdempotencyStorageUnavailable, MethodNotAllowed, HeadersTooLarge, Internal,
     ];
 }

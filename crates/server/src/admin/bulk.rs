@@ -3,92 +3,40 @@
 //! A request works on as many records as its limit says and answers where to go on, so that whoever sends it can show
 //! how far it is, and stop. The place is a cursor: records that the command has changed do not move it.
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::response::Response;
-use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 use semel_api::limits::{BULK_DEFAULT, BULK_FAILURES_MAX, BULK_MAX, PAGE_MAX, PREVIEW_MAX};
 use semel_api::records::{BulkFailure, BulkFilter, BulkReply, BulkRequest, BulkResolveRequest};
 use semel_api::{ApiError, Detail};
-
-use semel_core::command::{Discard, Resolution, Resolve, Revive};
 use semel_core::query::Query;
-use semel_core::record::{StateName, Text};
+use semel_core::record::Text;
 use semel_core::{RecordId, Version};
 
-use super::access::Operator;
-use super::{Admin, Ids, body_of, cursor, filter, json, records};
+use super::judge::{self, Judge, What};
+use super::{Admin, cursor, filter, json, records};
 use crate::door::Refusal;
 use crate::limits::BULK_AT_ONCE;
 
-pub(super) async fn revive(
-    State(admin): State<Admin>,
-    Extension(operator): Extension<Operator>,
-    Extension(ids): Extension<Ids>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    operator.may_operate()?;
-    let asked = plain(&body_of(&admin, request).await?)?;
-    run(admin, operator, ids, asked, What::Revive).await
+pub(super) async fn revive(judge: Judge) -> Result<Response, Refusal> {
+    let asked = judge.read()?;
+    run(judge, asked, What::Revive).await
 }
 
-pub(super) async fn discard(
-    State(admin): State<Admin>,
-    Extension(operator): Extension<Operator>,
-    Extension(ids): Extension<Ids>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    operator.may_operate()?;
-    let asked = plain(&body_of(&admin, request).await?)?;
-    run(admin, operator, ids, asked, What::Discard).await
+pub(super) async fn discard(judge: Judge) -> Result<Response, Refusal> {
+    let asked = judge.read()?;
+    run(judge, asked, What::Discard).await
 }
 
-pub(super) async fn resolve(
-    State(admin): State<Admin>,
-    Extension(operator): Extension<Operator>,
-    Extension(ids): Extension<Ids>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    operator.may_operate()?;
-    let wanted: BulkResolveRequest = semel_api::decode(&body_of(&admin, request).await?)?;
+pub(super) async fn resolve(judge: Judge) -> Result<Response, Refusal> {
+    let wanted: BulkResolveRequest = judge.read()?;
     let BulkResolveRequest { filter, dry_run, limit, cursor, resolution, outcome, reason } = wanted;
     let resolution = records::resolution(resolution, outcome.as_ref())?;
     let asked = BulkRequest { filter, dry_run, limit, cursor, reason };
-    run(admin, operator, ids, asked, What::Resolve(resolution)).await
+    run(judge, asked, What::Resolve(resolution)).await
 }
 
-fn plain(body: &Bytes) -> Result<BulkRequest, ApiError> {
-    Ok(semel_api::decode(body)?)
-}
-
-/// What is done to each.
-#[derive(Clone, Debug)]
-enum What {
-    Revive,
-    Discard,
-    Resolve(Resolution),
-}
-
-impl What {
-    /// The states that it can change.
-    const fn states(&self) -> &'static [StateName] {
-        match self {
-            Self::Revive => &[StateName::Dead],
-            Self::Discard => &[StateName::Pending, StateName::Unknown, StateName::Dead],
-            Self::Resolve(_) => &[StateName::Unknown, StateName::Dead],
-        }
-    }
-}
-
-async fn run(
-    admin: Admin,
-    operator: Operator,
-    ids: Ids,
-    asked: BulkRequest,
-    what: What,
-) -> Result<Response, Refusal> {
+async fn run(judge: Judge, asked: BulkRequest, what: What) -> Result<Response, Refusal> {
     let query = query(&asked.filter, &what)?;
     let limit = match asked.limit {
         None => BULK_DEFAULT,
@@ -99,9 +47,9 @@ async fn run(
     };
     let from = asked.cursor.as_deref().map(cursor::read).transpose()?;
     let reply = if asked.dry_run {
-        preview(&admin, query, from).await?
+        preview(&judge.admin, query, from).await?
     } else {
-        let job = Job { reason: records::reason(&asked.reason)?, admin, operator, ids, what };
+        let job = Job { reason: judge::reason(&asked.reason)?, judge, what };
         crate::door::detached(async move { job.change(query, from, limit as usize).await }).await??
     };
     json(StatusCode::OK, &reply)
@@ -151,9 +99,7 @@ async fn preview(
 }
 
 struct Job {
-    admin: Admin,
-    operator: Operator,
-    ids: Ids,
+    judge: Judge,
     reason: Text,
     what: What,
 }
@@ -169,7 +115,7 @@ impl Job {
         let mut left = limit;
         while left > 0 {
             let page = left.min(PAGE_MAX as usize);
-            let found = self.admin.store.search(query.clone(), from, page).await;
+            let found = self.judge.admin.store.search(query.clone(), from, page).await;
             let found = found.map_err(|error| records::storage(&error))?;
             left -= found.items.len().min(left);
             // Many at once, so that they share the store's syncs; each is a command of its own.
@@ -189,7 +135,7 @@ impl Job {
                 }
             }
             from = found.next;
-            if from.is_none() || self.admin.is_stopping() {
+            if from.is_none() || self.judge.admin.is_stopping() {
                 break;
             }
         }
@@ -199,25 +145,7 @@ impl Job {
     }
 
     async fn one(&self, id: RecordId, version: Version) -> (RecordId, Result<(), ApiError>) {
-        let actor = Text::new(&self.operator.actor);
-        let reason = self.reason.clone();
-        let correlation_id = Some(Text::new(&self.ids.correlation_id));
-        let (admin, ids) = (&self.admin, &self.ids);
-        let done = match &self.what {
-            What::Revive => {
-                let revive = Revive { id, version, actor, reason, correlation_id };
-                records::judge(admin, ids, &revive).await
-            }
-            What::Discard => {
-                let discard = Discard { id, version, actor, reason, correlation_id };
-                records::judge(admin, ids, &discard).await
-            }
-            What::Resolve(resolution) => {
-                let resolution = resolution.clone();
-                let resolve = Resolve { id, version, resolution, actor, reason, correlation_id };
-                records::judge(admin, ids, &resolve).await
-            }
-        };
+        let done = self.judge.apply(&self.what, id, version, self.reason.clone()).await;
         (id, done.map(|_| ()))
     }
 }

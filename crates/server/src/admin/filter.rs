@@ -61,9 +61,9 @@ fn wrong(field: &str, message: impl Into<String>) -> ApiError {
 
 /// The query of a listing of records. (Cursor and limit stay with the parameters.)
 pub(super) fn records(parameters: &mut Parameters) -> Result<Query, ApiError> {
-    let states = parameters.text("state").unwrap_or_default();
     query(&BulkFilter {
-        states: states.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+        state: semel_api::separated(&parameters.text("state").unwrap_or_default()),
+        states: semel_api::separated(&parameters.text("states").unwrap_or_default()),
         operation: parameters.text("operation"),
         key: parameters.text("key"),
         tag: parameters.text("tag"),
@@ -74,8 +74,8 @@ pub(super) fn records(parameters: &mut Parameters) -> Result<Query, ApiError> {
 }
 
 /// The names of the parameters of a listing of records.
-pub(super) const RECORDS: [&str; 9] =
-    ["state", "operation", "key", "tag", "namespace", "from", "until", "cursor", "limit"];
+pub(super) const RECORDS: [&str; 10] =
+    ["state", "states", "operation", "key", "tag", "namespace", "from", "until", "cursor", "limit"];
 
 /// The names of the parameters of a listing of the audit log.
 pub(super) const AUDIT: [&str; 7] =
@@ -83,9 +83,15 @@ pub(super) const AUDIT: [&str; 7] =
 
 /// A filter in core's words.
 pub(super) fn query(filter: &BulkFilter) -> Result<Query, ApiError> {
+    // Either name will do; both at once could only be a mistake.
+    let (field, states) = match (&*filter.state, &*filter.states) {
+        (state, []) => ("state", state),
+        ([], states) => ("states", states),
+        _ => return Err(Detail::new("states", "duplicate", "is given twice: as state, and as states").into()),
+    };
     let state = |name: &String| {
         let known = StateName::ALL.map(StateName::as_str).join(", ");
-        StateName::parse(name).ok_or_else(|| wrong("state", format!("must be among {known}")))
+        StateName::parse(name).ok_or_else(|| wrong(field, format!("must be among {known}")))
     };
     let namespace = |name: &str| {
         let known = Namespace::ALL.map(Namespace::as_str).join(", ");
@@ -94,7 +100,7 @@ pub(super) fn query(filter: &BulkFilter) -> Result<Query, ApiError> {
     let invalid = |error: semel_core::Invalid| wrong(error.what(), error.to_string());
     Ok(Query {
         namespace: filter.namespace.as_deref().map(namespace).transpose()?,
-        states: filter.states.iter().map(state).collect::<Result<_, _>>()?,
+        states: states.iter().map(state).collect::<Result<_, _>>()?,
         operation: filter.operation.as_deref().map(Operation::try_new).transpose().map_err(invalid)?,
         key: filter.key.as_deref().map(Key::try_new).transpose().map_err(invalid)?,
         tag: filter.tag.as_deref().map(tag).transpose()?,
@@ -165,6 +171,16 @@ mod tests {
         assert_eq!((tag.name.as_str(), tag.value.as_str()), ("order_id", "A=1"), "cut at the first `=`");
         assert_eq!(query.until.unwrap().since(query.from.unwrap()).as_secs(), 66_600);
         assert_eq!(asked("").unwrap(), Query::default());
+    }
+
+    #[test]
+    fn states_have_two_names_and_only_one_of_them_at_once() {
+        let dead = asked("state=dead").unwrap();
+        assert_eq!(dead.states, [StateName::Dead]);
+        assert_eq!(asked("states=dead").unwrap(), dead);
+        let both = "states | duplicate | is given twice: as state, and as states";
+        assert_eq!(wrong_field("state=dead&states=dead"), both);
+        assert!(wrong_field("states=ded").starts_with("states | value | must be among"));
     }
 
     #[test]

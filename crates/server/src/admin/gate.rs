@@ -21,8 +21,8 @@ use super::access::Access;
 use super::{Admin, Ids, documents};
 use crate::config::Config;
 use crate::door::{
-    REQUEST_ID, Refusal, RequestIds, accepted_form, id_header, panic_text, traceparent, usual_form,
-    write_refusal,
+    REQUEST_ID, Refusal, RequestIds, accepted_form, check_size, id_header, panic_text, traceparent,
+    usual_form, write_refusal,
 };
 use crate::telemetry::logs::{self, RequestLine};
 use crate::telemetry::metrics::{Door, Metrics, TraceId};
@@ -88,7 +88,10 @@ impl Inner {
         let trace = traceparent(request.headers()).and_then(TraceId::of);
         let (route, is_open) = route_name(request.uri().path());
         let ids = Ids { request_id: Arc::clone(&request_id), correlation_id: Arc::clone(&correlation_id) };
-        let mut response = self.admit(request, is_open, ids).await;
+        let mut response = match check_size(&request) {
+            Ok(()) => self.admit(request, is_open, ids).await,
+            Err(error) => Refusal::from(error).into_response(),
+        };
         let code = write_refusal(&mut response, form, &self.docs_base, &request_id);
         let headers = response.headers_mut();
         for (name, value) in HARDENING {

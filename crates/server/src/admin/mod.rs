@@ -1,16 +1,15 @@
 //! The admin listener: what operators, scrapers and readers of the documentation come for.
 //!
-//! Rooms: `records` and `bulk` what operators see and do · `audit` who did it · `documents` the OpenAPI document and
-//! its reader · `access` tokens and roles · `gate` what stands before all of it · `filter`, `cursor`, `view` between
-//! the wire and core.
+//! Rooms: `records` and `bulk` what operators see and do, `judge` how · `audit` who did it · `documents` the OpenAPI
+//! document and its reader · `access` tokens and roles · `gate` what stands before all of it · `filter`, `cursor`,
+//! `view` between the wire and core.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use semel_api::health::{Health, HealthStatus};
 use semel_api::{ApiError, ErrorCode};
@@ -18,8 +17,7 @@ use semel_core::{Ledger, Store};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::door::{self, Refusal};
-use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::door::Refusal;
 use crate::telemetry::metrics::{self, Metrics};
 
 mod access;
@@ -29,6 +27,7 @@ mod cursor;
 mod documents;
 mod filter;
 mod gate;
+mod judge;
 mod records;
 mod view;
 
@@ -115,12 +114,6 @@ async fn ready(State(admin): State<Admin>) -> Result<Response, Refusal> {
         (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable)
     };
     json(status, &Health { status: says, store: Some(admin.store.name().to_owned()), version: None })
-}
-
-/// The JSON body of a request.
-async fn body_of(_: &Admin, request: Request) -> Result<Bytes, ApiError> {
-    let (parts, body) = request.into_parts();
-    door::json_body(&parts.headers, body, ADMIN_BODY_BYTES_MAX).await
 }
 
 /// A JSON answer.

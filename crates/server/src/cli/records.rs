@@ -419,6 +419,7 @@ impl FilterArgs {
     fn wire(&self) -> BulkFilter {
         BulkFilter {
             states: self.state.clone(),
+            state: Vec::new(),
             operation: self.operation.clone(),
             key: self.key.clone(),
             tag: self.tag.clone(),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use semel_api::Form;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use semel_api::{ApiError, Detail, ErrorCode, Form};
 use semel_core::id::Tenant;
 
 use crate::limits;
@@ -58,6 +58,21 @@ fn taken_over(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
     let text = headers.get(name)?.to_str().ok()?;
     let fits = (1..=limits::REQUEST_ID_CHARS_MAX).contains(&text.len());
     (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into())
+}
+
+/// Refuses a head that is above its limit.
+pub(crate) fn check_size<B>(request: &Request<B>) -> Result<(), ApiError> {
+    // As HTTP/2 counts a field (RFC 9113, section 6.5.2), but for what is only kept in memory: the four bytes that
+    // stand around it on the wire of HTTP/1.1.
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    let uri = request.uri();
+    let line = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let length = line + request.headers().iter().map(field).sum::<usize>();
+    if length <= limits::HEADER_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("must have at most {} bytes in all", limits::HEADER_BYTES_MAX);
+    Err(ApiError::new(ErrorCode::HeadersTooLarge).with_detail(Detail::new("headers", "too_large", message)))
 }
 
 /// The trace that the client's request is a part of.

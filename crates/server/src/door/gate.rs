@@ -104,7 +104,9 @@ impl Inner {
         let trace = caller::traceparent(request.headers()).and_then(TraceId::of);
         let mut told = HeaderMap::new();
         let is_probe = matches!(request.uri().path(), HEALTH | READY);
-        let (route, tenant, mut response) = if is_probe {
+        let (route, tenant, mut response) = if let Err(error) = caller::check_size(&request) {
+            (route_name(request.uri().path()), None, Refusal::from(error).into_response())
+        } else if is_probe {
             (HEALTH, None, self.answer(request).await)
         } else {
             let route = route_name(request.uri().path());

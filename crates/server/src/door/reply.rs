@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use semel_api::{ApiError, Content, ErrorCode, Json};
+use semel_api::{ApiError, Content, Detail, ErrorCode, Json};
 use semel_core::Timestamp;
 use semel_core::outcome::{Class, Outcome};
 use semel_core::record::{Record, State};
@@ -107,14 +107,9 @@ fn completed(record: &Record, outcome: &Outcome, replayed: bool) -> Result<Respo
         (semel_core::outcome::Body::Kept(body), Class::Success | Class::Rejection) => body,
     };
     if outcome.class == Class::Rejection {
+        let detail = Detail::rejected(outcome.status, result(content_type, body));
         let error = ApiError::new(ErrorCode::OperationRejected).with_status(outcome.status);
-        return refuse(
-            match result(content_type, body) {
-                Some(result) => error.with_result(result),
-                None => error,
-            },
-            headers,
-        );
+        return refuse(error.with_detail(detail), headers);
     }
     let result = result(content_type, body);
     let result = result.as_ref().map_or("null", Json::as_str);
