@@ -518,9 +518,9 @@ mod tests {
             let detail = Detail::rejected(422, result);
             let error = ApiError::new(ErrorCode::OperationRejected).with_detail(detail.clone());
             let read: ErrorEnvelope = serde_json::from_str(&text(&error, Form::Envelope)).unwrap();
-            assert_eq!(read.error.details, [detail.clone()]);
+            assert_eq!(read.error.details[..], *std::slice::from_ref(&detail));
             let read: FlatError = serde_json::from_str(&text(&error, Form::Flat)).unwrap();
-            assert_eq!(read.details.errors, [detail.clone()]);
+            assert_eq!(read.details.errors[..], *std::slice::from_ref(&detail));
             let read: Problem = serde_json::from_str(&text(&error, Form::Problem)).unwrap();
             assert_eq!(read.errors, [detail]);
         }
