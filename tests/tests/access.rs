@@ -134,6 +134,48 @@ async fn it_serves_over_tls_and_plain_http_is_not_answered() {
     assert!(server.http().get(&format!("{plain}/healthz"), &[]).await.is_err());
 }
 
+/// A certificate that signs itself and calls itself an authority, as `openssl req -x509` makes it.
+fn self_signed(folder: &Path, file: &str, name: &str, years: (i32, i32)) {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(folder.join(format!("{file}.crt")), certificate.pem()).unwrap();
+    std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem()).unwrap();
+}
+
+#[tokio::test]
+async fn the_command_line_trusts_a_self_signed_certificate_that_it_is_given_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    self_signed(folder.path(), "own", "localhost", (2000, 2999));
+    self_signed(folder.path(), "expired", "localhost", (2000, 2001));
+    self_signed(folder.path(), "elsewhere", "elsewhere.example", (2000, 2999));
+    for (shown, trusted, expected) in [
+        ("own", "own", None),
+        ("own", "elsewhere", Some("TLS with")),
+        ("expired", "expired", Some("expired")),
+        ("elsewhere", "elsewhere", Some("not valid for")),
+    ] {
+        let config = format!(
+            "[server]\ndevelopment = true\ntls = {{ certificate = \"{shown}.crt\", key = \"{shown}.key\" }}\n"
+        );
+        let server = Server::start_in(folder.path(), &config).await;
+        let url = server.url().replace("127.0.0.1", "localhost");
+        let trusted = format!("{trusted}.crt");
+        let arguments =
+            ["execute", "echo", "--key", "one", "--payload", "{}", "--url", &url, "--ca", &trusted];
+        let output = command(&arguments, folder.path()).output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        match expected {
+            None => assert_eq!((output.status.code(), said.as_str()), (Some(0), "")),
+            Some(why) => assert!(output.status.code() == Some(1) && said.contains(why), "{shown}: {said}"),
+        }
+        server.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn with_an_authority_for_clients_only_those_with_a_certificate_are_let_in() {
     let folder = tempfile::tempdir().unwrap();

@@ -87,6 +87,11 @@ async fn a_configuration_is_checked_shown_and_begun() {
         "{}",
         err(&wrong)
     );
+    let metadata = "[[operations]]\nname = \"a\"\ntarget = \"http://169.254.169.254/latest\"\n";
+    std::fs::write(folder.path().join("wrong.toml"), metadata).unwrap();
+    let wrong = run(folder.path(), &["config", "check", "--config", "wrong.toml"]).await;
+    let said = "wrong.toml:3: operations[0].target: 169.254.169.254 is a link-local";
+    assert!(code(&wrong) == 3 && err(&wrong).contains(said), "{}", err(&wrong));
     let missing = run(folder.path(), &["config", "check", "--config", "missing.toml"]).await;
     assert_eq!(code(&missing), 3);
     assert!(err(&missing).contains("missing.toml: cannot read the configuration"), "{}", err(&missing));

@@ -1,9 +1,11 @@
 //! The server `semel`, in parts that tests and tools can use: configuration, doors, engine, admin.
 //!
 //! Rooms: [`config`] what the server is told · [`app`] puts it together · [`cli`] the command line ·
-//! `listen` and [`tls`] connections · `door` HTTP in · `admin` for operators · [`engine`] between door and ledger · [`store`] opens it ·
-//! [`telemetry`] what it tells about itself · [`limits`] every number.
+//! `listen` and [`tls`] connections · `address` where no target may be · `door` HTTP in · `admin` for operators ·
+//! [`engine`] between door and ledger · [`store`] opens it · [`telemetry`] what it tells about itself · [`limits`]
+//! every number.
 
+mod address;
 mod admin;
 pub mod app;
 pub mod cli;

@@ -1,13 +1,19 @@
-//! TLS for listeners: rustls over ring, certificates from PEM files, client certificates where they are asked for.
+//! TLS: rustls over ring, certificates from PEM files. For listeners, with client certificates where they are asked for;
+//! for calls, with authorities beside the system's, or the very certificate of the server.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 
 use crate::config::TlsConfig;
 
@@ -57,6 +63,84 @@ pub(crate) fn server(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
         builder.with_single_cert(chain, key).map_err(|error| wrong(&config.certificate, error))?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(server))
+}
+
+/// What a call needs: trust in the system's authorities, and in those of a file, if one is given. A certificate of the
+/// file that is itself the server's is trusted as such.
+///
+/// # Errors
+/// The file cannot be read, holds nothing, or what it holds is no certificate.
+pub(crate) fn client(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in rustls_native_certs::load_native_certs().certs {
+        // One that the system trusts and rustls cannot read is one fewer to trust; the handshake says what is missing.
+        roots.add(authority).ok();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| wrong(ca.unwrap_or(Path::new("")), error))?;
+    let Some(file) = ca else { return Ok(builder.with_root_certificates(roots).with_no_client_auth()) };
+    let given = certificates(file)?;
+    for authority in &given {
+        roots.add(authority.clone()).map_err(|error| wrong(file, error))?;
+    }
+    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let verifier = Given { given, chains: chains.map_err(|error| wrong(file, error))? };
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+}
+
+/// Trusts chains to an authority; and a certificate that was given, where the server shows that very one.
+///
+/// A self-signed certificate, as tools make it, says of itself that it is an authority, and no authority may be an end
+/// of a chain. Whoever names it by its bytes has said more than any chain could.
+#[derive(Debug)]
+struct Given {
+    given: Vec<CertificateDer<'static>>,
+    chains: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for Given {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let judged = self.chains.verify_server_cert(shown, intermediates, name, ocsp, now);
+        match judged {
+            // Its time was judged before its place in the chain, so it is neither expired nor from the future.
+            Err(Error::InvalidCertificate(CertificateError::Other(_))) if self.given.contains(shown) => {
+                rustls::client::verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            judged => judged,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls12_signature(message, shown, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls13_signature(message, shown, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
 }
 
 /// All certificates of a PEM file.

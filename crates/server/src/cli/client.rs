@@ -10,7 +10,6 @@ use http::{Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -29,7 +28,7 @@ pub(super) struct ServerArgs {
     /// The token of the tenant. Better given by the environment than on a command line that others can see
     #[arg(long, value_name = "TOKEN", env = "SEMEL_TOKEN", hide_env_values = true)]
     pub(super) token: Option<String>,
-    /// PEM file with an authority to trust besides the system's
+    /// PEM file with an authority to trust besides the system's, or with the server's own certificate
     #[arg(long, value_name = "FILE", env = "SEMEL_CA")]
     pub(super) ca: Option<PathBuf>,
 }
@@ -65,29 +64,12 @@ pub(super) async fn send(
     if !secure {
         return exchange(stream, request).await;
     }
-    let connector = TlsConnector::from(Arc::new(client_config(server)?));
+    let config = tls::client(server.ca.as_deref()).map_err(|error| error.to_string())?;
+    let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
     let stream = tokio::time::timeout(CONNECT_WITHIN, connector.connect(name, stream));
     let stream = stream.await.map_err(|_| format!("{authority} does not answer"))?;
     exchange(stream.map_err(|error| format!("TLS with {authority}: {error}"))?, request).await
-}
-
-fn client_config(server: &ServerArgs) -> Result<ClientConfig, Problem> {
-    let mut roots = RootCertStore::empty();
-    // What of the system's cannot be read is not trusted; the handshake says what is missing.
-    for authority in rustls_native_certs::load_native_certs().certs {
-        roots.add(authority).ok();
-    }
-    if let Some(file) = &server.ca {
-        for authority in tls::certificates(file).map_err(|error| error.to_string())? {
-            roots.add(authority).map_err(|error| format!("{}: {error}", file.display()))?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Problem>

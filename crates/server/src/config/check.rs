@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::Config;
+use http::Uri;
+
 use super::reader::Reading;
 use super::sections::Origins;
+use super::{Config, Target};
+use crate::address;
 
 /// Stores that this version has.
 const STORES: [&str; 2] = ["embedded:", "memory:"];
@@ -13,6 +16,7 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
     addresses(reading, config, origins);
     tenants(reading, config, origins);
     operations(reading, config, origins);
+    targets(reading, config, origins);
     let url = &config.store.url;
     let known = STORES.iter().any(|scheme| url.starts_with(scheme));
     if !known || url == "embedded:" {
@@ -95,6 +99,34 @@ fn operations(reading: &Reading, config: &Config, origins: &Origins) {
         if !names.insert(operation.name.as_str()) {
             let message = format!("there is an operation `{}` above", operation.name);
             reading.problem(origin, &format!("operations[{place}].name"), message);
+        }
+    }
+}
+
+/// Targets whose address is written out, and is one that none may have. What a name stands for is only known when it
+/// is asked for, so it is judged then, too.
+fn targets(reading: &Reading, config: &Config, origins: &Origins) {
+    if config.targets.allow_link_local {
+        return;
+    }
+    let judge = |uri: &Uri, origin, path: String| {
+        let host = uri.host().unwrap_or_default();
+        if address::literal(host).is_some_and(address::is_forbidden) {
+            let message = format!(
+                "{host} is a link-local, metadata or unspecified address, where no target has any business; \
+                 targets.allow_link_local = true lets it be reached"
+            );
+            reading.problem(origin, &path, message);
+        }
+    };
+    for (place, operation) in config.operations.iter().enumerate() {
+        let Some((target, probe)) = origins.targets.get(place) else { continue };
+        if let Target::Http(uri) = &operation.target {
+            judge(uri, target, format!("operations[{place}].target"));
+        }
+        let asked = operation.probe.as_ref().and_then(|probe| probe.url.replace("{key}", "key").parse().ok());
+        if let Some(uri) = &asked {
+            judge(uri, probe, format!("operations[{place}].probe"));
         }
     }
 }

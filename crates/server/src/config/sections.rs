@@ -26,6 +26,8 @@ pub(super) struct Origins {
     pub(super) store_url: Origin,
     pub(super) tenants: Vec<Origin>,
     pub(super) operations: Vec<Origin>,
+    /// Where each operation's target and probe stand.
+    pub(super) targets: Vec<(Origin, Origin)>,
 }
 
 /// The whole, unless something in it cannot be made sense of (and has been reported).
@@ -44,6 +46,8 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
     let operations = root.sections("operations");
     let mut operation_origins: Vec<Origin> =
         operations.iter().map(|section| section.origin.clone()).collect();
+    let targets = operations.iter().map(|section| (section.origin_of("target"), section.origin_of("probe")));
+    let targets = targets.collect();
     let (tenants_given, operations_given) = (tenants.len(), operations.len());
     let tenants: Vec<_> =
         tenants.into_iter().filter_map(|section| tenant_section(section, development)).collect();
@@ -72,8 +76,14 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         log: log_section(root.section("log")),
     };
     root.finish();
-    let origins =
-        Origins { listen, admin_listen, store_url, tenants: tenant_origins, operations: operation_origins };
+    let origins = Origins {
+        listen,
+        admin_listen,
+        store_url,
+        tenants: tenant_origins,
+        operations: operation_origins,
+        targets,
+    };
     whole.then_some((config, origins))
 }
 

@@ -181,6 +181,28 @@ fn operations_are_checked() {
 }
 
 #[test]
+fn a_target_whose_literal_address_none_may_have_is_refused_unless_that_is_allowed() {
+    let operation = |target: &str| format!("[[operations]]\nname = \"a\"\ntarget = \"{target}\"\n");
+    for (target, host) in [
+        ("http://169.254.169.254/latest/meta-data", "169.254.169.254"),
+        ("http://[fe80::1]:9000/", "[fe80::1]"),
+        ("https://[::ffff:169.254.169.254]/", "[::ffff:169.254.169.254]"),
+        ("http://2852039166/", "2852039166"),
+        ("http://0.0.0.0:9000/", "0.0.0.0"),
+    ] {
+        let said = refused(&operation(target), &Sources::default());
+        let expected = format!("semel.toml:3: operations[0].target: {host} is a link-local, metadata or");
+        assert!(said.starts_with(&expected) && said.contains("targets.allow_link_local"), "{said}");
+        take(&format!("{}[targets]\nallow_link_local = true\n", operation(target)));
+    }
+    let probe = operation("http://10.0.0.7/") + "probe = \"http://169.254.0.9/{key}\"";
+    let said = refused(&probe, &Sources::default());
+    assert!(said.starts_with("semel.toml:4: operations[0].probe: 169.254.0.9 is a link-local"), "{said}");
+    // What it stands for is nobody's business before it is asked for.
+    take(&operation("http://metadata.example/"));
+}
+
+#[test]
 fn contradictions_stop_the_start() {
     let check = |text: &str, expected: &str| {
         let said = refused(text, &Sources::default());

@@ -25,7 +25,6 @@ use super::work::Work;
 use crate::config::{OperationConfig, Secret, Target, TargetsConfig};
 use crate::limits;
 
-mod address;
 mod connection;
 mod pool;
 

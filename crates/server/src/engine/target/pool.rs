@@ -6,18 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use super::address::is_forbidden;
 use super::connection::Connection;
 use super::{Failed, TargetError};
+use crate::address::is_forbidden;
 use crate::config::TargetsConfig;
-use crate::limits;
+use crate::{limits, tls};
 
 /// A connection, and since when it is idle.
 type Idle = (Instant, Connection);
@@ -31,25 +29,8 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(config: &TargetsConfig) -> Result<Self, TargetError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in rustls_native_certs::load_native_certs().certs {
-            // One that the system trusts and rustls cannot read is one fewer to trust.
-            roots.add(certificate).ok();
-        }
-        if let Some(path) = &config.ca {
-            let unreadable = |why: String| TargetError(format!("targets.ca {}: {why}", path.display()));
-            let pem = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?;
-            for certificate in pem {
-                let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-                roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| TargetError(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = tls::client(config.ca.as_deref());
+        let mut tls = tls.map_err(|error| TargetError(format!("targets.ca: {error}")))?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             idle: Mutex::default(),
