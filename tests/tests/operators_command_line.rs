@@ -119,12 +119,46 @@ async fn a_store_is_checked_and_counted_while_no_server_has_it_open() {
     );
     let migrated = store("migrate", &[]).await;
     assert_eq!(code(&migrated), 0, "{}", err(&migrated));
-    assert!(out(&migrated).contains("has the format of this version (2 records)"), "{}", out(&migrated));
+    let said = "found 2 records; formats of the log: 1 (1 segments); formats of records: 1 (4 versions)\n\
+                everything is in the format of this version; nothing to do\n";
+    assert!(out(&migrated).ends_with(said), "{}", out(&migrated));
+    let again = json(&store("migrate", &["--json"]).await);
+    assert_eq!(
+        (&again["changed"], &again["records"], &again["is_current"]),
+        (&false.into(), &2.into(), &true.into())
+    );
     let memory = run(folder.path(), &["store", "stats", "--store", "memory:", "--dev"]).await;
     assert_eq!(code(&memory), 1);
     let elsewhere = ["store", "check", "--store", "postgres://u:hunter2@db/x", "--dev"];
     let elsewhere = run(folder.path(), &elsewhere).await;
     assert!(code(&elsewhere) != 0 && !err(&elsewhere).contains("hunter2"), "{}", err(&elsewhere));
+}
+
+#[tokio::test]
+async fn a_migration_says_what_it_found_and_did_and_a_second_one_finds_nothing_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let url = format!("embedded:{}", data.display());
+    let migrate = async || run(folder.path(), &["store", "migrate", "--store", &url, "--dev"]).await;
+    let nothing = migrate().await;
+    assert!(code(&nothing) == 0 && out(&nothing).contains("there is no store yet"), "{}", out(&nothing));
+    assert!(!data.exists(), "and none is begun");
+    let server = Server::start_in(folder.path(), "[server]\ndevelopment = true\n").await;
+    server.execute("echo", "done", "{}", &[]).await;
+    let busy = migrate().await;
+    assert!(code(&busy) == 1 && err(&busy).contains("in use by"), "{}", err(&busy));
+    assert!(server.stop().await.success());
+    let first = migrate().await;
+    assert!(code(&first) == 0 && out(&first).contains("found 1 records"), "{}", err(&first));
+    assert_eq!(out(&migrate().await), out(&first), "done again, it finds the same");
+    let segment = data.join("00000001.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // The first record: behind the header of the segment and the mark.
+    bytes[4096 + 32 + 20] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let damaged = migrate().await;
+    assert!(code(&damaged) == 1 && err(&damaged).contains("nothing was changed"), "{}", err(&damaged));
+    assert_eq!(std::fs::read(&segment).unwrap(), bytes);
 }
 
 #[tokio::test]

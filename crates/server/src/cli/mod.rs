@@ -14,6 +14,7 @@ mod client;
 mod config;
 mod execute;
 pub mod exit;
+mod migrate;
 mod openapi;
 mod records;
 mod serve;

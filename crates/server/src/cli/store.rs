@@ -8,19 +8,23 @@ use semel_core::query::{Count, Cursor, Query};
 use semel_core::{RecordId, Store, StoreError};
 use serde_json::json;
 
-use super::{ConfigArgs, config, exit, fail, say, table};
+use super::{ConfigArgs, config, exit, fail, migrate, say, table};
 use crate::store;
 use crate::telemetry::metrics::Sizes;
 
 /// What `semel store` takes.
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum StoreCommand {
-    /// Bring stored records to the format of this version
+    /// Say in which formats a store is, and bring it to where this version can serve it
     ///
-    /// A server does it at its start as well; this is for whoever wants it done, and seen, before.
+    /// A server does it at its start as well; this is for whoever wants it done, and seen, before. Doing it again
+    /// finds nothing to do.
     Migrate {
         #[command(flatten)]
         config: ConfigArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Read every record, and say which cannot be read
     Check {
@@ -44,7 +48,7 @@ pub(super) enum StoreCommand {
 const STEP: usize = semel_core::limits::PAGE_MAX;
 
 pub(super) fn run(command: &StoreCommand) -> u8 {
-    let (StoreCommand::Migrate { config }
+    let (StoreCommand::Migrate { config, .. }
     | StoreCommand::Check { config, .. }
     | StoreCommand::Stats { config, .. }) = command;
     let loaded = match config::checked(config) {
@@ -56,11 +60,17 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
         Err(error) => return fail(exit::FAILED, format!("no threads: {error}")),
     };
     let url = &loaded.config.store.url;
-    if matches!(store::Location::parse(url), Ok(store::Location::Memory)) {
-        return fail(
-            exit::FAILED,
-            "a store in memory lives and ends with its server; ask that: semel records, /metrics",
-        );
+    match (store::Location::parse(url), command) {
+        (Ok(store::Location::Memory), _) => {
+            return fail(
+                exit::FAILED,
+                "a store in memory lives and ends with its server; ask that: semel records, /metrics",
+            );
+        }
+        (Ok(store::Location::Embedded(folder)), StoreCommand::Migrate { json, .. }) => {
+            return migrate::run(&folder, *json, &runtime);
+        }
+        (Ok(store::Location::Embedded(_)) | Err(_), _) => {}
     }
     runtime.block_on(async {
         let store = match store::open(&loaded.config.store, Sizes::default()) {
@@ -68,7 +78,8 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
             Err(error) => return fail(exit::FAILED, error),
         };
         let done = match command {
-            StoreCommand::Migrate { .. } => migrate(url, &store).await,
+            // Has been done, or names no store, which opening has said.
+            StoreCommand::Migrate { .. } => Ok(exit::DONE),
             StoreCommand::Check { json, .. } => check(&store, *json).await,
             StoreCommand::Stats { json, .. } => stats(&store, *json).await,
         };
@@ -78,14 +89,6 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
             (Err(error), _) | (Ok(_), Err(error)) => fail(exit::FAILED, error),
         }
     })
-}
-
-/// Opening a store brings it to this version's format; what is left to do is to see that it answers.
-async fn migrate(url: &str, store: &Arc<dyn Store>) -> Result<u8, StoreError> {
-    store.ready().await?;
-    let records: u64 = store.counts().await?.iter().map(|count| count.records).sum();
-    say(format_args!("{url} has the format of this version ({records} records)"));
-    Ok(exit::DONE)
 }
 
 /// What a check found.

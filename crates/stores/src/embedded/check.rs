@@ -1,21 +1,27 @@
-//! Looking at every byte of a store without opening it: for `semel store check`, and before a copy is trusted.
+//! Looking at every byte of a store without opening it: before a copy is trusted, and to say in which formats it is.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::codec;
 use crate::embedded::disk::Folder;
 use crate::embedded::disk::real::RealFolder;
 use crate::embedded::error::OpenError;
-use crate::embedded::frame;
+use crate::embedded::frame::{self, Kind};
 use crate::embedded::listing::{Built, read_all};
-use crate::embedded::segment::{Header, Segment, name_of, number_of};
+use crate::embedded::segment::{Header, LOG_FORMAT, Segment, name_of, number_of};
 use crate::embedded::sidecar::Sidecar;
-use crate::limits::{SEGMENT_HEADER_BYTES, SHARDS};
+use crate::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SHARDS};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Segments of the log.
     pub segments: u64,
+    /// How many segments are in which format of the log.
+    pub log_formats: BTreeMap<u32, u64>,
+    /// How many versions of records are in which format of records, superseded ones included.
+    pub record_formats: BTreeMap<u8, u64>,
     /// Versions, removals and audit entries that were read and whose checksums hold, superseded ones included.
     pub entries: u64,
     /// Bytes of the log that hold them.
@@ -33,6 +39,12 @@ impl Report {
     pub fn is_sound(&self) -> bool {
         self.damage.is_empty()
     }
+
+    /// Whether everything is in the formats that this version writes.
+    pub fn is_current(&self) -> bool {
+        self.log_formats.keys().all(|format| *format == LOG_FORMAT)
+            && self.record_formats.keys().all(|format| *format == codec::FORMAT)
+    }
 }
 
 /// Reads and verifies a whole store, and changes nothing.
@@ -40,10 +52,18 @@ impl Report {
 /// # Errors
 /// The folder is in use or cannot be read, or was written by a later version. Damage is no error: it is in the report.
 pub fn check(folder: &Path) -> Result<Report, OpenError> {
-    check_in(&RealFolder::open(folder)?)
+    check_told(folder, |_, _| {})
 }
 
-pub(crate) fn check_in(folder: &dyn Folder) -> Result<Report, OpenError> {
+/// As [`check`], and says how far it is: segments read, and segments in all.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_told(folder: &Path, told: impl FnMut(u64, u64)) -> Result<Report, OpenError> {
+    check_in(&RealFolder::open(folder)?, told)
+}
+
+pub(crate) fn check_in(folder: &dyn Folder, mut told: impl FnMut(u64, u64)) -> Result<Report, OpenError> {
     let names = folder.list().map_err(|error| OpenError::io("cannot list the store's folder", error))?;
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
@@ -55,6 +75,7 @@ pub(crate) fn check_in(folder: &dyn Folder) -> Result<Report, OpenError> {
         }
         let is_last = index + 1 == numbers.len();
         report.segment(folder, number, is_last, &mut store)?;
+        told(report.segments, numbers.len() as u64);
     }
     Ok(report)
 }
@@ -85,6 +106,8 @@ impl Report {
             return Ok(());
         }
         let end = built.end.offset;
+        *self.log_formats.entry(Header::format_of(&bytes)).or_default() += 1;
+        self.saw_formats(bytes.get(SEGMENT_HEADER_BYTES as usize..end).unwrap_or_default());
         self.entries += (built.entries.len() + built.audits.len()) as u64;
         self.bytes += end as u64 - SEGMENT_HEADER_BYTES;
         if !built.end.ended {
@@ -102,6 +125,18 @@ impl Report {
             self.sidecars_missing += 1;
         }
         Ok(())
+    }
+
+    /// Counts the formats of records in frames that were read whole.
+    fn saw_formats(&mut self, mut frames: &[u8]) {
+        while let Some((kind, length)) = frame::header(frames) {
+            if kind == Kind::Record
+                && let Some(format) = frames.get(FRAME_HEADER_BYTES)
+            {
+                *self.record_formats.entry(*format).or_default() += 1;
+            }
+            frames = frames.get(frame::frame_len(length)..).unwrap_or_default();
+        }
     }
 }
 

@@ -59,6 +59,11 @@ impl Header {
         bytes
     }
 
+    /// The format that a whole header names.
+    pub(crate) fn format_of(bytes: &[u8]) -> u32 {
+        word(bytes, 8)
+    }
+
     /// Reads a header; `None` if there is no whole one.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, OpenError> {
         let Some(bytes) = bytes.get(..HEADER_LEN) else { return Ok(None) };
@@ -66,7 +71,7 @@ impl Header {
         if &bytes[..8] != MAGIC || word(bytes, 40) != sum {
             return Ok(None);
         }
-        let format = word(bytes, 8);
+        let format = Self::format_of(bytes);
         if format > LOG_FORMAT {
             let message = format!("the store was written by a later version (log format {format})");
             return Err(OpenError::new(OpenErrorKind::Newer, message));

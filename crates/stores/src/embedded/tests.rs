@@ -16,6 +16,7 @@ use crate::clock::SteppedClock;
 use crate::embedded::check::check_in;
 use crate::embedded::disk::Folder;
 use crate::embedded::disk::sim::{Fault, SimDisk};
+use crate::embedded::segment::LOG_FORMAT;
 use crate::embedded::testing::{LEASE, RETENTION, claim, claimed, complete, completed, replaced, request};
 use crate::embedded::{EmbeddedStore, OpenErrorKind, Options};
 use crate::limits::SEGMENT_BYTES_MIN;
@@ -237,11 +238,19 @@ async fn a_check_reads_everything_and_reports_damage() {
         completed(&store, &format!("key-{n}"), &[7; 400]).await;
     }
     drop(store);
-    let sound = check_in(&disk).unwrap();
+    let mut told = Vec::new();
+    let sound = check_in(&disk, |read, all| told.push((read, all))).unwrap();
     assert!(sound.is_sound() && !sound.has_torn_tail, "{sound:?}");
     assert_eq!(sound.entries, 200);
+    assert!(sound.is_current(), "{sound:?}");
+    let formats = (sound.log_formats[&LOG_FORMAT], sound.record_formats[&crate::codec::FORMAT]);
+    assert_eq!(formats, (sound.segments, 200));
+    assert_eq!(told.last(), Some(&(sound.segments, sound.segments)), "it says how far it is");
+    let mut older = sound.clone();
+    older.record_formats.insert(0, 1);
+    assert!(!older.is_current());
     disk.flip("00000001.log", 4096 + 32 + 20);
-    let report = check_in(&disk).unwrap();
+    let report = check_in(&disk, |_, _| {}).unwrap();
     assert_eq!(report.damage, ["00000001.log is damaged at byte 4128"]);
 }
 
