@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::http::Answer;
 use crate::server::Server;
+use crate::wait::eventually;
 
 const CLAIM: &str = r#"{"key":"invoice-7","operation":"invoice.render","payload":{"invoice":7}}"#;
 
@@ -75,14 +76,12 @@ async fn a_stale_owner_extends_completes_and_releases_nothing_of_the_new_owner_l
     let stale = granted(&server, &body).await;
     let noted = command(&server, &stale, "checkpoints", r#","phase":"rendered","data":{"page":1}"#).await;
     assert_eq!(noted.status, 200, "{}", noted.text());
-    let fresh = loop {
+    let fresh = eventually("the lease lapses", async || {
         let answer = claim(&server, &body).await;
-        if answer.status == 201 {
-            break answer.json()["claim"].clone();
-        }
-        assert_eq!(answer.status, 409);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    };
+        assert!(matches!(answer.status, 201 | 409), "{}", answer.text());
+        (answer.status == 201).then(|| answer.json()["claim"].clone())
+    })
+    .await;
     assert!(fresh["fence"].as_u64() > stale["fence"].as_u64(), "L2");
     assert_eq!((fresh["attempt"].as_u64(), fresh["resumed"].as_bool()), (Some(2), Some(true)));
     assert_eq!(fresh["checkpoints"].to_string(), r#"[{"data":{"page":1},"phase":"rendered"}]"#);
@@ -102,15 +101,16 @@ async fn a_stale_owner_extends_completes_and_releases_nothing_of_the_new_owner_l
 async fn a_lapsed_claim_at_most_once_is_unknown_and_its_holder_may_still_find_out() {
     let server = Server::start("").await;
     let lost = granted(&server, &CLAIM.replace("}}", r#"},"lease_ms":100}"#)).await;
-    loop {
-        let answer = claim(&server, CLAIM).await;
-        if answer.refusal().1 == "IDEMPOTENCY_OUTCOME_UNKNOWN" {
-            assert_eq!(answer.status, 409);
-            break;
-        }
-        assert_eq!(answer.refusal().1, "IDEMPOTENCY_CONCURRENT_REQUEST");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    eventually("the lease lapses", async || {
+        let (status, code) = claim(&server, CLAIM).await.refusal();
+        assert_eq!(status, 409);
+        assert!(
+            ["IDEMPOTENCY_CONCURRENT_REQUEST", "IDEMPOTENCY_OUTCOME_UNKNOWN"].contains(&&*code),
+            "{code}"
+        );
+        (code == "IDEMPOTENCY_OUTCOME_UNKNOWN").then_some(())
+    })
+    .await;
     let late = command(&server, &lost, "complete", r#","outcome":{"result":"late"}"#).await;
     assert_eq!(late.status, 200, "a late one counts if nobody took over");
     assert_eq!(claim(&server, CLAIM).await.status, 200);
@@ -154,9 +154,13 @@ async fn a_checkpoint_said_twice_is_a_success_and_another_under_its_name_is_refu
 async fn extending_renews_the_lease() {
     let server = Server::start("").await;
     let mine = granted(&server, &CLAIM.replace("}}", r#"},"lease_ms":60000}"#)).await;
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    let extended = command(&server, &mine, "extend", "").await.json();
-    assert!(extended["lease_until"].as_str().unwrap() > mine["lease_until"].as_str().unwrap());
+    // It is as long as before, so it is later as soon as the store's clock has moved.
+    eventually("a later end of the lease", async || {
+        let extended = command(&server, &mine, "extend", "").await;
+        assert_eq!(extended.status, 200, "{}", extended.text());
+        (extended.json()["lease_until"].as_str() > mine["lease_until"].as_str()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -215,11 +219,8 @@ async fn the_handler_that_never_settles_does_not_wedge_the_key_for_a_day() {
         Server::start("[server.claims]\nlease = \"100ms\"\nretention = \"24h\"\nsemantics = \"resume\"\n")
             .await;
     granted(&server, CLAIM).await;
-    let taken_over = async {
-        while claim(&server, CLAIM).await.status != 201 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let taken_over = tokio::time::timeout(std::time::Duration::from_secs(20), taken_over).await;
-    assert!(taken_over.is_ok(), "the claim carries its lease, and not the result's retention");
+    eventually("the claim carries its lease, and not the result's retention", async || {
+        (claim(&server, CLAIM).await.status == 201).then_some(())
+    })
+    .await;
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::http::{Answer, Http};
 use crate::server::Server;
+use crate::wait::eventually;
 
 mod target;
 
@@ -152,21 +153,17 @@ async fn ask_for_all(server: &Server, seen: &Seen, keys: u64) -> HashMap<String,
     let mut ends = HashMap::new();
     for n in 0..keys {
         let key = format!("key-{n}");
-        let deadline = seen.now() + 60_000_000;
-        loop {
+        let end = eventually(&format!("{key} comes to an end (L9)"), async || {
             let called = seen.now();
             let answer = execute(&http, &server.url(), &key, false).await.unwrap();
             let executed = read(&answer).expect("the last server answers");
             let is_end = matches!(executed, Executed::Completed { .. } | Executed::Unknown);
             let what = What::Execute { answer: Some(executed) };
             seen.note(Event::new(&key, called, Some(seen.now()), what));
-            if is_end {
-                ends.insert(key, answer);
-                break;
-            }
-            assert!(seen.now() < deadline, "{key} comes to no end (L9)");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            is_end.then_some(answer)
+        })
+        .await;
+        ends.insert(key, end);
     }
     ends
 }

@@ -28,4 +28,5 @@ mod requirement;
 mod server;
 mod target;
 mod telemetry;
+mod wait;
 mod workers;

@@ -1,14 +1,10 @@
 //! What operators see and do on the admin listener: records, bulk forms, the audit log, roles.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::http::{Answer, raw};
 use crate::server::Server;
-
-/// No change of state takes longer than this, or the test has found a hang.
-const WITHIN: Duration = Duration::from_secs(60);
+use crate::wait::eventually;
 
 /// A server on which one thing of each kind has happened: `done` completed, `lost` unknown, `spent` dead.
 async fn busy() -> Server {
@@ -50,16 +46,8 @@ async fn record(server: &Server, key: &str) -> Value {
 
 /// Asks until the record of the key is in this state, and gives it.
 async fn until(server: &Server, key: &str, state: &str) -> Value {
-    let reached = async {
-        loop {
-            let now = record(server, key).await;
-            if now["state"] == state {
-                return now;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(WITHIN, reached).await.unwrap()
+    eventually("the state", async || Some(record(server, key).await).filter(|now| now["state"] == state))
+        .await
 }
 
 fn path_of(record: &Value, rest: &str) -> String {
@@ -336,16 +324,11 @@ async fn the_audit_log_tells_an_original_from_a_retry_and_links_both() {
     }
     server.execute("echo", "order-1", r#"{"other":1}"#, &[("x-correlation-id", "c-3")]).await;
     // Traffic is written in the background.
-    let entries = async {
-        loop {
-            let audit = get(&server, "/v1/audit").await;
-            if audit["entries"][0]["action"] == "mismatch" {
-                return list(&audit, "entries").to_vec();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let entries = tokio::time::timeout(WITHIN, entries).await.unwrap();
+    let entries = eventually("the last entry", async || {
+        let audit = get(&server, "/v1/audit").await;
+        (audit["entries"][0]["action"] == "mismatch").then(|| list(&audit, "entries").to_vec())
+    })
+    .await;
     let told: Vec<(&str, &Value)> = entries
         .iter()
         .rev()

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::http::{Answer, Http};
+use crate::wait::eventually;
 
 /// No start and no stop takes longer than this, or the test has found a hang.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -27,7 +28,8 @@ pub(crate) struct Server {
     folder_of_its_own: Option<TempDir>,
 }
 
-/// The binary under test: `SEMEL_BIN`, or the one of this workspace and profile, built once.
+/// The binary under test: `SEMEL_BIN`, as `cargo xtask test` gives it; else that of this workspace and profile, built
+/// here once.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -134,13 +136,8 @@ impl Server {
 
     /// Waits until a line of the log holds this text.
     pub(crate) async fn logged(&self, text: &str) {
-        let seen = async {
-            while !self.log().contains(text) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let seen = tokio::time::timeout(WITHIN, seen).await;
-        assert!(seen.is_ok(), "no line of the log holds {text:?}:\n{}", self.log());
+        let what = format!("a line of the log that holds {text:?}");
+        eventually(&what, async || self.log().contains(text).then_some(())).await;
     }
 
     /// Executes an operation; more headers may be given.

@@ -13,6 +13,8 @@ use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::wait::eventually;
+
 /// A target that runs until the test ends. Clones are the same one.
 #[derive(Clone)]
 pub(crate) struct Target {
@@ -68,13 +70,8 @@ impl Target {
 
     /// Waits until so many requests have arrived.
     pub(crate) async fn arrived(&self, count: usize) {
-        let arrived = async {
-            while self.seen().len() < count {
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-            }
-        };
-        let arrived = tokio::time::timeout(std::time::Duration::from_secs(60), arrived).await;
-        assert!(arrived.is_ok(), "{} of {count} requests have arrived", self.seen().len());
+        let what = format!("{count} requests arrive");
+        eventually(&what, async || (self.seen().len() >= count).then_some(())).await;
     }
 
     fn note(&self, headers: &HeaderMap, body: &str) -> usize {

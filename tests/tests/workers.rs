@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
@@ -12,23 +11,17 @@ use tokio::net::TcpListener;
 use crate::http::Answer;
 use crate::server::Server;
 use crate::target::Target;
+use crate::wait::eventually;
 
 const ASYNC: [(&str, &str); 1] = [("prefer", "respond-async")];
 
 /// Asks for an execution until it stands at this status.
 async fn stands(server: &Server, key: &str, status: u16) -> Answer {
     let path = format!("/v1/idempotency/executions/{key}");
-    let asked = async {
-        loop {
-            let answer = server.get(&path, &[("prefer", "wait=5")]).await;
-            if answer.status == status {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let stood = tokio::time::timeout(Duration::from_secs(60), asked).await;
-    stood.unwrap_or_else(|_| panic!("{key} does not come to {status}:\n{}", server.log()))
+    eventually(&format!("{key} comes to {status}"), async || {
+        Some(server.get(&path, &[("prefer", "wait=5")]).await).filter(|answer| answer.status == status)
+    })
+    .await
 }
 
 fn keys(target: &Target) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! `cargo xtask test`: every test of the workspace, with one line at the end that says how it went.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::cargo::cargo;
@@ -81,11 +83,34 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(variable) = level.variable() {
         tests = tests.env(variable, "1");
     }
+    if let Some(server) = server(options, level)? {
+        tests = tests.env("SEMEL_BIN", server);
+    }
     let succeeded = tests.lines(|line| {
         println!("{line}");
         sum.add(line);
     })?;
     sum.report(succeeded)
+}
+
+/// Builds the server that the end-to-end tests drive, if they are to run: once, before them, as a part of the same
+/// build, and not from within a test. One that was given is taken as it is.
+fn server(options: &Options, level: Level) -> Result<Option<PathBuf>> {
+    let wanted = match &options.package {
+        Some(package) => package == END_TO_END,
+        None => level != Level::Quick,
+    };
+    if !wanted || std::env::var_os("SEMEL_BIN").is_some() {
+        return Ok(None);
+    }
+    cargo(["build", "--workspace", "--all-features", "--bin", "semel"]).run()?;
+    // This command was built into the same folder: `cargo xtask` runs it from where cargo puts everything.
+    let here = std::env::current_exe().context("cannot tell where this program stands")?;
+    let built = here.with_file_name(format!("semel{}", std::env::consts::EXE_SUFFIX));
+    if !built.is_file() {
+        bail!("{} is not there, although it was built", built.display());
+    }
+    Ok(Some(built))
 }
 
 /// The results of all test binaries together.
