@@ -164,12 +164,36 @@ async fn accepted_work_whose_tries_are_spent_is_dead() {
 }
 
 #[tokio::test]
-async fn a_result_that_is_too_large_to_keep_is_gone_and_never_run_again() {
+async fn a_result_that_is_too_large_to_keep_is_passed_on_whole_once_then_gone_and_never_run_again() {
     let target = Target::start().await;
-    let server = Server::start(&target.operation("large", "/json", "max_response_size = 10")).await;
-    server.execute("large", "one", "{}", &[]).await;
-    let again = server.execute("large", "one", "{}", &[]).await;
-    assert_eq!(again.refusal(), row(410, "IDEMPOTENCY_RESULT_GONE"));
+    let config = target.operation("large", "/sized/3000000", "")
+        + &target.operation("refused", "/refused/json", "max_response_size = 10")
+        + &target.operation("text", "/text", "max_response_size = 3");
+    let server = Server::start(&config).await;
+    let text = r#"{"status":"completed","result":{"content_type":"text/plain","body_base64":"ZG9uZQ=="}}"#;
+    let large = format!(r#"{{"status":"completed","result":"{}"}}"#, "x".repeat(2_999_998));
+    let refused = r#""result":{"z":1.10,"big":9007199254740993}"#;
+    for (operation, status, said) in [("large", 200, &*large), ("refused", 422, refused), ("text", 200, text)]
+    {
+        let first = server.execute(operation, operation, "{}", &[]).await;
+        assert!(first.status == status && first.text().contains(said), "{operation}: {}", first.status);
+        assert!(first.header("idempotent-replayed").is_none());
+        let again = server.execute(operation, operation, "{}", &[]).await;
+        assert_eq!(again.refusal(), row(410, "IDEMPOTENCY_RESULT_GONE"), "{operation}");
+        let asked = server.get(&format!("/v1/idempotency/executions/{operation}"), &[]).await;
+        assert_eq!(asked.refusal(), row(410, "IDEMPOTENCY_RESULT_GONE"), "{operation}");
+    }
+    assert_eq!(target.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_large_to_be_held_is_done_and_gone_at_once() {
+    let target = Target::start().await;
+    let server = Server::start(&target.operation("huge", "/sized/33554433", "")).await;
+    for _ in 0..2 {
+        let answer = server.execute("huge", "one", "{}", &[]).await;
+        assert_eq!(answer.refusal(), row(410, "IDEMPOTENCY_RESULT_GONE"));
+    }
     assert_eq!(target.seen().len(), 1);
 }
 

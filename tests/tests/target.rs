@@ -42,6 +42,7 @@ impl Target {
             .route("/empty", post(|state, headers, body| status(state, Path(204), headers, body)))
             .route("/status/{status}", post(status))
             .route("/refused/{how}", post(refused))
+            .route("/sized/{bytes}", post(sized))
             .route("/gated", post(gated))
             .with_state(target.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
@@ -128,6 +129,18 @@ async fn refused(
         _ => ("application/json", ""),
     };
     Response::builder().status(422).header("content-type", media).body(Body::from(said)).unwrap()
+}
+
+/// A JSON text of so many bytes, its quotes included.
+async fn sized(
+    State(target): State<Target>,
+    Path(bytes): Path<usize>,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
+    target.note(&headers, &body);
+    let answer = format!("\"{}\"", "x".repeat(bytes - 2));
+    Response::builder().header("content-type", "application/json").body(Body::from(answer)).unwrap()
 }
 
 async fn gated(State(target): State<Target>, headers: HeaderMap, body: String) -> Response {

@@ -65,6 +65,14 @@ pub const LANE_DEFAULT: usize = 8;
 pub const DISPATCH_MAX: usize = 10_000;
 /// Bytes of a result that is kept, unless configured (`max_response_size` of the design).
 pub const RESULT_BYTES_DEFAULT: usize = 1024 * 1024;
+/// Bytes of a result that is too large to be kept, and is passed on to whoever asked first: it is held whole, since only
+/// a whole one is known to be JSON or not. A larger one is done, and nobody is given it.
+pub const RESULT_HELD_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of all such results that are held at once, from their first byte here to their last byte at the client. (What
+/// is written around them, or base64, comes on top.)
+pub const RESULTS_HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// In pieces of this size room is taken for them: small beside the smallest of them, as they are configured.
+pub const RESULT_UNIT_BYTES: usize = 64 * 1024;
 /// Requests per second of a tenant that can be configured.
 pub const RATE_MAX: u32 = 10_000_000;
 /// Tenants of one configuration: each has a bucket and is found by a walk over all tokens.
@@ -95,6 +103,9 @@ const _: () = assert!(AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX <= core::BODY_BYTES_MAX, "what a door takes, a record can hold");
 const _: () = assert!(RESULT_BYTES_DEFAULT <= core::BODY_BYTES_MAX, "a result that is kept fits a record");
+const _: () = assert!(RESULT_HELD_BYTES_MAX > core::BODY_BYTES_MAX, "what is held is more than what is kept");
+const _: () = assert!(RESULTS_HELD_BYTES_MAX >= RESULT_HELD_BYTES_MAX, "there is room for one");
+const _: () = assert!(RESULT_HELD_BYTES_MAX.is_multiple_of(RESULT_UNIT_BYTES));
 const _: () = assert!(WAIT_DEFAULT.as_secs() <= WAIT_MAX.as_secs());
 const _: () = assert!(SHUTDOWN_GRACE_DEFAULT.as_secs() <= SHUTDOWN_GRACE_MAX.as_secs());
 const _: () = assert!(core::HEADER_BYTES_MAX <= HEADER_BYTES_MAX, "a key header fits the headers");

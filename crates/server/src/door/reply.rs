@@ -26,7 +26,11 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// What became of an execution.
 pub(crate) fn execution(execution: &Execution) -> Result<Response, Refusal> {
     match execution {
-        Execution::Completed { record, replayed } => self::record(record, *replayed),
+        Execution::Completed { record, said: Some(said), .. } => match record.outcome() {
+            Some(outcome) => completed(record, outcome, Some(said), false),
+            None => Err(ErrorCode::Internal.into()),
+        },
+        Execution::Completed { record, replayed, said: None } => self::record(record, *replayed),
         Execution::Processing { retry_after, .. } => Ok(processing(*retry_after)),
         Execution::Unknown { fresh: Some(status), .. } => {
             Err(ApiError::new(ErrorCode::OutcomeUnknown).with_status(status.as_u16()).into())
@@ -48,7 +52,7 @@ pub(crate) fn execution(execution: &Execution) -> Result<Response, Refusal> {
 /// Where a record stands, for somebody who has waited for it or asks for it.
 pub(crate) fn record(record: &Record, replayed: bool) -> Result<Response, Refusal> {
     match record.state() {
-        State::Completed { outcome } => completed(record, outcome, replayed),
+        State::Completed { outcome } => completed(record, outcome, None, replayed),
         State::Pending { .. } | State::Running { .. } => Ok(processing(ASK_AGAIN)),
         State::Released { .. } => Err(not_executed(ASK_AGAIN).into()),
         State::Unknown { .. } => Err(ErrorCode::IdempotencyOutcomeUnknown.into()),
@@ -91,20 +95,27 @@ pub(crate) fn json(status: StatusCode, body: Bytes) -> Response {
     response
 }
 
-/// The same bytes for the first who asks and for everybody after (L10): all of it follows from the stored outcome.
-fn completed(record: &Record, outcome: &Outcome, replayed: bool) -> Result<Response, Refusal> {
+/// The same bytes for the first who asks and for everybody after (L10): all of it follows from the stored outcome. Only
+/// what is too large to be kept is for the first alone, as it was `said`.
+fn completed(
+    record: &Record,
+    outcome: &Outcome,
+    said: Option<&Bytes>,
+    replayed: bool,
+) -> Result<Response, Refusal> {
     let mut headers = kept(record, outcome);
     if replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     let refuse = |error: ApiError, headers| Err(Refusal::outcome(error, headers));
     let content_type = outcome.headers.get("content-type").and_then(|value| std::str::from_utf8(value).ok());
-    let body = match (&outcome.body, outcome.class) {
-        (_, Class::Discarded) => return refuse(ErrorCode::OperationDiscarded.into(), headers),
-        (semel_core::outcome::Body::Gone, Class::Success | Class::Rejection) => {
+    let body = match (&outcome.body, said, outcome.class) {
+        (_, _, Class::Discarded) => return refuse(ErrorCode::OperationDiscarded.into(), headers),
+        (semel_core::outcome::Body::Gone, None, Class::Success | Class::Rejection) => {
             return refuse(ErrorCode::IdempotencyResultGone.into(), headers);
         }
-        (semel_core::outcome::Body::Kept(body), Class::Success | Class::Rejection) => body,
+        (semel_core::outcome::Body::Kept(body), _, Class::Success | Class::Rejection) => body,
+        (semel_core::outcome::Body::Gone, Some(said), Class::Success | Class::Rejection) => said,
     };
     if outcome.class == Class::Rejection {
         let detail = Detail::rejected(outcome.status, result(content_type, body));
@@ -117,10 +128,26 @@ fn completed(record: &Record, outcome: &Outcome, replayed: bool) -> Result<Respo
     text.put_slice(br#"{"status":"completed","result":"#);
     text.put_slice(result.as_bytes());
     text.put_u8(b'}');
-    let mut response = json(StatusCode::OK, text.freeze());
+    let text = match said {
+        Some(said) => Bytes::from_owner(Passed { text: text.freeze(), _room: said.clone() }),
+        None => text.freeze(),
+    };
+    let mut response = json(StatusCode::OK, text);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// An answer that is only passed on: what was said takes up its room until the client has it.
+struct Passed {
+    text: Bytes,
+    _room: Bytes,
+}
+
+impl AsRef<[u8]> for Passed {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
 }
 
 /// What the target said, where JSON stands: `null` for nothing at all.

@@ -45,6 +45,8 @@ pub enum Execution {
         record: Arc<Record>,
         /// Whether it had ended before this request came.
         replayed: bool,
+        /// What the operation has just given, where the record does not keep it: too large. For this request only.
+        said: Option<Bytes>,
     },
     /// Somebody is at it, or it waits for a worker.
     Processing {

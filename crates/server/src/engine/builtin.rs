@@ -10,7 +10,7 @@ use semel_core::outcome::{Class, Header, Headers};
 use serde_json::{Value, json};
 
 use super::progress::Progress;
-use super::reply::Reply;
+use super::reply::{Reply, Said};
 use crate::config::Builtin;
 use crate::limits;
 
@@ -73,11 +73,16 @@ fn parse(payload: &Bytes) -> Value {
 }
 
 fn done(body: Bytes) -> Reply {
-    Reply::Answered { class: Class::Success, status: 200, headers: json_headers(), body: Some(body) }
+    Reply::Answered { class: Class::Success, status: 200, headers: json_headers(), body: Said::Kept(body) }
 }
 
 fn answered(class: Class, status: u16, body: &Value) -> Reply {
-    Reply::Answered { class, status, headers: json_headers(), body: Some(Bytes::from(body.to_string())) }
+    Reply::Answered {
+        class,
+        status,
+        headers: json_headers(),
+        body: Said::Kept(Bytes::from(body.to_string())),
+    }
 }
 
 fn json_headers() -> Headers {

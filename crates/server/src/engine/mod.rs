@@ -292,7 +292,7 @@ impl Engine {
 /// Where a record stands, for whoever did not make it so.
 fn stands(record: Arc<Record>) -> Execution {
     match record.state() {
-        State::Completed { .. } => Execution::Completed { record, replayed: true },
+        State::Completed { .. } => Execution::Completed { record, replayed: true, said: None },
         State::Pending { .. } | State::Running { .. } => {
             Execution::Processing { record, retry_after: RETRY_AFTER, fresh: false }
         }

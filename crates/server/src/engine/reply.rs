@@ -29,8 +29,8 @@ pub(super) enum Reply {
         status: u16,
         /// The headers that are kept.
         headers: Headers,
-        /// The body; `None` when it is larger than what is kept.
-        body: Option<Bytes>,
+        /// The body.
+        body: Said,
     },
     /// It is known that nothing happened.
     NotExecuted {
@@ -50,6 +50,17 @@ pub(super) enum Reply {
         /// When the target would be asked again.
         retry_after: Option<Duration>,
     },
+}
+
+/// The body of an answer for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Small enough to be kept.
+    Kept(Bytes),
+    /// Too large to be kept: it is for whoever asked, and for nobody after.
+    Passed(Bytes),
+    /// Too large even for that.
+    Gone,
 }
 
 /// What a status means, before any body.
@@ -129,7 +140,7 @@ mod tests {
         let code = |status| StatusCode::from_u16(status).unwrap();
         let listed: Vec<_> = not_executed.iter().copied().map(code).collect();
         let reply = match Reply::of_status(code(status), &listed, None) {
-            Ok(class) => Reply::Answered { class, status, headers: Headers::default(), body: None },
+            Ok(class) => Reply::Answered { class, status, headers: Headers::default(), body: Said::Gone },
             Err(reply) => reply,
         };
         match reply.judged_after(tainted) {

@@ -7,10 +7,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::StatusCode;
 use semel_core::command::{Accept, Accepted, Claim, Effect, Held, Retry};
-use semel_core::outcome::Outcome;
+use semel_core::outcome::{Body, Outcome};
 use semel_core::policy::OnLapse;
 use semel_core::record::{Record, State, StateName, Text, Why};
 use semel_runtime::{Ended, Keeper, Late, jitter};
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use super::ask::{EngineError, EngineErrorKind, Execution};
 use super::events::What;
 use super::progress::Progress;
-use super::reply::{Lost, Reply};
+use super::reply::{Lost, Reply, Said};
 use super::work::{Link, Work};
 use super::{Engine, builtin, stands};
 use crate::config::Target;
@@ -36,12 +37,13 @@ impl Engine {
         let reply = self.attempt(&claim, sent, work).await.judged_after(claim.is_tainted());
         match reply {
             Reply::Answered { class, status, headers, body } => {
-                let outcome = match body {
-                    Some(body) => Outcome::try_new(class, status, headers, body),
-                    None => Outcome::try_without_body(class, status, headers),
+                let (outcome, said) = match body {
+                    Said::Kept(body) => (Outcome::try_new(class, status, headers, body.clone()), Some(body)),
+                    Said::Passed(body) => (Outcome::try_without_body(class, status, headers), Some(body)),
+                    Said::Gone => (Outcome::try_without_body(class, status, headers), None),
                 };
                 match outcome {
-                    Ok(outcome) => self.complete(claim, outcome, &work.link).await,
+                    Ok(outcome) => self.complete(claim, outcome, said, &work.link).await,
                     Err(invalid) => {
                         let detail = format!("the answer cannot be kept: {invalid}");
                         self.lost(claim, Lost::Answer, &detail, None, &work.link).await
@@ -88,12 +90,21 @@ impl Engine {
         }
     }
 
-    /// Stores what the operation gave.
-    async fn complete(&self, claim: Claim, outcome: Outcome, link: &Link) -> Result<Execution, EngineError> {
+    /// Stores what the operation gave. Where the record does not keep it, whoever asked is given what was `said`, once
+    /// it is durable that it was done.
+    async fn complete(
+        &self,
+        claim: Claim,
+        outcome: Outcome,
+        said: Option<Bytes>,
+        link: &Link,
+    ) -> Result<Execution, EngineError> {
         match self.0.runtime.complete(claim, outcome, || self.late(link)).await? {
             Held::Done(record) => {
                 self.tell(What::Completed, &record, link);
-                Ok(Execution::Completed { record, replayed: false })
+                let is_kept = record.outcome().is_none_or(|outcome| matches!(outcome.body, Body::Kept(_)));
+                let said = said.filter(|_| !is_kept);
+                Ok(Execution::Completed { record, replayed: false, said })
             }
             Held::Fenced(record) => self.overtaken(record, link),
             Held::Illegal(record, why) => Ok(unsettled(record, why)),

@@ -7,20 +7,23 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use semel_core::Record;
 use semel_core::command::Claim;
 use semel_core::outcome::{Header, Headers};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::operation::Operation;
 use super::progress::Progress;
-use super::reply::{Lost, Reply};
+use super::reply::{Lost, Reply, Said};
 use super::work::Work;
 use crate::config::{OperationConfig, Secret, Target, TargetsConfig};
 use crate::limits;
@@ -57,6 +60,20 @@ const NEVER_KEPT: [HeaderName; 12] = [
 /// All targets, with the connections that are open to them.
 pub struct Targets {
     pool: Pool,
+    /// For results that are too large to be kept, in units of [`limits::RESULT_UNIT_BYTES`].
+    room: Arc<Semaphore>,
+}
+
+/// A result that is only passed on, with the room that it takes.
+struct Large {
+    bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Why targets cannot be called at all.
@@ -93,12 +110,15 @@ impl Targets {
     /// # Errors
     /// The authorities to trust cannot be read.
     pub fn new(config: &TargetsConfig) -> Result<Self, TargetError> {
-        Ok(Self { pool: Pool::new(config)? })
+        let room = limits::RESULTS_HELD_BYTES_MAX / limits::RESULT_UNIT_BYTES;
+        Ok(Self { pool: Pool::new(config)?, room: Arc::new(Semaphore::new(room)) })
     }
 
     /// One try of an operation. Its time is kept by whoever runs it.
     pub(super) async fn call(&self, claim: &Claim, work: &Work, progress: &Progress) -> Reply {
         let config = work.operation.config();
+        // The last of an answer is not worth that all of it is lost: from then on its rest is not waited for.
+        let rest_until = Instant::now() + config.timeout.mul_f32(0.9);
         let Target::Http(uri) = &config.target else {
             return Reply::not_sent("the operation has no address");
         };
@@ -107,7 +127,7 @@ impl Targets {
             Err(error) => return Reply::not_sent(format!("the request cannot be built: {error}")),
         };
         match self.exchange(uri, request, progress).await {
-            Ok((response, connection)) => self.judge(uri, response, connection, config).await,
+            Ok((response, connection)) => self.judge(uri, response, connection, config, rest_until).await,
             Err(failed) if failed.sent => Reply::lost(Lost::Answer, failed.detail),
             Err(Failed { detail, permanent, .. }) => {
                 Reply::NotExecuted { detail, retry_after: None, permanent }
@@ -115,29 +135,61 @@ impl Targets {
         }
     }
 
-    /// What an answer proves. Where the status says it, its body is not waited for.
+    /// What an answer proves. Where the status says it, its body is not waited for; and nothing of a body that is too
+    /// large to be kept can change what is known by then.
     async fn judge(
         &self,
         uri: &Uri,
         response: Response<Incoming>,
         connection: Connection,
         config: &OperationConfig,
+        rest_until: Instant,
     ) -> Reply {
-        let (head, incoming) = response.into_parts();
+        let (head, mut incoming) = response.into_parts();
         let retry_after = retry_after(&head.headers);
         let class = match Reply::of_status(head.status, &config.not_executed, retry_after) {
             Ok(class) => class,
             Err(reply) => return reply,
         };
-        let body = match read(incoming, config.result_bytes_max).await {
-            Ok(body) => body,
+        let mut read = Read::default();
+        let body = match read.on(&mut incoming, config.result_bytes_max).await {
+            Ok(true) => Said::Kept(read.finish()),
+            Ok(false) => match tokio::time::timeout_at(rest_until, self.pass(incoming, read)).await {
+                Ok(Some(whole)) => Said::Passed(whole),
+                Ok(None) | Err(_) => Said::Gone,
+            },
             Err(detail) => return Reply::lost(Lost::Answer, detail),
         };
-        if body.is_some() {
+        if body != Said::Gone {
             self.pool.give_back(uri, connection);
         }
         let headers = kept(&head.headers, config);
         Reply::Answered { class, status: head.status.as_u16(), headers, body }
+    }
+
+    /// The rest of a body that is too large to be kept, with what came of it before; `None` if it is cut, or too large
+    /// to be held, or if there is no room for it beside others.
+    async fn pass(&self, mut incoming: Incoming, mut read: Read) -> Option<Bytes> {
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        loop {
+            let announced = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
+            if read.len().saturating_add(announced) > limits::RESULT_HELD_BYTES_MAX {
+                return None;
+            }
+            let taken = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            let more = read.len().div_ceil(limits::RESULT_UNIT_BYTES).saturating_sub(taken);
+            let more = u32::try_from(more).ok()?;
+            let more = Arc::clone(&self.room).try_acquire_many_owned(more).ok()?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+            let Some(frame) = incoming.frame().await else { break };
+            if let Ok(data) = frame.ok()?.into_data() {
+                read.push(data);
+            }
+        }
+        Some(Bytes::from_owner(Large { bytes: read.finish(), _room: room }))
     }
 
     /// Asks a target whether a record's key took effect: the answer's status, headers that are kept, and body.
@@ -157,12 +209,13 @@ impl Targets {
         let asked = async {
             let exchanged = self.exchange(&uri, request, &Progress::default()).await;
             let (response, connection) = exchanged.map_err(|failed| failed.detail)?;
-            let (head, incoming) = response.into_parts();
-            let body = read(incoming, config.result_bytes_max).await?;
-            if body.is_some() {
+            let (head, mut incoming) = response.into_parts();
+            let mut read = Read::default();
+            let is_whole = read.on(&mut incoming, config.result_bytes_max).await?;
+            if is_whole {
                 self.pool.give_back(&uri, connection);
             }
-            Ok((head.status, kept(&head.headers, config), body))
+            Ok((head.status, kept(&head.headers, config), is_whole.then(|| read.finish())))
         };
         let within = config.timeout.min(limits::PROBE_WITHIN);
         tokio::time::timeout(within, asked)
@@ -205,28 +258,46 @@ impl Targets {
     }
 }
 
-/// Reads a body whole; `None` when it is larger than what is kept.
-async fn read(mut incoming: Incoming, body_bytes_max: usize) -> Result<Option<Bytes>, String> {
-    let mut first = None;
-    let mut rest = BytesMut::new();
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|error| format!("the answer was cut: {}", chain(&error)))?;
-        let Ok(data) = frame.into_data() else { continue };
-        let length = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
-        if length > body_bytes_max {
-            return Ok(None);
-        }
-        // Most answers come in one piece, which is kept as it is.
-        match first.take() {
-            None if rest.is_empty() => first = Some(data),
-            None => rest.extend_from_slice(&data),
+/// A body as far as it has come. Most come in one piece, which is kept as it is.
+#[derive(Default)]
+struct Read {
+    first: Option<Bytes>,
+    rest: BytesMut,
+}
+
+impl Read {
+    fn len(&self) -> usize {
+        self.first.as_ref().map_or(0, Bytes::len) + self.rest.len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        match self.first.take() {
+            None if self.rest.is_empty() => self.first = Some(data),
+            None => self.rest.extend_from_slice(&data),
             Some(whole) => {
-                rest.extend_from_slice(&whole);
-                rest.extend_from_slice(&data);
+                self.rest.extend_from_slice(&whole);
+                self.rest.extend_from_slice(&data);
             }
         }
     }
-    Ok(Some(first.unwrap_or_else(|| rest.freeze())))
+
+    fn finish(self) -> Bytes {
+        self.first.unwrap_or_else(|| self.rest.freeze())
+    }
+
+    /// Reads on, to the end (`true`), or until there is more than what may be.
+    async fn on(&mut self, incoming: &mut Incoming, bytes_max: usize) -> Result<bool, String> {
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|error| format!("the answer was cut: {}", chain(&error)))?;
+            if let Ok(data) = frame.into_data() {
+                self.push(data);
+            }
+            if self.len() > bytes_max {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// What is kept of an answer's headers: its type, and what the operation lists.

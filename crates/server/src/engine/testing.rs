@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use super::events::{Event, Events, What};
 use super::operation::{Operation, Operations};
 use super::progress::Progress;
-use super::reply::Reply;
+use super::reply::{Reply, Said};
 use super::{Ask, Engine, Targets};
 use crate::config::{Builtin, OperationConfig, Target, TargetsConfig};
 
@@ -227,7 +227,7 @@ pub(super) fn answered(status: u16) -> Reply {
         Err(reply) => return reply,
     };
     let headers = semel_core::outcome::Headers::default();
-    Reply::Answered { class, status, headers, body: Some(Bytes::from_static(b"{}")) }
+    Reply::Answered { class, status, headers, body: Said::Kept(Bytes::from_static(b"{}")) }
 }
 
 /// A target that does with each connection what a test wants.
@@ -305,6 +305,15 @@ impl Peer {
     pub(super) async fn reply(&mut self, status: u16, headers: &str, body: &str) {
         let text = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());
         self.answer(&text).await;
+    }
+
+    /// As [`reply`](Self::reply), to somebody who may hang up in the middle of it.
+    pub(super) async fn offer(&mut self, status: u16, body: &str) {
+        let head =
+            format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+        for part in [&head, body] {
+            self.stream.write_all(part.as_bytes()).await.ok();
+        }
     }
 
     /// Closes the connection as a process that dies does: what was not read is refused with a reset.

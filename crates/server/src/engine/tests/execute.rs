@@ -22,7 +22,7 @@ use crate::engine::{EngineErrorKind, Execution};
 
 fn outcome_class(execution: &Execution) -> Option<(Class, bool)> {
     match execution {
-        Execution::Completed { record, replayed } => Some((record.outcome()?.class, *replayed)),
+        Execution::Completed { record, replayed, .. } => Some((record.outcome()?.class, *replayed)),
         _ => None,
     }
 }

@@ -49,7 +49,7 @@ async fn what_a_probe_finds_settles_what_nobody_knew() {
     peer.reply(200, "content-type: application/json\r\n", "{\"id\":7}").await;
     fixture.told.wait(What::Probed, 1).await;
     let again = fixture.engine.execute(ask("k")).await.unwrap();
-    let Execution::Completed { record, replayed: true } = again else { panic!("{again:?}") };
+    let Execution::Completed { record, replayed: true, .. } = again else { panic!("{again:?}") };
     assert_eq!(record.outcome().unwrap().body, Body::Kept("{\"id\":7}".into()));
 }
 

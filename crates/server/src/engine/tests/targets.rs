@@ -12,6 +12,7 @@ use crate::engine::Execution;
 use crate::engine::events::What;
 use crate::engine::operation::Operation;
 use crate::engine::testing::{Fixture, Peer, TcpTarget, ask, config, id};
+use crate::limits;
 
 /// An engine with one operation on a target.
 async fn to_target(change: impl FnOnce(&mut OperationConfig)) -> (Fixture, TcpTarget) {
@@ -76,7 +77,7 @@ async fn the_target_is_sent_the_payload_as_it_came_and_what_it_needs_to_deduplic
         peer.reply(201, "content-type: application/json\r\n", "{\"id\": 1.0}").await;
     })
     .await;
-    let Execution::Completed { record, replayed: false } = execution else { panic!("{execution:?}") };
+    let Execution::Completed { record, replayed: false, .. } = execution else { panic!("{execution:?}") };
     let outcome = record.outcome().unwrap();
     assert_eq!((outcome.status, &outcome.body), (201, &Body::Kept("{\"id\": 1.0}".into())));
 }
@@ -294,12 +295,67 @@ async fn a_large_result_leaves_a_tombstone_and_is_not_run_again() {
             peer.reply(200, "connection: close\r\n", body).await;
         })
         .await;
-        assert_eq!(meaning(&execution), "success");
+        let Execution::Completed { said, replayed: false, .. } = execution else { panic!("{execution:?}") };
+        assert_eq!(said.as_deref(), (!kept).then_some(body.as_bytes()), "{key}: whole, for the first one");
         let record = fixture.record(key).await;
         assert_eq!(matches!(record.outcome().unwrap().body, Body::Kept(_)), kept, "{key}");
         let again = fixture.engine.execute(ask(key)).await.unwrap();
-        assert!(matches!(again, Execution::Completed { replayed: true, .. }));
+        assert!(matches!(again, Execution::Completed { replayed: true, said: None, .. }));
     }
+}
+
+#[tokio::test]
+async fn what_becomes_of_the_rest_of_a_large_result_does_not_change_that_it_was_done() {
+    let (fixture, mut target) = to_target(|config| {
+        config.result_bytes_max = 10;
+        config.timeout = Duration::from_millis(500);
+    })
+    .await;
+    let head = |length: usize| format!("HTTP/1.1 200 x\r\ncontent-length: {length}\r\n\r\n0123456789abcdef");
+    let mut peers = Vec::new();
+    for (key, length, closes) in [
+        ("cut", 100, true),
+        ("never comes", 100, false),
+        ("too large to be held", limits::RESULT_HELD_BYTES_MAX + 1, false),
+    ] {
+        let key = key.replace(' ', "-");
+        let execution = played(&fixture, &mut target, &key, async |mut peer| {
+            peer.request().await;
+            peer.answer(&head(length)).await;
+            if !closes {
+                peers.push(peer);
+            }
+        })
+        .await;
+        assert!(matches!(execution, Execution::Completed { said: None, replayed: false, .. }), "{key}");
+        assert_eq!(fixture.record(&key).await.outcome().unwrap().body, Body::Gone, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn no_more_large_results_are_held_than_there_is_room_for_and_room_comes_back() {
+    let (fixture, mut target) = to_target(|config| config.result_bytes_max = 10).await;
+    let body = "x".repeat(limits::RESULT_HELD_BYTES_MAX);
+    let fit = limits::RESULTS_HELD_BYTES_MAX / limits::RESULT_HELD_BYTES_MAX;
+    let mut held = Vec::new();
+    for number in 0..=fit {
+        let execution = played(&fixture, &mut target, &format!("key-{number}"), async |mut peer| {
+            peer.request().await;
+            peer.offer(200, &body).await;
+        })
+        .await;
+        let Execution::Completed { said, .. } = execution else { panic!("{execution:?}") };
+        assert_eq!(said.is_some(), number < fit, "{number}");
+        held.push(said);
+    }
+    held.pop();
+    drop(held.pop());
+    let execution = played(&fixture, &mut target, "later", async |mut peer| {
+        peer.request().await;
+        peer.offer(200, &body).await;
+    })
+    .await;
+    assert!(matches!(execution, Execution::Completed { said: Some(_), .. }));
 }
 
 #[tokio::test]
