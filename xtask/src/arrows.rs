@@ -46,8 +46,8 @@ const NEVER: &[Never] = &[
     },
     Never {
         package: "semel-tower",
-        reaches: &["semel-stores", "semel-server", "axum", "hyper", "utoipa"],
-        why: "a door knows the contract, not a store, and the layer brings no framework along unasked",
+        reaches: &["semel-stores", "semel-server"],
+        why: "a door knows the contract, not a store",
     },
     Never {
         package: "semel-kafka",

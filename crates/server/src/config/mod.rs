@@ -85,14 +85,7 @@ pub struct ServerConfig {
     pub claims: Policy,
 }
 
-/// Which characters a key may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyAlphabet {
-    /// Letters, digits, `-` and `_`.
-    Token,
-    /// Printable ASCII.
-    Printable,
-}
+pub use semel_tower::KeyAlphabet;
 
 /// How errors look when the client does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,12 +21,13 @@ use semel_core::policy::{OnLapse, Policy};
 use semel_core::record::{Checkpoint, Record, Text};
 use semel_core::request::Fingerprint;
 use semel_core::{Operation, RecordId, Request as Asked, Token};
+use semel_tower::key;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::caller::Caller;
 use super::refusal::{self, Refusal};
-use super::{Doors, Seen, body, detached, key, reply};
+use super::{Doors, Seen, body, detached, reply};
 use crate::engine::{self, Link};
 
 /// The version of fingerprints that clients bring: never that of an algorithm of ours, so that the two are never

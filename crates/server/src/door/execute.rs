@@ -10,11 +10,12 @@ use semel_api::execute::ExecuteRequest;
 use semel_api::{Detail, ErrorCode};
 use semel_core::Key;
 use semel_core::id::AttemptId;
+use semel_tower::key;
+use semel_tower::prefer::{self, Prefer};
 
 use super::caller::Caller;
-use super::prefer::{self, Prefer};
 use super::refusal::{self, Refusal};
-use super::{Doors, Seen, body, is_in_progress, key, reply};
+use super::{Doors, Seen, body, is_in_progress, reply};
 use crate::engine::{Ask, Execution};
 
 /// What is left as it is in a path: RFC 3986's unreserved characters.

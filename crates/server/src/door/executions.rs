@@ -8,11 +8,12 @@ use percent_encoding::percent_decode_str;
 use semel_api::{Detail, ErrorCode};
 use semel_core::id::{Namespace, RecordId, Scope};
 use semel_core::record::StateName;
+use semel_tower::key;
+use semel_tower::prefer::{self, Prefer};
 
 use super::caller::Caller;
-use super::prefer::{self, Prefer};
 use super::refusal::{self, Refusal};
-use super::{Doors, Seen, is_in_progress, key, reply};
+use super::{Doors, Seen, is_in_progress, reply};
 
 /// What comes before the key in the path.
 pub(super) const PREFIX: &str = "/v1/idempotency/executions/";

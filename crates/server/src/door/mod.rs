@@ -1,7 +1,7 @@
 //! The doors: HTTP in, the engine behind. They parse, ask, and render; what an answer means is decided elsewhere.
 //!
 //! The `gate` stands before all routes: request ids, the bound on requests in progress, tokens, rates, the form of
-//! errors, the log line. Rooms: `key` and `prefer` the headers · `body` · `execute` · `executions` · `claims` ·
+//! errors, the log line. (The headers `Idempotency-Key` and `Prefer` are read by `semel-tower`.) Rooms: `body` · `execute` · `executions` · `claims` ·
 //! `reply` answers · `refusal` errors · `tenants` · `caller`.
 
 use std::future::Future;
@@ -29,8 +29,6 @@ mod claims;
 mod execute;
 mod executions;
 pub(crate) mod gate;
-mod key;
-mod prefer;
 mod refusal;
 mod reply;
 mod tenants;

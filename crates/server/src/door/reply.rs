@@ -1,24 +1,19 @@
 //! Answers: what became of an execution, as a client reads it.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use semel_api::{ApiError, Content, Detail, ErrorCode, Json};
-use semel_core::Timestamp;
 use semel_core::outcome::{Class, Outcome};
 use semel_core::record::{Record, State};
+use semel_tower::prefer;
+pub(crate) use semel_tower::reply::{EXPIRES, REPLAYED, http_date};
 
-use super::prefer;
 use super::refusal::Refusal;
 use crate::engine::Execution;
-
-/// Says that an answer is a replay.
-pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-/// Says when the key is forgotten.
-pub(crate) const EXPIRES: HeaderName = HeaderName::from_static("idempotency-expires");
 
 /// When to ask again for something that is being done, if nobody knows better.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -168,12 +163,4 @@ fn kept(record: &Record, outcome: &Outcome) -> HeaderMap {
         headers.insert(EXPIRES, expires);
     }
     headers
-}
-
-/// A point in the store's time as IMF-fixdate (RFC 9110, section 5.6.7).
-pub(crate) fn http_date(time: Timestamp) -> Option<HeaderValue> {
-    // Past the year 9999 there is no such date.
-    let last = Duration::from_secs(253_402_300_799);
-    let time = Duration::from_millis(time.as_millis()).min(last);
-    HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + time)).ok()
 }

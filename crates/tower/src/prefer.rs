@@ -7,20 +7,20 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 const HEADER: HeaderName = HeaderName::from_static("prefer");
 /// What says which preferences were honoured.
-pub(crate) const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// What the client prefers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Prefer {
+pub struct Prefer {
     /// To be answered at once, with 202.
-    pub(crate) respond_async: bool,
+    pub respond_async: bool,
     /// To wait this long for a result, at most what the server allows.
-    pub(crate) wait: Option<Duration>,
+    pub wait: Option<Duration>,
 }
 
 impl Prefer {
     /// Reads the headers. Of a preference that is given twice the first counts (RFC 7240, section 2).
-    pub(crate) fn of_headers(headers: &HeaderMap, wait_max: Duration) -> Self {
+    pub fn of_headers(headers: &HeaderMap, wait_max: Duration) -> Self {
         let mut prefer = Self::default();
         let values = headers.get_all(HEADER).iter().filter_map(|value| value.to_str().ok());
         for preference in values.flat_map(|value| value.split(',')) {
@@ -41,7 +41,7 @@ impl Prefer {
 }
 
 /// The value of `Preference-Applied`.
-pub(crate) fn applied(respond_async: bool, waited: Option<Duration>) -> Option<HeaderValue> {
+pub fn applied(respond_async: bool, waited: Option<Duration>) -> Option<HeaderValue> {
     let mut text = String::new();
     if respond_async {
         text.push_str("respond-async");

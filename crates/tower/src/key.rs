@@ -6,29 +6,47 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use semel_api::{ApiError, Detail, ErrorCode};
 use semel_core::Key;
 
-use crate::config::KeyAlphabet;
+/// Which characters a key may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyAlphabet {
+    /// Letters, digits, `-` and `_`.
+    Token,
+    /// Printable ASCII, in a string in quotes; the bare form is a token.
+    Printable,
+    /// Printable ASCII in the bare form as well, as providers take it whose clients never send quotes.
+    PrintableBare,
+}
 
 /// The header.
-pub(crate) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The key in the headers, if there is one.
-pub(crate) fn of_headers(headers: &HeaderMap, alphabet: KeyAlphabet) -> Result<Option<Key>, ApiError> {
+///
+/// # Errors
+/// The header is malformed or there is more than one.
+pub fn of_headers(headers: &HeaderMap, alphabet: KeyAlphabet) -> Result<Option<Key>, ApiError> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(invalid("Idempotency-Key", "must be given once"));
     }
-    let text = parse(value).map_err(|problem| invalid("Idempotency-Key", problem))?;
+    let text = parse(value, alphabet).map_err(|problem| invalid("Idempotency-Key", problem))?;
     checked("Idempotency-Key", &text, alphabet).map(Some)
 }
 
 /// The key in a field of the body or in a path: the text itself.
-pub(crate) fn of_text(field: &str, text: &str, alphabet: KeyAlphabet) -> Result<Key, ApiError> {
+///
+/// # Errors
+/// It is no key of that alphabet.
+pub fn of_text(field: &str, text: &str, alphabet: KeyAlphabet) -> Result<Key, ApiError> {
     checked(field, text, alphabet)
 }
 
 /// The one key that header and body agree on.
-pub(crate) fn agreed(header: Option<Key>, field: Option<(&str, Key)>) -> Result<Key, ApiError> {
+///
+/// # Errors
+/// They disagree, or there is none.
+pub fn agreed(header: Option<Key>, field: Option<(&str, Key)>) -> Result<Key, ApiError> {
     match (header, field) {
         (Some(header), Some((name, field))) if header != field => {
             Err(invalid(name, "is not the key that the Idempotency-Key header gives"))
@@ -48,7 +66,9 @@ fn checked(field: &str, text: &str, alphabet: KeyAlphabet) -> Result<Key, ApiErr
             |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_',
             "letters, digits, `-` and `_`",
         ),
-        KeyAlphabet::Printable => (|byte| (b' '..=b'~').contains(&byte), "printable ASCII characters"),
+        KeyAlphabet::Printable | KeyAlphabet::PrintableBare => {
+            (|byte| (b' '..=b'~').contains(&byte), "printable ASCII characters")
+        }
     };
     let key = Key::try_new(text).map_err(|problem| invalid(field, problem.to_string()))?;
     if !text.bytes().all(allowed) {
@@ -57,13 +77,13 @@ fn checked(field: &str, text: &str, alphabet: KeyAlphabet) -> Result<Key, ApiErr
     Ok(key)
 }
 
-fn parse(value: &HeaderValue) -> Result<String, &'static str> {
+fn parse(value: &HeaderValue, alphabet: KeyAlphabet) -> Result<String, &'static str> {
     let text = value.to_str().map_err(|_| "may have only printable ASCII characters")?;
     let text = text.trim_matches(' ');
     match text.strip_prefix('"') {
         Some(rest) => sf_string(rest),
         None if text.is_empty() => Err("must not be empty"),
-        None if text.bytes().all(is_token) => Ok(text.to_owned()),
+        None if alphabet == KeyAlphabet::PrintableBare || text.bytes().all(is_token) => Ok(text.to_owned()),
         None => Err("must be a string in quotes (RFC 9651) or a token (RFC 9110)"),
     }
 }

@@ -1,0 +1,99 @@
+//! Who asks: the part of a key's scope that keeps one caller's outcomes from another.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::request::Parts;
+use semel_core::error::Invalid;
+use semel_core::id::{Namespace, Subject, Tenant};
+use semel_core::{Scope, limits};
+use semel_fingerprint::FingerprintBuilder;
+
+/// Whose request it is, as the service knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A verified and stable identity. Never a credential that rotates: its refresh would make duplicates.
+    Known(String),
+    /// Callers are not told apart here: all share their keys.
+    Anybody,
+    /// The request has no identity and needs one: it is answered 401, and nothing runs.
+    Nobody,
+}
+
+type Extract<T> = dyn Fn(&Parts) -> T + Send + Sync;
+
+/// Reads an identity from a request's head.
+#[derive(Clone)]
+pub(crate) struct By<T>(Arc<Extract<T>>);
+
+impl<T> By<T> {
+    pub(crate) fn new(extract: impl Fn(&Parts) -> T + Send + Sync + 'static) -> Self {
+        Self(Arc::new(extract))
+    }
+
+    pub(crate) fn of(&self, parts: &Parts) -> T {
+        (self.0)(parts)
+    }
+}
+
+impl<T> fmt::Debug for By<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("By")
+    }
+}
+
+/// The parts of a scope beside the tenant. Each is framed by a letter and its length, so that no two lists of parts
+/// are one.
+pub(crate) fn scope(
+    tenant: Tenant,
+    service: Option<&str>,
+    caller: Option<&str>,
+    path: Option<&str>,
+) -> Result<Scope, Invalid> {
+    let mut text = String::new();
+    for (letter, part) in [('s', service), ('c', caller), ('p', path)] {
+        let Some(part) = part else { continue };
+        text.push(letter);
+        text.push_str(&part.len().to_string());
+        text.push(':');
+        text.push_str(part);
+    }
+    let subject = if text.is_empty() { None } else { Some(subject(&text)?) };
+    Ok(Scope { namespace: Namespace::Http, tenant, subject })
+}
+
+/// The text, or what stands for it where it is too long or holds what no subject may.
+fn subject(text: &str) -> Result<Subject, Invalid> {
+    if text.len() <= limits::SCOPE_PART_CHARS_MAX && !text.chars().any(char::is_control) {
+        return Subject::try_new(text);
+    }
+    let digest = FingerprintBuilder::new().operation("subject").raw(text.as_bytes()).finish();
+    Subject::try_new(&format!("d{digest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject_of(service: Option<&str>, caller: Option<&str>, path: Option<&str>) -> Option<String> {
+        let tenant = Tenant::try_new("default").unwrap();
+        scope(tenant, service, caller, path).unwrap().subject.map(|subject| subject.to_string())
+    }
+
+    #[test]
+    fn unframed_parts_do_not_collide() {
+        let ab_c = subject_of(Some("ab"), Some("c"), None);
+        assert_eq!(ab_c.as_deref(), Some("s2:abc1:c"));
+        assert_ne!(ab_c, subject_of(Some("a"), Some("bc"), None));
+        assert_ne!(subject_of(None, Some("x"), None), subject_of(None, None, Some("x")));
+        assert_eq!(subject_of(None, None, None), None);
+    }
+
+    #[test]
+    fn an_identity_of_any_length_and_content_has_a_scope_of_its_own() {
+        let long = |last: char| subject_of(None, Some(&format!("{}{last}", "x".repeat(600))), None);
+        assert_ne!(long('a'), long('b'));
+        assert_ne!(subject_of(None, Some("a\nb"), None), subject_of(None, Some("a\tb"), None));
+        assert_ne!(subject_of(None, Some(""), None), None, "an empty identity is not none");
+    }
+}

@@ -1,0 +1,451 @@
+//! One protected request: claim its key, run the service behind it at most once, settle the claim, answer.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::request::Parts;
+use http::{HeaderMap, Request, Response};
+use http_body::Body as HttpBody;
+use semel_api::{ApiError, ErrorCode, Form};
+use semel_core::Request as Asked;
+use semel_core::command::{Claim, Claimed as Found, Held};
+use semel_core::ledger::LedgerErrorKind;
+use semel_core::outcome::{Body as Kept, Class, Outcome};
+use semel_core::policy::OnLapse;
+use semel_core::record::{Record, State, Why};
+use semel_runtime::{Ended, Keeper, Late};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use crate::body::{self, Body, BoxError, Read};
+use crate::claimed::Claimed;
+use crate::config::{OnServerError, Rules};
+use crate::layer::Shared;
+use crate::observe::{Context, What};
+use crate::prefer::{self, Prefer};
+use crate::refuse::{self, Voice};
+use crate::steer::{Steer, Streamed};
+use crate::{limits, reply};
+
+/// What every step of a protected request needs.
+pub(crate) struct Call {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) voice: Voice,
+    pub(crate) prefer: Prefer,
+    pub(crate) context: Option<Context>,
+}
+
+/// A request that has been read, and what answers it.
+pub(crate) struct Work<S> {
+    pub(crate) service: S,
+    pub(crate) parts: Parts,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+/// What an attempt came to.
+enum Attempt<E> {
+    /// A reply, received whole.
+    Whole(Head, Bytes, Option<HeaderMap>),
+    /// A reply that is passed on as it comes.
+    Open(Head, Body),
+    /// The service failed without a reply.
+    Failed(E),
+    /// The reply broke off.
+    Cut(BoxError),
+    /// It panicked.
+    Panicked,
+    /// Its time was up.
+    TimedOut,
+    /// The process goes down.
+    GivenUp,
+}
+
+/// A reply's head, and what it means for the key.
+struct Head {
+    parts: http::response::Parts,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Keep,
+    Release(&'static str),
+    Unknown,
+}
+
+impl Call {
+    pub(crate) fn tell(&self, what: What, record: Option<&Arc<Record>>) {
+        self.shared.tell(what, record, &self.rules, self.context.as_ref());
+    }
+
+    pub(crate) fn refuse(&self, error: &ApiError) -> Response<Body> {
+        self.voice.say(error, &self.shared.errors_base)
+    }
+
+    /// Claims the key and answers, whatever that takes.
+    pub(crate) async fn answer<S, B>(self, asked: Asked, work: Work<S>) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (sent, lease) = (Instant::now(), asked.policy().lease());
+        let claimed = self.shared.runtime.ledger().claim(Arc::new(asked), None).await;
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                self.shared.observer.storage_failed(&error);
+                self.shared.runtime.claim_failed(&error, lease);
+                return Ok(self.refuse(&match error.kind() {
+                    // What is stored cannot be read, and waiting does not mend it.
+                    LedgerErrorKind::Corrupt => ErrorCode::Internal.into(),
+                    LedgerErrorKind::TooLarge => ErrorCode::PayloadTooLarge.into(),
+                    LedgerErrorKind::Unavailable | LedgerErrorKind::InDoubt | LedgerErrorKind::Contended => {
+                        refuse::storage()
+                    }
+                }));
+            }
+        };
+        let after = sent.elapsed();
+        let (what, record) = match &claimed {
+            Found::Granted(claim) => {
+                (What::Claimed { after, taken_over: claim.is_tainted() }, claim.record())
+            }
+            Found::Replay(record)
+            | Found::Busy { record, .. }
+            | Found::Mismatch(record)
+            | Found::Unknown(record)
+            | Found::Dead(record) => (What::Found { after }, record),
+        };
+        self.tell(what, Some(record));
+        match claimed {
+            Found::Granted(claim) => self.run(claim, sent, work).await,
+            Found::Busy { record, retry_after } => {
+                // Whoever waits holds nothing of the service's.
+                drop(work);
+                Ok(self.busy(record, retry_after).await)
+            }
+            Found::Mismatch(record) => {
+                self.tell(What::Mismatch, Some(&record));
+                let error = ApiError::new(ErrorCode::IdempotencyParameterMismatch);
+                Ok(self.refuse(&error.with_status(self.rules.mismatch_status)))
+            }
+            Found::Replay(record) | Found::Unknown(record) | Found::Dead(record) => Ok(self.stands(&record)),
+        }
+    }
+
+    /// Another request is at it: wait for its end if the client prefers that, else say when to come back.
+    async fn busy(&self, record: Arc<Record>, retry_after: std::time::Duration) -> Response<Body> {
+        let Some(wait) = self.prefer.wait.filter(|wait| !wait.is_zero()) else {
+            return self.in_progress(&record, retry_after);
+        };
+        let runtime = &self.shared.runtime;
+        let settled = tokio::select! {
+            settled = runtime.ledger().wait(record.id(), record.version(), wait) => settled,
+            () = runtime.giving_up().cancelled() => Ok(None),
+        };
+        let mut response = match settled {
+            Ok(Some(settled)) => self.stands(&settled),
+            // It is gone, released and forgotten: asking again tells.
+            Ok(None) => self.in_progress(&record, retry_after),
+            Err(error) => {
+                self.shared.observer.storage_failed(&error);
+                self.refuse(&refuse::storage())
+            }
+        };
+        if let Some(applied) = prefer::applied(false, Some(wait)) {
+            response.headers_mut().insert(prefer::APPLIED, applied);
+        }
+        response
+    }
+
+    fn in_progress(&self, record: &Arc<Record>, retry_after: std::time::Duration) -> Response<Body> {
+        self.tell(What::Busy, Some(record));
+        let after = if self.voice.form() == Form::Flat { limits::RETRY_AFTER_IN_FLIGHT } else { retry_after };
+        self.refuse(&ApiError::new(ErrorCode::IdempotencyConcurrentRequest).with_retry_after(after))
+    }
+
+    /// Where a record stands, for a duplicate.
+    fn stands(&self, record: &Arc<Record>) -> Response<Body> {
+        match record.state() {
+            State::Completed { outcome } => self.completed(record, outcome),
+            State::Pending { .. } | State::Running { .. } | State::Released { .. } => {
+                self.in_progress(record, limits::RETRY_AFTER_LOST)
+            }
+            State::Unknown { .. } => {
+                self.tell(What::RefusedUnknown, Some(record));
+                self.refuse(&ErrorCode::IdempotencyOutcomeUnknown.into())
+            }
+            State::Dead { .. } => {
+                self.tell(What::RefusedDead, Some(record));
+                self.refuse(&ErrorCode::OperationDead.into())
+            }
+        }
+    }
+
+    fn completed(&self, record: &Arc<Record>, outcome: &Outcome) -> Response<Body> {
+        let code = match (&outcome.body, outcome.class) {
+            (_, Class::Discarded) => {
+                self.tell(What::Discarded, Some(record));
+                ErrorCode::OperationDiscarded
+            }
+            (Kept::Gone, Class::Success | Class::Rejection) => {
+                self.tell(What::Gone, Some(record));
+                ErrorCode::IdempotencyResultGone
+            }
+            (Kept::Kept(body), Class::Success | Class::Rejection) => {
+                self.tell(What::Replayed, Some(record));
+                return reply::replay(record, outcome, body, &self.rules);
+            }
+        };
+        let mut response = self.refuse(&code.into());
+        reply::mark(response.headers_mut(), record, true);
+        response
+    }
+
+    /// Runs the service under the claim, and settles it by what the service says.
+    async fn run<S, B>(self, claim: Claim, sent: Instant, work: Work<S>) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let attempt = self.attempt(&claim, sent, work).await;
+        let id = claim.record().id();
+        match attempt {
+            Attempt::Whole(Head { parts, verdict }, bytes, trailers) => {
+                let kept = (verdict == Verdict::Keep).then_some(&bytes);
+                let settled = self.settle(claim, verdict, &parts, kept).await;
+                Ok(self.reply(parts, Body::whole(bytes, trailers), settled))
+            }
+            Attempt::Open(Head { parts, verdict }, body) => {
+                let settled = self.settle(claim, verdict, &parts, None).await;
+                Ok(self.reply(parts, body, settled))
+            }
+            Attempt::Failed(error) => {
+                self.lost(claim, "the service failed without a reply").await;
+                Err(error)
+            }
+            Attempt::Cut(error) => {
+                tracing::warn!(record_id = %id, error, "a reply broke off");
+                let resumes = self.lost(claim, "the reply broke off").await;
+                Ok(self.refuse(&lost(502, resumes, "The reply to this request broke off")))
+            }
+            Attempt::Panicked => {
+                tracing::error!(record_id = %id, "a handler has panicked");
+                let resumes = self.lost(claim, "the work ended by a panic").await;
+                Ok(self.refuse(&if resumes {
+                    ErrorCode::Internal.into()
+                } else {
+                    lost(502, false, "The request failed, and may have had an effect")
+                }))
+            }
+            Attempt::TimedOut => {
+                let resumes = self.lost(claim, "there was no reply within the time that it had").await;
+                Ok(self.refuse(&lost(504, resumes, "There was no reply in time")))
+            }
+            Attempt::GivenUp => {
+                // Under *resume* the claim lapses, and whoever is there then takes over.
+                let resumes = claim.record().request().policy().on_lapse() == OnLapse::Resume;
+                if !resumes {
+                    self.lost(claim, "the process went down before the work had ended").await;
+                }
+                Ok(self.refuse(&lost(502, resumes, "The service goes down")))
+            }
+        }
+    }
+
+    /// The work of one attempt, under heartbeats.
+    async fn attempt<S, B>(&self, claim: &Claim, sent: Instant, work: Work<S>) -> Attempt<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<B>>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let runtime = &self.shared.runtime;
+        let lost = CancellationToken::new();
+        let Work { mut service, mut parts, body, trailers } = work;
+        parts.extensions.insert(Claimed::new(runtime.ledger(), claim, lost.clone()));
+        let request = Request::from_parts(parts, Body::whole(body, trailers));
+        let attempt = AssertUnwindSafe(async {
+            match service.call(request).await {
+                Ok(response) => self.receive(response).await,
+                Err(error) => Attempt::Failed(error),
+            }
+        });
+        let keeper = Keeper::new(runtime, claim.holder(), claim.lease(), sent);
+        match keeper.during(attempt.catch_unwind(), self.rules.timeout, || lost.cancel()).await {
+            Ended::Done(Ok(attempt)) => attempt,
+            Ended::Done(Err(_)) => Attempt::Panicked,
+            Ended::TimedOut => Attempt::TimedOut,
+            Ended::GivenUp => Attempt::GivenUp,
+        }
+    }
+
+    /// Receives a reply: whole, unless it streams, is larger than is kept, or its meaning is known by its head.
+    async fn receive<B, E>(&self, mut response: Response<B>) -> Attempt<E>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let steer = Steer::take(&mut response);
+        let marked = response.extensions_mut().remove::<Streamed>().is_some();
+        let (parts, body) = response.into_parts();
+        let streams = marked || reply::is_stream(parts.status, &parts.headers);
+        let verdict = self.judge(steer, parts.status);
+        let is_known_by_its_head = steer.is_some() && verdict != Verdict::Keep;
+        let head = Head { parts, verdict };
+        if streams || is_known_by_its_head {
+            return Attempt::Open(head, Body::stream(body));
+        }
+        match body::read(body, self.rules.response_bytes_max).await {
+            Read::Whole(bytes, trailers) => Attempt::Whole(head, bytes, trailers),
+            Read::TooLarge(body) => Attempt::Open(head, body),
+            Read::Failed(error) => Attempt::Cut(error),
+        }
+    }
+
+    /// Whether such a reply would be kept.
+    pub(crate) fn would_keep(&self, steer: Option<Steer>, status: http::StatusCode) -> bool {
+        self.judge(steer, status) == Verdict::Keep
+    }
+
+    fn judge(&self, steer: Option<Steer>, status: http::StatusCode) -> Verdict {
+        match steer {
+            Some(Steer::Keep) => Verdict::Keep,
+            Some(Steer::DoNotKeep) => Verdict::Release("the handler says that its reply is not kept"),
+            Some(Steer::Release) => Verdict::Release("the handler says that nothing was done"),
+            Some(Steer::Unknown) => Verdict::Unknown,
+            None if status.is_server_error() && self.rules.on_5xx == OnServerError::Unknown => {
+                Verdict::Unknown
+            }
+            None if self.rules.keeps(status.as_u16()) => Verdict::Keep,
+            None => Verdict::Release("a reply of this status is not kept"),
+        }
+    }
+
+    /// Tells the ledger what the reply means, durably (L4).
+    async fn settle(
+        &self,
+        claim: Claim,
+        verdict: Verdict,
+        head: &http::response::Parts,
+        body: Option<&Bytes>,
+    ) -> Settled {
+        let (runtime, status) = (&self.shared.runtime, head.status);
+        let ended = match verdict {
+            Verdict::Keep => {
+                let outcome = reply::outcome(status, &head.headers, body, &self.rules);
+                runtime.complete(claim, outcome, || self.late()).await
+            }
+            Verdict::Release(why) => {
+                let detail = format!("{why} ({status})");
+                runtime.release(claim, detail.as_str().into(), || self.late()).await
+            }
+            Verdict::Unknown => {
+                let detail = format!("the reply ({status}) says that it may have been done");
+                runtime.mark_unknown(claim, Why::AnswerLost, detail.as_str().into(), || self.late()).await
+            }
+        };
+        let kept = verdict == Verdict::Keep;
+        match ended {
+            Ok(Held::Done(record)) => {
+                self.tell(became(&record), Some(&record));
+                if kept { Settled::Kept(record) } else { Settled::Passing }
+            }
+            Ok(Held::Fenced(record)) => {
+                self.tell(What::Fenced, record.as_ref());
+                if kept { Settled::Overtaken(record) } else { Settled::Passing }
+            }
+            Ok(Held::Illegal(record, why)) => {
+                tracing::error!(record_id = %record.id(), why, "an attempt could not be settled");
+                Settled::Overtaken(Some(record))
+            }
+            // Nobody is told of an outcome that is not durable. Any other reply is none: it goes out, and the claim is
+            // given back later, or lapses.
+            Err(error) => {
+                tracing::error!(%error, "the end of an attempt is not stored");
+                if kept { Settled::Unstored } else { Settled::Passing }
+            }
+        }
+    }
+
+    /// The service's own reply, if it stands.
+    fn reply(&self, parts: http::response::Parts, body: Body, settled: Settled) -> Response<Body> {
+        match settled {
+            Settled::Passing => Response::from_parts(parts, body),
+            Settled::Kept(record) => {
+                let mut response = Response::from_parts(parts, body);
+                reply::mark(response.headers_mut(), &record, false);
+                response
+            }
+            // Somebody else has the claim, or has settled it: what is stored counts.
+            Settled::Overtaken(Some(record)) => self.stands(&record),
+            Settled::Overtaken(None) => self.refuse(&ErrorCode::IdempotencyFenced.into()),
+            Settled::Unstored => self.refuse(&refuse::unstored()),
+        }
+    }
+
+    /// Ends an attempt of which nobody knows what it did, as its policy says; whether the next request runs.
+    async fn lost(&self, claim: Claim, why: &'static str) -> bool {
+        let runtime = &self.shared.runtime;
+        let resumes = claim.record().request().policy().on_lapse() == OnLapse::Resume;
+        let held = if resumes {
+            // Another attempt may follow at once: with the checkpoints so far, the same downstream key, a higher fence.
+            runtime.release(claim, why.into(), || self.late()).await
+        } else {
+            runtime.mark_unknown(claim, Why::WorkAbandoned, why.into(), || self.late()).await
+        };
+        match held {
+            Ok(Held::Done(record)) => self.tell(became(&record), Some(&record)),
+            Ok(Held::Fenced(record)) => self.tell(What::Fenced, record.as_ref()),
+            Ok(Held::Illegal(record, why)) => {
+                tracing::error!(record_id = %record.id(), why, "an attempt could not be settled");
+            }
+            Err(error) => tracing::error!(%error, "the end of an attempt is not stored"),
+        }
+        resumes
+    }
+
+    /// Tells of an end that was stored when nobody waited for it any more.
+    fn late(&self) -> Late {
+        let (shared, rules, context) =
+            (Arc::clone(&self.shared), Arc::clone(&self.rules), self.context.clone());
+        Box::new(move |record| shared.tell(became(record), Some(record), &rules, context.as_ref()))
+    }
+}
+
+/// What became of an attempt's end.
+enum Settled {
+    /// Its reply is the outcome, durably.
+    Kept(Arc<Record>),
+    /// Its reply is none, and goes out all the same.
+    Passing,
+    /// Somebody else was quicker.
+    Overtaken(Option<Arc<Record>>),
+    /// The store does not answer.
+    Unstored,
+}
+
+fn lost(status: u16, resumes: bool, message: &'static str) -> ApiError {
+    if resumes {
+        // It is safe to come back: the next request with this key runs.
+        let error = refuse::lost(503, format!("{message}; retry with the same key"));
+        return error.with_retry_after(limits::RETRY_AFTER_LOST);
+    }
+    refuse::lost(status, format!("{message}; it may have been executed"))
+}
+
+/// What happened to a record that an attempt has just left in this state.
+fn became(record: &Record) -> What {
+    match record.state() {
+        State::Completed { .. } => What::Completed,
+        State::Unknown { .. } | State::Dead { .. } => What::Unknown,
+        State::Released { .. } | State::Pending { .. } | State::Running { .. } => What::Released,
+    }
+}

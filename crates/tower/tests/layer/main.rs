@@ -1,0 +1,6 @@
+//! The layer from outside: what a client and a service see, over the memory store and over one that fails.
+
+#![expect(clippy::unwrap_used, reason = "here, an expectation that is not met is a test that fails")]
+
+mod core;
+mod harness;
