@@ -21,6 +21,7 @@ pub(crate) struct Server {
     child: Child,
     doors: String,
     admin: String,
+    gateway: Option<String>,
     log: Arc<Mutex<String>>,
     http: Http,
     /// Removed with the server.
@@ -108,11 +109,16 @@ impl Server {
         // The rest (the banner) is read, so that the server is never blocked by it.
         tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
         let words: Vec<&str> = line.split(' ').collect();
-        let ["listening:", "doors", doors, "admin", admin] = words[..] else {
+        let ["listening:", "doors", doors, "admin", admin, ref more @ ..] = words[..] else {
             panic!("no addresses in {line:?}")
         };
         let (doors, admin) = (doors.to_owned(), admin.to_owned());
-        Ok(Self { child, doors, admin, log, http: Http::new(), folder_of_its_own: None })
+        let gateway = match more {
+            [] => None,
+            ["gateway", gateway] => Some((*gateway).to_owned()),
+            _ => panic!("no addresses in {line:?}"),
+        };
+        Ok(Self { child, doors, admin, gateway, log, http: Http::new(), folder_of_its_own: None })
     }
 
     /// Where the doors are, such as `http://127.0.0.1:41234`.
@@ -123,6 +129,11 @@ impl Server {
     /// Where operators go.
     pub(crate) fn admin_url(&self) -> String {
         self.admin.clone()
+    }
+
+    /// Where the gateway is.
+    pub(crate) fn gateway_url(&self) -> String {
+        self.gateway.clone().expect("the configuration has a gateway")
     }
 
     pub(crate) fn http(&self) -> &Http {

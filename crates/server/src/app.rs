@@ -17,6 +17,7 @@ use crate::admin::{Admin, AdminGate};
 use crate::config::Config;
 use crate::door::{Doors, gate::Gate};
 use crate::engine::{Engine, Targets};
+use crate::gateway::{self, Gateway, RunningGateway};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::listen::Listener;
 use crate::store;
@@ -34,6 +35,7 @@ pub struct Running {
     admin: SocketAddr,
     admin_tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
     admin_gate: AdminGate,
+    gateway: Option<RunningGateway>,
     audit: AuditLog,
     engine: Engine,
     metrics: Metrics,
@@ -89,11 +91,16 @@ impl App {
     pub async fn start(config: &Config, metrics: Metrics) -> Result<Running, StartError> {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
         let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
+        let gateway_tls = gateway::tls_of(config)?;
         let opened = store::open(&config.store, metrics.store_batches())
             .map_err(|error| StartError::new("the store", error))?;
         let store: Arc<dyn Store> = Arc::new(Metered::new(opened, metrics.clone()));
         let listener = listen(config.server.listen, tls, config.server.connections_max).await?;
         let admin_listener = listen(config.admin.listen, admin_tls, ADMIN_CONNECTIONS_MAX).await?;
+        let gateway_listener = match &config.gateway {
+            Some(gateway) => Some(listen(gateway.listen, gateway_tls, gateway.connections_max).await?),
+            None => None,
+        };
         let ledger = Ledger::new(Arc::clone(&store), Arc::new(OsEntropy));
         let targets = Targets::new(&config.targets).map_err(|error| StartError::new("targets", error))?;
         let audit = AuditLog::start(Arc::clone(&store), metrics.clone(), config.audit.traffic);
@@ -107,7 +114,17 @@ impl App {
         let gate = Gate::new(config, doors.router(), metrics.clone(), process_bits()).map_err(invalid)?;
         let admin = Admin::new(ledger, metrics.clone(), stopping.clone());
         let admin_gate = AdminGate::new(config, &admin, process_bits());
+        let gateway = match (&config.gateway, gateway_listener) {
+            (Some(gateway), Some(listener)) => {
+                let (metrics, bits) = (metrics.clone(), process_bits());
+                let gateway = Gateway::new(config, gateway, metrics, bits, stopping.clone(), tracker.clone())
+                    .map_err(|error| StartError::new("gateway", error))?;
+                Some(RunningGateway::serve(gateway, listener, stopping.clone(), &tracker))
+            }
+            _ => None,
+        };
         let running = Running {
+            gateway,
             admin: admin_listener.address(),
             admin_tls: admin_listener.tls(),
             admin_gate: admin_gate.clone(),
@@ -143,6 +160,7 @@ fn details(config: &Config) -> Vec<(Box<str>, Text)> {
     vec![
         ("operations".into(), count(config.operations.len())),
         ("tenants".into(), count(config.tenants.len())),
+        ("upstreams".into(), count(config.gateway.as_ref().map_or(0, |gateway| gateway.upstreams.len()))),
         ("version".into(), env!("CARGO_PKG_VERSION").into()),
     ]
 }
@@ -164,7 +182,12 @@ impl Running {
         self.admin
     }
 
-    /// Takes over operations, tenants, secrets and certificates of a configuration that was read again. What is in
+    /// Where the gateway listens, if there is one.
+    pub fn gateway_address(&self) -> Option<SocketAddr> {
+        self.gateway.as_ref().map(RunningGateway::address)
+    }
+
+    /// Takes over routes, upstreams, operations, tenants, secrets and certificates of a configuration that was read again. What is in
     /// progress goes on under what held when it began; addresses, the store and limits stay as they are.
     ///
     /// # Errors
@@ -172,6 +195,7 @@ impl Running {
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
         let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
+        let gateway_tls = gateway::tls_of(config)?;
         self.gate.reload(config).map_err(|error| StartError::new("tenants", error))?;
         // Taking TLS away, or adding it, would surprise every client; that needs a restart.
         if self.doors_tls.load().is_some() && tls.is_some() {
@@ -181,6 +205,10 @@ impl Running {
             self.admin_tls.store(admin_tls);
         }
         self.admin_gate.reload(config);
+        // A gateway that comes or goes needs a restart, as every listener does.
+        if let (Some(running), Some(gateway)) = (&self.gateway, &config.gateway) {
+            running.reload(gateway, gateway_tls);
+        }
         self.metrics.configured(config.operations.iter().map(|operation| &operation.name));
         self.engine.reload(&config.operations);
         self.audit.configuration_loaded("read again", details(config));

@@ -162,3 +162,33 @@ pub const METADATA_V6: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0,
 
 const _: () = assert!(PROBE_PAGE <= core::PAGE_MAX);
 const _: () = assert!(DISPATCH_BATCH <= core::TAKE_MAX);
+
+/// Upstreams of the gateway: each has connections and a watch over its health.
+pub const UPSTREAMS_MAX: usize = 1_000;
+/// Addresses of one upstream: each is looked at when one is chosen.
+pub const UPSTREAM_ADDRESSES_MAX: usize = 64;
+/// Routes of the gateway: each is a metric label, and a request is compared with each until one matches.
+pub const ROUTES_MAX: usize = 1_000;
+/// How long a connection to an upstream may take unless configured: two tries of a SYN, and a TLS handshake.
+pub const UPSTREAM_CONNECT_DEFAULT: Duration = Duration::from_secs(5);
+/// How long an upstream may take to begin its answer unless configured.
+pub const UPSTREAM_FIRST_BYTE_DEFAULT: Duration = Duration::from_secs(60);
+/// How long nothing may move between client and upstream unless configured: above the pings of common streams.
+pub const UPSTREAM_IDLE_DEFAULT: Duration = Duration::from_secs(60);
+/// Idle connections kept to one address of an upstream: what a thousand busy clients need.
+pub const UPSTREAM_CONNECTIONS_IDLE_MAX: usize = 1_024;
+/// Streams at once on one HTTP/2 connection to an upstream: what common servers allow.
+pub const UPSTREAM_STREAMS_MAX: usize = 100;
+/// How often an upstream is asked whether it is well unless configured.
+pub const HEALTH_EVERY_DEFAULT: Duration = Duration::from_secs(5);
+/// How long its answer may take unless configured.
+pub const HEALTH_WITHIN_DEFAULT: Duration = Duration::from_secs(2);
+/// How long an address rests that cannot be connected to, unless configured.
+pub const UPSTREAM_REST_DEFAULT: Duration = Duration::from_secs(10);
+/// How long streams without an end (upgraded connections, events) may go on when the server stops.
+pub const STREAMS_END_WITHIN: Duration = Duration::from_secs(5);
+
+const _: () = assert!(HEALTH_WITHIN_DEFAULT.as_secs() <= HEALTH_EVERY_DEFAULT.as_secs());
+const _: () = assert!(STREAMS_END_WITHIN.as_secs() < SHUTDOWN_GRACE_DEFAULT.as_secs());
+/// Bytes of all headers of an upstream's answer: what browsers take.
+pub const UPSTREAM_HEADER_BYTES_MAX: usize = 128 * 1024;

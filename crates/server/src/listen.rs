@@ -25,6 +25,13 @@ use crate::limits;
 /// How long a listener rests when it cannot accept (no file descriptors left, as a rule).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    pub(crate) is_tls: bool,
+}
+
 /// A bound address, not serving yet.
 pub(crate) struct Listener {
     tcp: TcpListener,
@@ -69,6 +76,19 @@ impl Listener {
         S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
     {
+        self.serve_each(move |_| service.clone(), stopping, tracker).await;
+    }
+
+    /// As [`serve`](Self::serve), with a service of its own for each connection.
+    pub(crate) async fn serve_each<S>(
+        self,
+        service: impl Fn(Origin) -> S,
+        stopping: CancellationToken,
+        tracker: TaskTracker,
+    ) where
+        S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+    {
         let http = Arc::new(protocol());
         loop {
             // Above the bound, the kernel's short queue of connections waits, and after that, clients.
@@ -78,13 +98,14 @@ impl Listener {
                 accepted = accepted => accepted,
                 () = stopping.cancelled() => return,
             };
-            let (Ok(permit), Ok((stream, _))) = (permit, accepted) else {
+            let (Ok(permit), Ok((stream, address))) = (permit, accepted) else {
                 tracing::warn!("a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             };
-            let (http, service, stopping) = (Arc::clone(&http), service.clone(), stopping.clone());
             let tls = self.tls.load_full();
+            let service = service(Origin { address, is_tls: tls.is_some() });
+            let (http, stopping) = (Arc::clone(&http), stopping.clone());
             tracker.spawn(async move {
                 connection_of(stream, tls, &http, service, stopping).await;
                 drop(permit);
@@ -134,7 +155,7 @@ where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
 {
-    let connection = http.serve_connection(TokioIo::new(stream), service);
+    let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -87,9 +87,19 @@ fn announce(config: &Config, running: &Running) {
     let url = |address: SocketAddr, tls: bool| format!("http{}://{address}", if tls { "s" } else { "" });
     let doors = url(running.doors_address(), config.server.tls.is_some());
     let admin = url(running.admin_address(), config.admin.tls.is_some());
-    tracing::info!(doors, admin, store = config.store.url, development = config.development, "serving");
+    let is_tls = config.gateway.as_ref().is_some_and(|gateway| gateway.tls.is_some());
+    let gateway = running.gateway_address().map(|address| url(address, is_tls));
+    tracing::info!(
+        doors,
+        admin,
+        gateway,
+        store = config.store.url,
+        development = config.development,
+        "serving"
+    );
     let banner = if config.development { banner(&doors, &admin, &config.store.url) } else { String::new() };
-    let text = format!("listening: doors {doors} admin {admin}\n{banner}");
+    let gateway = gateway.map(|gateway| format!(" gateway {gateway}")).unwrap_or_default();
+    let text = format!("listening: doors {doors} admin {admin}{gateway}\n{banner}");
     // A server whose standard output is closed serves all the same.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use http::Uri;
 
+use super::gateway::check::contradictions as gateway;
 use super::reader::Reading;
 use super::sections::Origins;
 use super::{Config, Target};
@@ -17,6 +18,9 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
     tenants(reading, config, origins);
     operations(reading, config, origins);
     targets(reading, config, origins);
+    if let (Some(given), Some(origins)) = (&config.gateway, &origins.gateway) {
+        gateway(reading, config, given, origins);
+    }
     let url = &config.store.url;
     let known = STORES.iter().any(|scheme| url.starts_with(scheme));
     if !known || url == "embedded:" {

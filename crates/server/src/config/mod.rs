@@ -15,6 +15,7 @@ use semel_core::policy::Policy;
 
 mod check;
 mod duration;
+pub mod gateway;
 mod load;
 mod reader;
 mod secret;
@@ -23,6 +24,7 @@ mod sections;
 mod tests;
 mod tree;
 
+pub use gateway::GatewayConfig;
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use reader::Shown;
 pub use secret::Secret;
@@ -48,7 +50,9 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// What can be executed, unique by name. In development mode the built-in ones are among them.
     pub operations: Vec<OperationConfig>,
-    /// How targets are reached.
+    /// The gateway, where there is one.
+    pub gateway: Option<GatewayConfig>,
+    /// How targets and upstreams are reached.
     pub targets: TargetsConfig,
     /// The workers of accepted and lapsed records.
     pub dispatcher: DispatcherConfig,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A secret: only [`expose`](Self::expose) shows it, so that every place that does can be found.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 
 impl Secret {

@@ -10,6 +10,7 @@ use semel_core::id::{Lane, TagName, Tenant};
 use semel_core::limits as core;
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 
+use super::gateway::read::{GatewayOrigins, gateway};
 use super::reader::{Found, Section, secret};
 use super::tree::{Entry, Origin};
 use super::{
@@ -28,6 +29,7 @@ pub(super) struct Origins {
     pub(super) operations: Vec<Origin>,
     /// Where each operation's target and probe stand.
     pub(super) targets: Vec<(Origin, Origin)>,
+    pub(super) gateway: Option<GatewayOrigins>,
 }
 
 /// The whole, unless something in it cannot be made sense of (and has been reported).
@@ -62,6 +64,10 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
             }
         }
     }
+    let gateway_given = root.optional("gateway");
+    let has_gateway = gateway_given.is_some();
+    let (gateway, gateway_origins) = gateway_given.and_then(|section| gateway(section, development)).unzip();
+    let whole = whole && gateway.is_some() == has_gateway;
     let config = Config {
         development,
         service_name,
@@ -70,6 +76,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         store,
         tenants,
         operations,
+        gateway,
         targets: targets_section(root.section("targets")),
         dispatcher: dispatcher_section(root.section("dispatcher")),
         audit: audit_section(root.section("audit")),
@@ -83,6 +90,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         tenants: tenant_origins,
         operations: operation_origins,
         targets,
+        gateway: gateway_origins,
     };
     whole.then_some((config, origins))
 }
@@ -142,14 +150,20 @@ fn docs_base(section: &Section<'_>) -> String {
     if base.ends_with('/') { base } else { format!("{base}/") }
 }
 
-fn within(section: &Section<'_>, key: &'static str, length: Duration, min: Duration, max: Duration) {
+pub(super) fn within(
+    section: &Section<'_>,
+    key: &'static str,
+    length: Duration,
+    min: Duration,
+    max: Duration,
+) {
     if length < min || length > max {
         let (min, max) = (super::duration::show(min), super::duration::show(max));
         section.problem(key, format!("must be from {min} to {max}"));
     }
 }
 
-fn tls_section(section: Section<'_>) -> Option<TlsConfig> {
+pub(super) fn tls_section(section: Section<'_>) -> Option<TlsConfig> {
     let (certificate, key) = (section.path_to("certificate"), section.path_to("key"));
     for (name, path) in [("certificate", &certificate), ("key", &key)] {
         if path.is_none() && !section.has(name) {
@@ -291,7 +305,7 @@ fn target(section: &Section<'_>, development: bool) -> Option<Target> {
     }
 }
 
-fn http_address(text: &str) -> Result<Uri, &'static str> {
+pub(super) fn http_address(text: &str) -> Result<Uri, &'static str> {
     let uri: Uri =
         text.parse().map_err(|_| "must be an address such as \"http://127.0.0.1:9000/charges\"")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -416,7 +430,7 @@ const NEVER_REPLAYED: [&str; 11] = [
     "content-length",
 ];
 
-fn target_headers(section: &Section<'_>, development: bool) -> Vec<(HeaderName, super::Secret)> {
+pub(super) fn target_headers(section: &Section<'_>, development: bool) -> Vec<(HeaderName, super::Secret)> {
     let path = section.path_of("headers");
     let read = |(name, entry): (String, Entry)| {
         let path = format!("{path}.{name}");

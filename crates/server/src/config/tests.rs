@@ -65,6 +65,10 @@ fn every_key_that_the_example_comments_out_exists() {
     assert_eq!((config.admin.tokens.len(), config.tenants[0].tokens.len()), (2, 2));
     assert_eq!(config.admin.tokens[1].token.expose(), "secret", "the line break of a file is no part of it");
     assert!(config.server.tls.is_some_and(|tls| tls.client_ca.is_some()));
+    let gateway = config.gateway.unwrap();
+    assert_eq!((gateway.upstreams.len(), gateway.routes.len()), (2, 1));
+    assert!(gateway.routes[0].rules.require_key && !gateway.usual.require_key, "a route's word is its own");
+    assert_eq!(gateway.routes[0].rules.scope, gateway.usual.scope, "what it does not say is the gateway's");
 }
 
 #[test]
@@ -93,8 +97,8 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
     );
     check(
         "[zebra]\na = 1\n",
-        "semel.toml:1: zebra: unknown key; allowed here: admin, audit, dispatcher, log, operations, server, store, \
-         targets, tenants",
+        "semel.toml:1: zebra: unknown key; allowed here: admin, audit, dispatcher, gateway, log, operations, server, \
+         store, targets, tenants",
     );
     check(
         "[server]\n\nlisten = 8080",

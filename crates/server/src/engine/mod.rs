@@ -38,7 +38,7 @@ mod progress;
 mod reaper;
 mod reply;
 mod run;
-mod target;
+pub(crate) mod target;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod connection;
 mod pool;
 
 use connection::Connection;
+pub(crate) use connection::Counted;
 use pool::Pool;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -379,7 +380,7 @@ fn host_of(uri: &Uri) -> &str {
 }
 
 /// An error with all that lies behind it, on one line.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -33,8 +33,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let written = Written::default();
-        let counted = Counted { stream, written: Arc::clone(&written), fails_clean };
+        let (counted, written) = Counted::new(stream, fails_clean);
         let (sender, driver) =
             http1::handshake(TokioIo::new(counted)).await.map_err(|error| chain(&error))?;
         // Ends with the connection; what becomes of a request is told to who sent it.
@@ -67,12 +66,20 @@ impl Connection {
 
 /// Counts before it writes, and takes back what is known not to have been written: a count that is too high is only
 /// too careful.
-struct Counted<S> {
+pub(crate) struct Counted<S> {
     stream: S,
     written: Written,
     /// Whether a write that fails has written nothing: so it is on a socket, but not where a layer above it (TLS)
     /// may have written a part first.
     fails_clean: bool,
+}
+
+impl<S> Counted<S> {
+    /// A stream of which every byte that is written is counted, and the count.
+    pub(crate) fn new(stream: S, fails_clean: bool) -> (Self, Arc<AtomicU64>) {
+        let written = Written::default();
+        (Self { stream, written: Arc::clone(&written), fails_clean }, written)
+    }
 }
 
 fn counted(

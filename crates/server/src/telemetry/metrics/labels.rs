@@ -31,6 +31,8 @@ closed_set! {
         Executions "executions",
         /// The Claims API.
         Claims "claims",
+        /// The gateway.
+        Gateway "gateway",
         /// Records, audit, metrics and documents.
         Admin "admin",
         /// Workers of accepted and lapsed records: no request, but they claim as well.

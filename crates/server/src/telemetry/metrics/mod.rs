@@ -210,9 +210,13 @@ impl Metrics {
 
     /// These operations are configured, from the start or since a reload: their names may stand in labels.
     pub fn configured<'a>(&self, operations: impl IntoIterator<Item = &'a Operation>) {
+        self.configured_names(operations.into_iter().map(Operation::as_str));
+    }
+
+    /// These names, of routes or operations, may stand in labels.
+    pub fn configured_names<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         let mut known = self.0.operations.write();
-        for operation in operations {
-            let name = operation.as_str();
+        for name in names {
             if !known.contains_key(name) {
                 known.insert(name.into(), Arc::new(OperationMetrics::new(name, &self.0.families)));
             }

@@ -1,0 +1,235 @@
+//! Bodies on their way through: streamed as they come, watched for standing still, and never gathered.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::upstream::Lent;
+
+/// Why a body ends early.
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Nothing moved for too long, or the exchange took too long.
+#[derive(Debug)]
+pub(super) struct TooSlow(&'static str);
+
+impl fmt::Display for TooSlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for TooSlow {}
+
+/// Ends a body on which nothing moves. The timer is made when there is something to wait for, so what is there at
+/// once costs none.
+#[derive(Debug)]
+struct Patience {
+    idle: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
+}
+
+impl Patience {
+    const fn new(idle: Duration) -> Self {
+        Self { idle, sleep: None, is_waiting: false }
+    }
+
+    fn moved(&mut self) {
+        self.is_waiting = false;
+    }
+
+    /// Nothing is there: ready when that has been so for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_waiting {
+            self.is_waiting = true;
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(Instant::now() + self.idle),
+                None => self.sleep = Some(Box::pin(tokio::time::sleep(self.idle))),
+            }
+        }
+        self.sleep.as_mut().map_or(Poll::Pending, |sleep| sleep.as_mut().poll(cx))
+    }
+}
+
+/// How far a client has come with its request, for whoever waits for the answer.
+#[derive(Clone, Debug)]
+pub(super) struct Upload(Arc<UploadState>);
+
+#[derive(Debug)]
+struct UploadState {
+    begun: Instant,
+    /// Milliseconds after `begun` at which something last came.
+    moved_ms: AtomicU64,
+}
+
+impl Upload {
+    fn new() -> Self {
+        Self(Arc::new(UploadState { begun: Instant::now(), moved_ms: AtomicU64::new(0) }))
+    }
+
+    fn moved(&self) {
+        let after = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.moved_ms.store(after, Ordering::Relaxed);
+    }
+
+    /// When something last came.
+    pub(super) fn last(&self) -> Instant {
+        self.0.begun + Duration::from_millis(self.0.moved_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// What is sent to an upstream.
+pub(super) enum Outgoing {
+    /// Nothing.
+    Empty,
+    /// What a client sends, as it comes.
+    Streamed(Streamed),
+}
+
+/// See [`Outgoing::Streamed`].
+pub(super) struct Streamed {
+    incoming: Incoming,
+    patience: Patience,
+    upload: Upload,
+}
+
+impl Outgoing {
+    /// A client's body; it may stand still for `idle`.
+    pub(super) fn of(incoming: Incoming, idle: Duration) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Streamed(Streamed { incoming, patience: Patience::new(idle), upload: Upload::new() })
+    }
+
+    /// How far it has come, if it comes bit by bit.
+    pub(super) fn upload(&self) -> Option<Upload> {
+        match self {
+            Self::Empty => None,
+            Self::Streamed(streamed) => Some(streamed.upload.clone()),
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let streamed = match &mut *self {
+            Self::Empty => return Poll::Ready(None),
+            Self::Streamed(streamed) => streamed,
+        };
+        match Pin::new(&mut streamed.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                streamed.patience.moved();
+                streamed.upload.moved();
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                ready!(streamed.patience.poll(cx));
+                Poll::Ready(Some(Err(TooSlow("the client stopped sending").into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streamed(streamed) => streamed.incoming.size_hint(),
+        }
+    }
+}
+
+/// What an upstream answers. It holds the connection, and gives it back when it has come to its end.
+pub(super) struct Reply {
+    incoming: Incoming,
+    lent: Option<Lent>,
+    patience: Patience,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Reply {
+    /// An answer that comes over a connection. It may stand still for `idle`, and must be whole at `deadline`.
+    pub(super) fn new(incoming: Incoming, lent: Lent, idle: Duration, deadline: Option<Instant>) -> Self {
+        let mut reply = Self { incoming, lent: Some(lent), patience: Patience::new(idle), deadline: None };
+        reply.done_if_at_its_end();
+        if reply.lent.is_some() {
+            reply.deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        }
+        reply
+    }
+
+    fn done_if_at_its_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.done();
+        }
+    }
+
+    fn done(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            lent.give_back();
+        }
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.patience.moved();
+                match &frame {
+                    None => this.done(),
+                    Some(Ok(_)) => this.done_if_at_its_end(),
+                    // The connection is lost with it.
+                    Some(Err(_)) => drop(this.lent.take()),
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                let late = this.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+                if !late {
+                    ready!(this.patience.poll(cx));
+                }
+                let why = if late { "the exchange took too long" } else { "the upstream stopped sending" };
+                this.lent = None;
+                Poll::Ready(Some(Err(TooSlow(why).into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
