@@ -276,14 +276,17 @@ fn stream(state: &State, path: &str) -> Response<Body> {
     Response::builder().header("content-type", kind).body(Body::new(body)).unwrap()
 }
 
-/// Begins an answer and breaks off.
+/// Begins an answer and breaks off, once the beginning is on its way.
 fn half() -> Response<Body> {
-    let mut pieces =
-        vec![Err(std::io::Error::other("cut")), Ok(Frame::data(Bytes::from_static(b"the first half")))];
-    let body = http_body_util::StreamBody::new(futures_util::stream::poll_fn(move |_| {
-        std::task::Poll::Ready(pieces.pop())
-    }));
-    Response::builder().header("content-length", "100").body(Body::new(body)).unwrap()
+    let pieces = futures_util::stream::unfold(0, |piece| async move {
+        if piece == 0 {
+            return Some((Ok(Frame::data(Bytes::from_static(b"the first half"))), 1));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Some((Err(std::io::Error::other("cut")), 2))
+    });
+    let body = Body::new(http_body_util::StreamBody::new(Box::pin(pieces)));
+    Response::builder().header("content-length", "100").body(body).unwrap()
 }
 
 fn upgraded(upgrade: Option<hyper::upgrade::OnUpgrade>, protocol: &str) -> Response<Body> {

@@ -50,9 +50,10 @@ impl Table {
         let names = config.routes.iter().map(|route| route.name.as_str()).chain([UNMATCHED]);
         metrics.configured_names(names);
         let route = |route: &RouteConfig| {
-            let named = |name: &String| upstreams.iter().find(|upstream| upstream.config().name == *name);
+            let by_name =
+                |wanted: &String| upstreams.iter().find(|upstream| upstream.config().name == *wanted);
             Route {
-                upstream: route.upstream.as_ref().and_then(named).cloned(),
+                upstream: route.upstream.as_ref().and_then(by_name).cloned(),
                 name: route.name.as_str().into(),
                 rules: route.rules.clone(),
                 metrics: metrics.operation(&route.name),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::Config;
 use super::super::reader::Reading;
 use super::read::GatewayOrigins;
-use super::{GatewayConfig, RouteRules};
+use super::{Contract, GatewayConfig, RouteRules};
 use crate::address;
 
 pub(in crate::config) fn contradictions(
@@ -35,7 +35,8 @@ fn listener(reading: &Reading, config: &Config, gateway: &GatewayConfig, origins
         problem(format!("{listen} is not loopback, and development mode is only for loopback"));
     }
     // One caller must never be given another's outcome.
-    let open = |rules: &RouteRules| rules.protect && rules.scope.is_empty() && !rules.shared_keys;
+    let open =
+        |rules: &RouteRules| rules.contract != Contract::Off && rules.scope.is_empty() && !rules.shared_keys;
     let need =
         "needs gateway.scope, which tells callers apart, or shared_keys = true where all callers are one";
     if open(&gateway.usual) || gateway.routes.iter().any(|route| open(&route.rules)) {

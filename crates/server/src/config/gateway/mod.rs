@@ -119,10 +119,8 @@ pub struct RouteConfig {
 /// The contract of a route, and its times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteRules {
-    /// Whether there is a contract at all; without it the gateway is a plain proxy.
-    pub protect: bool,
-    /// Whether the contract is kept; without it, what would have happened is only counted.
-    pub enforce: bool,
+    /// Whether there is a contract, and whether it is kept.
+    pub contract: Contract,
     /// The group of rules.
     pub profile: ProfileName,
     /// Whether a key must be there.
@@ -159,6 +157,17 @@ pub struct RouteRules {
     pub whole_within: Option<Duration>,
     /// How long nothing may move in either direction.
     pub idle_within: Duration,
+}
+
+/// Whether there is a contract, and whether it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contract {
+    /// A plain proxy.
+    Off,
+    /// What would have happened is only counted.
+    Reported,
+    /// It is kept.
+    Kept,
 }
 
 /// A group of rules by name.

@@ -11,8 +11,8 @@ use super::super::reader::Section;
 use super::super::sections::{http_address, target_headers, tls_section, within};
 use super::super::tree::Origin;
 use super::{
-    ForwardedStyle, GatewayConfig, HealthConfig, HostPattern, Network, On5xx, PathPattern, ProfileName,
-    Protocol, RouteConfig, RoutePattern, RouteRules, UpstreamConfig,
+    Contract, ForwardedStyle, GatewayConfig, HealthConfig, HostPattern, Network, On5xx, PathPattern,
+    ProfileName, Protocol, RouteConfig, RoutePattern, RouteRules, UpstreamConfig,
 };
 use crate::limits;
 
@@ -69,8 +69,7 @@ impl RouteRules {
     fn usual() -> Self {
         let policy = Policy::default();
         Self {
-            protect: true,
-            enforce: true,
+            contract: Contract::Kept,
             profile: ProfileName::Ietf,
             require_key: false,
             methods: Vec::new(),
@@ -153,8 +152,7 @@ fn rules(section: &Section<'_>, usual: &RouteRules) -> RouteRules {
     let not_executed = if section.has("not_executed") { statuses } else { usual.not_executed.clone() };
     let whole = section.duration("timeout").map(|found| found.value);
     let rules = RouteRules {
-        protect: section.boolean("protect", usual.protect),
-        enforce: section.boolean("enforce", usual.enforce),
+        contract: contract(section, usual.contract),
         profile: section.choice_or("profile", &PROFILES, usual_word(&PROFILES, usual.profile)),
         require_key: section.boolean("require_key", usual.require_key),
         methods: texts_or(section, "methods", &usual.methods, method),
@@ -179,19 +177,29 @@ fn rules(section: &Section<'_>, usual: &RouteRules) -> RouteRules {
         whole_within: whole.or(usual.whole_within),
         idle_within: section.duration_or("idle_timeout", usual.idle_within),
     };
-    let least = Duration::from_millis(1);
+    let shortest = Duration::from_millis(1);
     for (key, length) in [
         ("first_byte_timeout", rules.first_byte_within),
-        ("timeout", rules.whole_within.unwrap_or(least)),
+        ("timeout", rules.whole_within.unwrap_or(shortest)),
         ("idle_timeout", rules.idle_within),
     ] {
-        within(section, key, length, least, limits::TIMEOUT_MAX);
+        within(section, key, length, shortest, limits::TIMEOUT_MAX);
     }
     if !rules.fingerprint_select.is_empty() && !rules.fingerprint_exclude.is_empty() {
         let problem = "contradicts fingerprint_select: what is not selected is left out anyway";
         section.problem("fingerprint_exclude", problem);
     }
     rules
+}
+
+fn contract(section: &Section<'_>, usual: Contract) -> Contract {
+    let protect = section.boolean("protect", usual != Contract::Off);
+    let enforce = section.boolean("enforce", usual != Contract::Reported);
+    match (protect, enforce) {
+        (false, _) => Contract::Off,
+        (true, false) => Contract::Reported,
+        (true, true) => Contract::Kept,
+    }
 }
 
 fn method(text: &str) -> Result<Method, &'static str> {
