@@ -25,8 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// No wait takes longer than this, or the test has found a hang.
-const WITHIN: Duration = Duration::from_secs(60);
+use crate::wait::eventually;
 
 /// A service that runs until it is dropped. Clones are the same one.
 #[derive(Clone)]
@@ -117,13 +116,7 @@ impl Upstream {
 
     /// Waits until so many requests have arrived.
     pub(crate) async fn arrived(&self, count: usize) {
-        let arrived = async {
-            while self.seen().len() < count {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        let arrived = tokio::time::timeout(WITHIN, arrived).await;
-        assert!(arrived.is_ok(), "{} of {count} requests have arrived", self.seen().len());
+        eventually("requests at the upstream", async || (self.seen().len() >= count).then_some(())).await;
     }
 
     /// Keeps those who come to `/gated` waiting until it is opened.
