@@ -1,6 +1,7 @@
 //! The names of things: keys, scopes, record ids, tokens, fences, versions, tags.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Invalid, Problem};
 use crate::limits;
@@ -10,7 +11,7 @@ macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes the text if it is within the limits.
@@ -312,8 +313,14 @@ pub(crate) fn first_16(digest: &blake3::Hasher) -> [u8; 16] {
     bytes
 }
 
-fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+/// In one piece: ids stand in every line of the log, and formatting byte by byte would be most of what a line costs.
+fn write_hex(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    std::str::from_utf8(&text).map_or(Err(fmt::Error), |text| f.write_str(text))
 }
 
 fn hex(bytes: &[u8; 16]) -> String {

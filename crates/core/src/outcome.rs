@@ -1,5 +1,7 @@
 //! What an operation gave, and what is sent to a target to get it: status, headers, body.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::error::{Invalid, Problem};
@@ -17,7 +19,7 @@ pub struct Header {
 /// Headers within their limits, in the order they came; a name may occur more than once (a multi-value header is
 /// never joined).
 #[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
-pub struct Headers(Box<[Header]>);
+pub struct Headers(Arc<[Header]>);
 
 impl Headers {
     /// Takes the headers if they are within the limits.
