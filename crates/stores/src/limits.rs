@@ -54,6 +54,9 @@ pub const MERGE_BATCH_BYTES: usize = 256 * 1024;
 pub const MERGE_PAUSE: Duration = Duration::from_millis(2);
 /// Between two rounds of upkeep that found nothing to do.
 pub const UPKEEP_EVERY: Duration = Duration::from_millis(200);
+/// How long the log waits for writers who have just been told, so that they share the next sync. About as long as a
+/// sync takes: one writer alone never waits, since it comes back as the only one who is expected.
+pub const GATHER: Duration = Duration::from_micros(150);
 /// How long a synced batch waits for the task that publishes it before the log's thread does that itself.
 pub const RELAY_PATIENCE: Duration = Duration::from_millis(1);
 /// Synced batches that may wait for that task while the log's thread is busy.

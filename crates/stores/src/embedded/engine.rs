@@ -258,13 +258,14 @@ impl Engine {
         Ok(batch)
     }
 
-    /// Writes and syncs what has been gathered; `false` if nothing was.
-    pub(crate) fn commit(&self) -> bool {
+    /// Writes and syncs what has been gathered, if anything was, and says how many writers wait to be told.
+    pub(crate) fn commit(&self) -> usize {
         let mut writer = self.writer.lock();
-        let Some(mut gathered) = self.queue.take() else { return false };
+        let Some(mut gathered) = self.queue.take() else { return 0 };
+        let writers = gathered.writers;
         if let Health::Failed(_) = self.health() {
             self.give_up(gathered, Fate::NotApplied);
-            return true;
+            return 0;
         }
         let (time, floor) = (self.time.now(), self.floor());
         let began = |segment: &Arc<Segment>| {
@@ -282,7 +283,7 @@ impl Engine {
             }
             Err(error) => self.failed(&error, gathered),
         }
-        true
+        writers
     }
 
     fn failed(&self, error: &WriteError, gathered: Gathered) {
@@ -304,7 +305,7 @@ impl Engine {
     fn give_up(&self, gathered: Gathered, fate: Fate) {
         self.publish();
         for step in &gathered.steps {
-            if let Some(id) = written_id(&step.effect) {
+            if let Some(id) = step.effect.written() {
                 self.shard(id).lock().pending.remove(&id);
             }
         }
@@ -524,14 +525,6 @@ fn damaged(during: &'static str, place: Place) -> StoreError {
 /// Whether a record is at rest: then only its place is kept in memory.
 pub(crate) fn is_settled(record: &Record) -> bool {
     record.times().expires.is_some()
-}
-
-fn written_id(effect: &Effect) -> Option<RecordId> {
-    match effect {
-        Effect::Put { record, .. } => Some(record.id()),
-        Effect::Remove { before } => Some(before.id()),
-        Effect::Move { .. } | Effect::Audit { .. } | Effect::Nothing => None,
-    }
 }
 
 fn wake(shard: &Shard, id: RecordId) {

@@ -1,7 +1,7 @@
 //! What waits for the log: the batch that is being gathered while the one before it is synced.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use semel_core::audit::Entry;
@@ -31,6 +31,17 @@ pub(crate) enum Effect {
     Nothing,
 }
 
+impl Effect {
+    /// The record that is written, where somebody waits for that.
+    pub(crate) fn written(&self) -> Option<RecordId> {
+        match self {
+            Self::Put { record, .. } => Some(record.id()),
+            Self::Remove { before } => Some(before.id()),
+            Self::Move { .. } | Self::Audit { .. } | Self::Nothing => None,
+        }
+    }
+}
+
 /// A frame on its way to the disk.
 #[derive(Debug)]
 pub(crate) struct Step {
@@ -43,12 +54,14 @@ pub(crate) struct Step {
 pub(crate) struct Gathered {
     pub(crate) bytes: Vec<u8>,
     pub(crate) steps: Vec<Step>,
+    /// How many of the steps have somebody who waits for them and may come back with another.
+    pub(crate) writers: usize,
     pub(crate) batch: Arc<Batch>,
 }
 
 impl Gathered {
     pub(crate) fn new() -> Self {
-        let mut gathered = Self { bytes: Vec::new(), steps: Vec::new(), batch: Arc::default() };
+        let mut gathered = Self { bytes: Vec::new(), steps: Vec::new(), writers: 0, batch: Arc::default() };
         gathered.clear();
         gathered
     }
@@ -58,6 +71,7 @@ impl Gathered {
         self.bytes.clear();
         self.bytes.shrink_to(QUEUE_BYTES_MAX / 8);
         self.steps.clear();
+        self.writers = 0;
         self.batch = Arc::default();
         frame::append(&mut self.bytes, Kind::Mark, |bytes| bytes.extend_from_slice(&[0; MARK_BYTES]));
     }
@@ -68,6 +82,8 @@ struct State {
     /// Memory of the batch before, for the batch after.
     spare: Option<Gathered>,
     sleeping: bool,
+    /// The log thread lets writers gather until there are so many.
+    wanted: usize,
     closed: bool,
     next_audit: u64,
 }
@@ -93,8 +109,14 @@ pub(crate) struct Queue {
 impl Queue {
     /// A queue that takes frames of up to `frame_max` bytes.
     pub(crate) fn new(frame_max: usize, next_audit: u64) -> Self {
-        let state =
-            State { gathering: Gathered::new(), spare: None, sleeping: false, closed: false, next_audit };
+        let state = State {
+            gathering: Gathered::new(),
+            spare: None,
+            sleeping: false,
+            wanted: usize::MAX,
+            closed: false,
+            next_audit,
+        };
         Self { state: Mutex::new(state), work: Condvar::new(), frame_max }
     }
 
@@ -123,9 +145,11 @@ impl Queue {
             let message = format!("a record of {len} bytes; a segment holds {}", self.frame_max);
             return Err(StoreError::too_large(during, message));
         }
+        gathering.writers += usize::from(effect.written().is_some());
         gathering.steps.push(Step { len, place: Place::NONE, effect });
         let batch = Arc::clone(&gathering.batch);
-        let wake = std::mem::take(&mut state.sleeping);
+        let enough = gathering.writers >= state.wanted;
+        let wake = std::mem::take(&mut state.sleeping) || enough;
         drop(state);
         if wake {
             self.work.notify_one();
@@ -217,6 +241,23 @@ impl Queue {
             }
         }
         Work::Some
+    }
+
+    /// How many writers wait for the next batch.
+    pub(crate) fn writers(&self) -> usize {
+        self.state.lock().gathering.writers
+    }
+
+    /// Lets writers gather until there are so many, or it is too late.
+    pub(crate) fn gather(&self, writers: usize, until: Instant) {
+        let mut state = self.state.lock();
+        state.wanted = writers;
+        while state.gathering.writers < writers && !state.closed {
+            if self.work.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
+        state.wanted = usize::MAX;
     }
 
     /// Gives memory back for the next batch.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use semel_core::audit::Entry;
@@ -32,8 +32,8 @@ use crate::embedded::segment::Resident;
 use crate::embedded::shard::{Fact, Facts, Shard};
 use crate::embedded::upkeep::Round;
 use crate::limits::{
-    CACHE_BYTES, FRAME_ALIGN, MERGE_PAUSE, RELAY_BATCHES, RELAY_PATIENCE, SEGMENT_BYTES, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN, UPKEEP_EVERY,
+    CACHE_BYTES, FRAME_ALIGN, GATHER, MERGE_PAUSE, RELAY_BATCHES, RELAY_PATIENCE, SEGMENT_BYTES,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, UPKEEP_EVERY,
 };
 
 /// How to open an [`EmbeddedStore`].
@@ -155,6 +155,7 @@ impl EmbeddedStore {
         let log = {
             let (engine, relay) = (Arc::clone(&engine), Arc::clone(&relay));
             std::thread::Builder::new().name("semel-log".into()).spawn(move || {
+                let mut last = Told { writers: 0, until: Instant::now() };
                 loop {
                     // The relay's task may have to wait for its turn; nobody should wait for that for long.
                     let unpublished = engine.unpublished();
@@ -165,8 +166,12 @@ impl EmbeddedStore {
                             if unpublished >= RELAY_BATCHES {
                                 engine.publish();
                             }
-                            engine.commit();
+                            engine.queue.gather(last.writers, last.until);
+                            let writers = engine.commit();
+                            // Who came meanwhile is there already; who is told now may come back.
+                            let writers = writers + engine.queue.writers();
                             relay.publish(&engine);
+                            last = Told { writers, until: Instant::now() + GATHER };
                         }
                     }
                 }
@@ -283,6 +288,12 @@ impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Who has been told, or waits already, and may have something to write until then.
+struct Told {
+    writers: usize,
+    until: Instant,
 }
 
 /// How the upkeep thread rests between its rounds.
