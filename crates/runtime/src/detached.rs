@@ -38,12 +38,12 @@ where
 }
 
 /// The work has panicked. The panic's text went where the process's panics go.
-pub struct Panicked(Box<dyn Any + Send>);
+pub struct Panicked(Box<str>);
 
 impl Panicked {
     /// The panic's message, if it is text. It may say anything: for logs, never for clients.
     pub fn text(&self) -> &str {
-        text(&*self.0)
+        &self.0
     }
 }
 
@@ -132,7 +132,7 @@ fn poll_caught<F: Future>(work: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Resul
     match catch_unwind(AssertUnwindSafe(|| work.poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
-        Err(payload) => Poll::Ready(Err(Panicked(payload))),
+        Err(payload) => Poll::Ready(Err(Panicked(text(&*payload).into()))),
     }
 }
 

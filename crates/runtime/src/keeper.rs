@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -51,11 +51,20 @@ impl<'a> Keeper<'a> {
         if let Poll::Ready(done) = poll!(&mut work) {
             return Ended::Done(done);
         }
+        // On the heap, so that work that is ready at once does not carry the timers' room about.
+        Box::pin(self.watching(work, Instant::now() + time, lost)).await
+    }
+
+    async fn watching<W: Future>(
+        self,
+        work: Pin<&mut W>,
+        deadline: Instant,
+        lost: impl FnOnce(),
+    ) -> Ended<W::Output> {
         let runtime = self.runtime;
-        let deadline = Instant::now() + time;
         tokio::select! {
             biased;
-            done = &mut work => Ended::Done(done),
+            done = work => Ended::Done(done),
             () = sleep_until(deadline) => Ended::TimedOut,
             () = runtime.giving_up.cancelled() => Ended::GivenUp,
             never = self.renew(lost) => match never {},

@@ -120,13 +120,26 @@ impl Runtime {
     where
         C: Command<Answer = Held> + 'static,
     {
-        let error = match first {
-            Ok(held) => return Ok(held),
-            Err(error) => error,
-        };
+        match first {
+            Ok(held) => Ok(held),
+            // On the heap: hardly ever needed, and too large to be carried by every attempt.
+            Err(error) => Box::pin(self.after_all(command, lease, error, late())).await,
+        }
+    }
+
+    async fn after_all<C>(
+        &self,
+        command: C,
+        lease: Duration,
+        error: LedgerError,
+        late: Late,
+    ) -> Result<Held, Unstored>
+    where
+        C: Command<Answer = Held> + 'static,
+    {
         let until = Instant::now() + lease;
         let (answer, answered) = oneshot::channel();
-        let (runtime, late) = (self.clone(), late());
+        let runtime = self.clone();
         self.tasks.spawn(async move {
             let ended = runtime.repeat(&command, until, error).await;
             // Nobody waits any more: then it is told here.
