@@ -19,6 +19,8 @@ pub const HEAD_READ_BYTES_MAX: usize = 2 * HEADER_BYTES_MAX;
 pub const HEADERS_MAX: usize = 100;
 /// How long a client may take to send its headers: a slow one holds a connection, nothing else.
 pub const HEADER_READ_WITHIN: Duration = Duration::from_secs(10);
+/// How much of a body's announced length is taken from memory before any of it has come.
+pub const BODY_BYTES_AT_ONCE: usize = 64 * 1024;
 /// How long a client may take to send its body, whole.
 pub const BODY_READ_WITHIN: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
@@ -96,6 +98,8 @@ pub const BULK_AT_ONCE: usize = 64;
 pub const AUDIT_QUEUE_MAX: usize = 65_536;
 /// Audit entries written at once: one sync for many, and no write that keeps others waiting.
 pub const AUDIT_BATCH_MAX: usize = 1_024;
+/// How long audit entries of traffic are gathered before they are written.
+pub const AUDIT_GATHER: Duration = Duration::from_millis(5);
 /// Bytes of log lines that wait to be written: a second of busy traffic.
 pub const LOG_BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 

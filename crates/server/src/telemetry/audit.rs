@@ -13,7 +13,7 @@ use semel_core::store::Store;
 use tokio::sync::{Notify, watch};
 
 use super::metrics::Metrics;
-use crate::limits::{AUDIT_BATCH_MAX, AUDIT_QUEUE_MAX};
+use crate::limits::{AUDIT_BATCH_MAX, AUDIT_GATHER, AUDIT_QUEUE_MAX};
 
 /// Who asked, and what links it to their request.
 #[derive(Clone, Debug)]
@@ -180,19 +180,26 @@ impl AuditLog {
     }
 
     fn put(&self, event: Event) {
-        let full = {
+        let put = {
             let mut queue = self.shared.queue.lock();
             let full = queue.closed || queue.events.len() >= AUDIT_QUEUE_MAX;
+            let first = queue.events.is_empty();
             if !full {
                 queue.events.push(event);
                 queue.put += 1;
             }
-            full
+            if full {
+                Put::Full
+            } else if first {
+                Put::First
+            } else {
+                Put::More
+            }
         };
-        if full {
-            self.shared.metrics.audit_dropped(1);
-        } else {
-            self.shared.filled.notify_one();
+        match put {
+            Put::Full => self.shared.metrics.audit_dropped(1),
+            Put::First => self.shared.filled.notify_one(),
+            Put::More => {}
         }
     }
 }
@@ -247,6 +254,16 @@ impl Event {
     }
 }
 
+/// What became of an event.
+enum Put {
+    /// There was no room.
+    Full,
+    /// The writer may be asleep.
+    First,
+    /// The writer knows that there is something.
+    More,
+}
+
 async fn write(shared: Arc<Shared>, store: Arc<dyn Store>) {
     loop {
         let filled = shared.filled.notified();
@@ -261,6 +278,8 @@ async fn write(shared: Arc<Shared>, store: Arc<dyn Store>) {
                 return;
             }
             filled.await;
+            // Waking the writer for each entry would cost more than the entry.
+            tokio::time::sleep(AUDIT_GATHER).await;
             continue;
         }
         let entries: Vec<Entry> = batch.into_iter().map(Event::into_entry).collect();

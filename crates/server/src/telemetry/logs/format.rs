@@ -3,14 +3,13 @@
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
-use semel_api::Time;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
 use crate::config::LogFormat;
 
 /// Writes an event, with the end of its line.
-pub(super) fn line(out: &mut Vec<u8>, format: LogFormat, colour: bool, at: Time, event: &Event<'_>) {
+pub(super) fn line(out: &mut Vec<u8>, format: LogFormat, colour: bool, at: &str, event: &Event<'_>) {
     match format {
         LogFormat::Json => json(out, at, event),
         LogFormat::Pretty => pretty(out, colour, at, event),
@@ -18,7 +17,7 @@ pub(super) fn line(out: &mut Vec<u8>, format: LogFormat, colour: bool, at: Time,
     out.push(b'\n');
 }
 
-fn json(out: &mut Vec<u8>, at: Time, event: &Event<'_>) {
+fn json(out: &mut Vec<u8>, at: &str, event: &Event<'_>) {
     let about = event.metadata();
     // Writing into memory cannot fail.
     let _ = write!(out, r#"{{"timestamp":"{at}","level":"{}","target":"{}""#, about.level(), about.target());
@@ -33,7 +32,9 @@ struct JsonFields<'a> {
 impl JsonFields<'_> {
     fn name(&mut self, field: &Field) {
         // Names are Rust's, so they need no escaping.
-        let _ = write!(self.out, r#","{}":"#, field.name());
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(field.name().as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     fn text(&mut self, text: &str) {
@@ -70,13 +71,21 @@ impl Visit for JsonFields<'_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.name(field);
-        let mut text = String::new();
-        let _ = write!(text, "{value:?}");
+        self.out.push(b'"');
+        let start = self.out.len();
+        let _ = write!(self.out, "{value:?}");
+        // Mostly ids, which stand as they are.
+        if self.out[start..].iter().all(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\')) {
+            self.out.push(b'"');
+            return;
+        }
+        let text = String::from_utf8_lossy(&self.out[start..]).into_owned();
+        self.out.truncate(start - 1);
         self.text(&text);
     }
 }
 
-fn pretty(out: &mut Vec<u8>, colour: bool, at: Time, event: &Event<'_>) {
+fn pretty(out: &mut Vec<u8>, colour: bool, at: &str, event: &Event<'_>) {
     let about = event.metadata();
     let (code, level) = match *about.level() {
         Level::ERROR => ("31", "ERROR"),
@@ -85,9 +94,8 @@ fn pretty(out: &mut Vec<u8>, colour: bool, at: Time, event: &Event<'_>) {
         Level::DEBUG => ("34", "DEBUG"),
         Level::TRACE => ("35", "TRACE"),
     };
-    let at = at.to_string();
     // The day is on the wall of whoever reads this.
-    let time = at.get(11..23).unwrap_or(&at);
+    let time = at.get(11..23).unwrap_or(at);
     let _ = if colour {
         write!(out, "\x1b[2m{time}\x1b[0m \x1b[{code}m{level}\x1b[0m")
     } else {
@@ -151,8 +159,7 @@ mod tests {
 
     impl<S: tracing::Subscriber> Layer<S> for Capture {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            let at = Time::from_millis(1_795_235_400_007);
-            line(&mut self.1.lock().unwrap(), self.0, false, at, event);
+            line(&mut self.1.lock().unwrap(), self.0, false, "2026-11-21T04:30:00.007Z", event);
         }
     }
 

@@ -126,13 +126,31 @@ struct Lines {
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         thread_local! {
-            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+            static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
         }
-        LINE.with_borrow_mut(|line| {
+        SCRATCH.with_borrow_mut(|Scratch { line, time, text }| {
+            let now = wall();
+            if *time != Some(now) {
+                (*time, *text) = (Some(now), now.to_string());
+            }
             line.clear();
-            format::line(line, self.format, self.colour, wall(), event);
+            format::line(line, self.format, self.colour, text, event);
             self.writer.put(line);
         });
+    }
+}
+
+/// What a thread keeps from one line to the next: memory, and a time in words, which holds for all lines of its
+/// millisecond.
+struct Scratch {
+    line: Vec<u8>,
+    time: Option<Time>,
+    text: String,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self { line: Vec::new(), time: None, text: String::new() }
     }
 }
 
