@@ -141,10 +141,22 @@ pub(crate) mod base64_bytes {
 impl Content {
     /// A body as the wire shows it where JSON would stand: as it is if it is JSON, else with its type.
     pub fn json_or_base64(content_type: Option<&str>, body: &[u8]) -> Option<Json> {
-        let says_json = content_type.is_none_or(is_json);
-        if says_json && let Some(json) = Json::from_bytes(body) {
-            return Some(json);
+        match Self::as_json(content_type, body) {
+            Some(json) => Json::from_text(json),
+            None => Self::wrapped(content_type, body),
         }
+    }
+
+    /// The body's own text, if it is JSON and is not said to be something else.
+    pub fn as_json<'a>(content_type: Option<&str>, body: &'a [u8]) -> Option<&'a str> {
+        if !content_type.is_none_or(is_json) {
+            return None;
+        }
+        serde_json::from_slice::<&RawValue>(body).ok().map(RawValue::get)
+    }
+
+    /// A body with its type, as the wire shows what is not JSON.
+    pub fn wrapped(content_type: Option<&str>, body: &[u8]) -> Option<Json> {
         let content = Self {
             content_type: content_type.unwrap_or("application/octet-stream").to_owned(),
             body_base64: body.to_vec(),

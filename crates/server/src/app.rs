@@ -111,7 +111,7 @@ impl App {
         let (stopping, tracker) = (CancellationToken::new(), TaskTracker::new());
         let doors = Doors::new(config, engine.clone(), observer, stopping.clone());
         let invalid = |error| StartError::new("tenants", error);
-        let gate = Gate::new(config, doors.router(), metrics.clone(), process_bits()).map_err(invalid)?;
+        let gate = Gate::new(config, &doors, metrics.clone(), process_bits()).map_err(invalid)?;
         let admin = Admin::new(ledger, metrics.clone(), stopping.clone());
         let admin_gate = AdminGate::new(config, &admin, process_bits());
         let gateway = match (&config.gateway, gateway_listener) {

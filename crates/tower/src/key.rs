@@ -2,6 +2,8 @@
 //! draft-ietf-httpapi-idempotency-key-header-07 has it) or a bare token (RFC 9110, section 5.6.2). Both mean the same key.
 //! A malformed or repeated header is refused, never ignored; so are parameters, which no draft gives a meaning.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use semel_api::{ApiError, Detail, ErrorCode};
 use semel_core::Key;
@@ -77,13 +79,15 @@ fn checked(field: &str, text: &str, alphabet: KeyAlphabet) -> Result<Key, ApiErr
     Ok(key)
 }
 
-fn parse(value: &HeaderValue, alphabet: KeyAlphabet) -> Result<String, &'static str> {
+fn parse(value: &HeaderValue, alphabet: KeyAlphabet) -> Result<Cow<'_, str>, &'static str> {
     let text = value.to_str().map_err(|_| "may have only printable ASCII characters")?;
     let text = text.trim_matches(' ');
     match text.strip_prefix('"') {
-        Some(rest) => sf_string(rest),
+        Some(rest) => sf_string(rest).map(Cow::Owned),
         None if text.is_empty() => Err("must not be empty"),
-        None if alphabet == KeyAlphabet::PrintableBare || text.bytes().all(is_token) => Ok(text.to_owned()),
+        None if alphabet == KeyAlphabet::PrintableBare || text.bytes().all(is_token) => {
+            Ok(Cow::Borrowed(text))
+        }
         None => Err("must be a string in quotes (RFC 9651) or a token (RFC 9110)"),
     }
 }

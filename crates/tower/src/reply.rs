@@ -129,7 +129,7 @@ pub fn http_date(time: Timestamp) -> Option<HeaderValue> {
     // Past the year 9999 there is no such date.
     let last = Duration::from_secs(253_402_300_799);
     let time = Duration::from_millis(time.as_millis()).min(last);
-    HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + time)).ok()
+    HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + time)).ok()
 }
 
 /// Whether a reply streams by its nature.

@@ -1,15 +1,18 @@
 //! Bodies: bounded, in time, JSON.
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
 use semel_api::{ApiError, Detail, ErrorCode};
 
 use crate::limits;
 
 /// Reads a JSON body, whole.
-pub(crate) async fn json(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+pub(crate) async fn json<B>(headers: &HeaderMap, body: B, bytes_max: usize) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     check_type(headers)?;
     read(headers, body, bytes_max).await
 }
@@ -45,7 +48,10 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+async fn read<B>(headers: &HeaderMap, mut body: B, bytes_max: usize) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let too_large = || {
         let message = format!("must have at most {bytes_max} bytes");
         ApiError::new(ErrorCode::PayloadTooLarge).with_detail(Detail::new("body", "too_large", message))
@@ -55,16 +61,22 @@ async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes
     if announced.is_some_and(|announced: usize| announced > bytes_max) {
         return Err(too_large());
     }
-    let whole = tokio::time::timeout(limits::BODY_READ_WITHIN, Limited::new(body, bytes_max).collect());
-    match whole.await {
+    let whole = async {
         // A copy, since a short body is a slice of the connection's read buffer: a record that kept it would keep all of
         // that buffer in memory with it, and the connection would need a new one for its next request.
-        Ok(Ok(body)) => Ok(Bytes::copy_from_slice(&body.to_bytes())),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Detail::new("body", "incomplete", "ended before it was whole").into()),
-        Err(_) => {
-            let seconds = limits::BODY_READ_WITHIN.as_secs();
-            Err(Detail::new("body", "slow", format!("must arrive within {seconds} seconds")).into())
+        let mut whole = Vec::with_capacity(announced.unwrap_or(0).min(limits::BODY_BYTES_AT_ONCE));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Detail::new("body", "incomplete", "ended before it was whole"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if data.len() > bytes_max - whole.len() {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&data);
         }
-    }
+        Ok(whole.into())
+    };
+    tokio::time::timeout(limits::BODY_READ_WITHIN, whole).await.unwrap_or_else(|_| {
+        let seconds = limits::BODY_READ_WITHIN.as_secs();
+        Err(Detail::new("body", "slow", format!("must arrive within {seconds} seconds")).into())
+    })
 }

@@ -1,5 +1,6 @@
 //! Who asks, under which ids, and how it wants to be refused.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,6 +29,9 @@ pub(crate) struct Caller {
     pub(crate) traceparent: Option<HeaderValue>,
 }
 
+/// Bytes of an id that is made here.
+const ID_BYTES_MAX: usize = 33;
+
 /// Makes request ids: 64 random bits of this process, and a number.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
@@ -42,7 +46,12 @@ impl RequestIds {
     }
 
     fn next(&self) -> Arc<str> {
-        format!("{:016x}-{:x}", self.process, self.next.fetch_add(1, Ordering::Relaxed)).into()
+        let mut text = [0; ID_BYTES_MAX];
+        let mut rest = &mut text[..];
+        let id = write!(rest, "{:016x}-{:x}", self.process, self.next.fetch_add(1, Ordering::Relaxed));
+        let length = ID_BYTES_MAX - rest.len();
+        // Two numbers of sixteen digits and a dash have room, and are text.
+        id.ok().and_then(|()| std::str::from_utf8(&text[..length]).ok()).unwrap_or_default().into()
     }
 
     /// The request's id and what it belongs to.

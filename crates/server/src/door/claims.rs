@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 
 use super::caller::Caller;
 use super::refusal::{self, Refusal};
-use super::{Doors, Seen, body, detached, reply};
+use super::{Doors, Seen, body, reply};
 use crate::engine::{self, Link};
 
 /// The version of fingerprints that clients bring: never that of an algorithm of ours, so that the two are never
@@ -54,15 +54,15 @@ pub(super) async fn claim(State(doors): State<Doors>, request: Request) -> Resul
     let operation = Some(wanted.operation.as_str().into());
     let mut seen = Seen { operation, key: Some(key), ..Seen::default() };
     let (engine, observer, link) = (doors.engine.clone(), doors.observer.clone(), link(caller));
-    let claimed = detached(async move {
+    let claimed = doors.engine.to_its_end(async move {
         let sent = Instant::now();
         let claimed = engine.claim(Arc::new(asked), attempt_id).await;
         if let Ok(claimed) = &claimed {
             observer.claim(claimed, sent.elapsed(), &link);
         }
         claimed
-    })
-    .await?;
+    });
+    let claimed = claimed.await.map_err(|error| refusal::engine(&error))?;
     let answer = claimed
         .map_err(|error| refusal::engine(&error).into())
         .and_then(|claimed| answer(&claimed, &mut seen));
@@ -244,14 +244,14 @@ where
     let mut seen = Seen::default();
     let engine = doors.engine.clone();
     let observer = doors.observer.clone();
-    let held = detached(async move {
+    let held = doors.engine.to_its_end(async move {
         let held = engine.ledger().apply(&command).await;
         if let Ok(held) = &held {
             observer.held(command.id(), held, &link);
         }
         held
-    })
-    .await?;
+    });
+    let held = held.await.map_err(|error| refusal::engine(&error))?;
     let answer = match held {
         Ok(Held::Done(record)) => {
             seen.is(&record);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderValue, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use hyper::body::Body;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use semel_api::execute::ExecuteRequest;
 use semel_api::{Detail, ErrorCode};
@@ -19,14 +20,27 @@ use super::{Doors, Seen, body, is_in_progress, reply};
 use crate::engine::{Ask, Execution};
 
 /// What is left as it is in a path: RFC 3986's unreserved characters.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-pub(super) async fn execute(State(doors): State<Doors>, request: Request) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    let caller = parts.extensions.get::<Caller>().ok_or(ErrorCode::Internal)?;
-    let prefer = Prefer::of_headers(&parts.headers, doors.wait_max);
-    let header_key = key::of_headers(&parts.headers, doors.key_alphabet)?;
-    let body = body::json(&parts.headers, body, doors.body_bytes_max).await?;
+/// The path of this door.
+pub(super) const PATH: &str = "/v1/idempotency/execute";
+
+/// Executes what is asked for, and notes what the log says of it.
+pub(super) async fn execute<B>(
+    doors: &Doors,
+    caller: &Caller,
+    headers: HeaderMap,
+    body: B,
+    seen: &mut Seen,
+) -> Result<Response, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let prefer = Prefer::of_headers(&headers, doors.wait_max);
+    let header_key = key::of_headers(&headers, doors.key_alphabet)?;
+    let body = body::json(&headers, body, doors.body_bytes_max).await?;
+    // They are slices of the connection's read buffer, which is free for what comes next only without them.
+    drop(headers);
     let asked: ExecuteRequest<'_> = semel_api::decode(&body)?;
     let field = asked.idempotency_key.as_deref();
     let field = field.map(|text| key::of_text("idempotency_key", text, doors.key_alphabet)).transpose()?;
@@ -43,10 +57,14 @@ pub(super) async fn execute(State(doors): State<Doors>, request: Request) -> Res
         request_id: caller.request_id.clone(),
         traceparent: caller.traceparent.clone(),
     };
-    let operation = Some(asked.operation.as_ref().into());
-    let mut seen = Seen { operation, key: Some(key.clone()), ..Seen::default() };
-    let answer = run(&doors, ask, prefer, &key, &mut seen).await;
-    Ok(seen.beside(answer))
+    seen.operation = Some(asked.operation.as_ref().into());
+    seen.key = Some(key.clone());
+    run(doors, ask, prefer, &key, seen).await
+}
+
+/// What any method but POST is told.
+pub(super) fn other_method() -> Refusal {
+    Refusal::from(ErrorCode::MethodNotAllowed).with_header(header::ALLOW, HeaderValue::from_static("POST"))
 }
 
 /// An operation's name is looked up, never stored or shown, before it is known to be one.
@@ -87,7 +105,7 @@ async fn run(
 fn accepted(retry_after: Duration, prefer: Prefer, key: &Key) -> Response {
     let mut response = reply::processing(retry_after);
     let headers = response.headers_mut();
-    let location = format!("{}{}", super::executions::PREFIX, utf8_percent_encode(key.as_str(), PATH));
+    let location = format!("{}{}", super::executions::PREFIX, utf8_percent_encode(key.as_str(), IN_PATH));
     if let Ok(location) = HeaderValue::from_str(&location) {
         headers.insert(header::LOCATION, location);
     }

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 use semel_api::{ApiError, ErrorCode, Form};
 use semel_core::Key;
@@ -22,10 +22,10 @@ use semel_core::id::Tenant;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_service::Service as _;
 
-use super::Seen;
 use super::caller::{self, Caller, RequestIds};
 use super::refusal::{self, Refusal};
 use super::tenants::Tenants;
+use super::{Doors, Seen, execute};
 use crate::config::{Config, ErrorStyle};
 use crate::limits;
 use crate::telemetry::logs::{self, RequestLine};
@@ -41,6 +41,7 @@ pub(crate) const READY: &str = "/readyz";
 pub(crate) struct Gate(Arc<Inner>);
 
 struct Inner {
+    doors: Doors,
     router: Router,
     ids: RequestIds,
     usual_form: Form,
@@ -51,18 +52,19 @@ struct Inner {
 }
 
 impl Gate {
-    /// A gate before these routes. `process` is 64 random bits.
+    /// A gate before these doors. `process` is 64 random bits.
     ///
     /// # Errors
     /// A tenant's name is none.
     pub(crate) fn new(
         config: &Config,
-        router: Router,
+        doors: &Doors,
         metrics: Metrics,
         process: u64,
     ) -> Result<Self, semel_core::Invalid> {
         Ok(Self(Arc::new(Inner {
-            router,
+            router: doors.router(),
+            doors: doors.clone(),
             ids: RequestIds::new(process),
             usual_form: usual_form(config),
             docs_base: config.server.error_docs_base.clone(),
@@ -91,23 +93,24 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { Ok(inner.pass(request.map(Body::new)).await) })
+        Box::pin(async move { Ok(inner.pass(request).await) })
     }
 }
 
 impl Inner {
-    async fn pass(&self, mut request: Request<Body>) -> Response {
+    async fn pass(&self, request: Request<Incoming>) -> Response {
         let started = Instant::now();
         let (request_id, correlation_id) = self.ids.of(request.headers());
         let form = caller::form(request.headers(), self.usual_form);
         let method = request.method().clone();
         let trace = caller::traceparent(request.headers()).and_then(TraceId::of);
         let mut told = HeaderMap::new();
+        let mut seen = Seen::default();
         let is_probe = matches!(request.uri().path(), HEALTH | READY);
         let (route, tenant, mut response) = if let Err(error) = caller::check_size(&request) {
             (route_name(request.uri().path()), None, Refusal::from(error).into_response())
         } else if is_probe {
-            (HEALTH, None, self.answer(request).await)
+            (HEALTH, None, caught(self.routed(request.map(Body::new))).await)
         } else {
             let route = route_name(request.uri().path());
             match self.admit(request.headers(), &mut told) {
@@ -119,8 +122,7 @@ impl Inner {
                         tenant: tenant.clone(),
                         traceparent: caller::traceparent(request.headers()).cloned(),
                     };
-                    request.extensions_mut().insert(caller);
-                    let response = self.answer(request).await;
+                    let response = self.answer(request, caller, &mut seen).await;
                     drop(permit);
                     (route, Some(tenant), response)
                 }
@@ -132,7 +134,6 @@ impl Inner {
             response.headers_mut().insert(caller::REQUEST_ID, id);
         }
         if !is_probe {
-            let seen = response.extensions_mut().remove::<Seen>().unwrap_or_default();
             let took = started.elapsed();
             let operation = self.metrics.operation(seen.operation.as_deref().unwrap_or(""));
             operation.request(door_of(route), response.status().as_u16(), took, trace);
@@ -171,18 +172,40 @@ impl Inner {
         Ok((permit, tenant.name.clone()))
     }
 
-    /// The routes' answer. A panic in them is an answer, too, with nothing of it but its code.
-    async fn answer(&self, request: Request<Body>) -> Response {
-        let mut router = self.router.clone();
-        match AssertUnwindSafe(router.call(request)).catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(panic) => {
-                tracing::error!(panic = panic_text(&*panic), "a handler has panicked");
-                Refusal::from(ErrorCode::Internal).into_response()
+    /// The answer of the door that is asked for.
+    async fn answer(&self, request: Request<Incoming>, caller: Caller, seen: &mut Seen) -> Response {
+        // The busiest door is entered straight, past the routes and the boxes that they make for every request.
+        if request.uri().path() == execute::PATH {
+            if request.method() != Method::POST {
+                return execute::other_method().into_response();
             }
+            let (parts, body) = request.into_parts();
+            let executed = execute::execute(&self.doors, &caller, parts.headers, body, seen);
+            return caught(async { executed.await.into_response() }).await;
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(caller);
+        let mut response = caught(self.routed(request)).await;
+        if let Some(noted) = response.extensions_mut().remove() {
+            *seen = noted;
+        }
+        response
+    }
+
+    async fn routed(&self, request: Request<Body>) -> Response {
+        match self.router.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
         }
     }
+}
+
+/// A door's answer. A panic is an answer, too, with nothing of it but its code.
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
+        tracing::error!(panic = panic_text(&*panic), "a handler has panicked");
+        Refusal::from(ErrorCode::Internal).into_response()
+    })
 }
 
 /// How errors are written when the client does not say.
@@ -205,7 +228,7 @@ fn route_name(path: &str) -> &'static str {
     match path {
         HEALTH => HEALTH,
         READY => READY,
-        "/v1/idempotency/execute" => "/v1/idempotency/execute",
+        execute::PATH => execute::PATH,
         "/v1/claims" => "/v1/claims",
         _ if path.starts_with(super::executions::PREFIX) => "/v1/idempotency/executions/{key}",
         _ if path.starts_with("/v1/claims/") => match path.rsplit('/').next() {
@@ -222,7 +245,7 @@ fn route_name(path: &str) -> &'static str {
 /// The label of a route.
 fn door_of(route: &str) -> Door {
     match route {
-        "/v1/idempotency/execute" => Door::Execute,
+        execute::PATH => Door::Execute,
         "/v1/idempotency/executions/{key}" => Door::Executions,
         _ if route.starts_with("/v1/claims") => Door::Claims,
         _ => Door::Other,

@@ -117,8 +117,13 @@ fn completed(
         let error = ApiError::new(ErrorCode::OperationRejected).with_status(outcome.status);
         return refuse(error.with_detail(detail), headers);
     }
-    let result = result(content_type, body);
-    let result = result.as_ref().map_or("null", Json::as_str);
+    let wrapped;
+    let result = if let Some(json) = Content::as_json(content_type, body) {
+        json
+    } else {
+        wrapped = result(content_type, body);
+        wrapped.as_ref().map_or("null", Json::as_str)
+    };
     let mut text = BytesMut::with_capacity(result.len() + 40);
     text.put_slice(br#"{"status":"completed","result":"#);
     text.put_slice(result.as_bytes());
@@ -127,8 +132,8 @@ fn completed(
         Some(said) => Bytes::from_owner(Passed { text: text.freeze(), _room: said.clone() }),
         None => text.freeze(),
     };
-    let mut response = json(StatusCode::OK, text);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = Response::new(Body::from(text));
     *response.headers_mut() = headers;
     Ok(response)
 }

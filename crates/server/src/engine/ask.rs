@@ -11,7 +11,7 @@ use semel_core::error::Invalid;
 use semel_core::id::{AttemptId, Key, Subject, Tenant};
 use semel_core::ledger::{LedgerError, LedgerErrorKind};
 use semel_core::record::Record;
-use semel_runtime::Unstored;
+use semel_runtime::{Panicked, Unstored};
 
 /// One request to execute an operation.
 #[derive(Clone, Debug)]
@@ -181,6 +181,12 @@ impl Error for EngineError {
 impl From<Invalid> for EngineError {
     fn from(invalid: Invalid) -> Self {
         Self::new(EngineErrorKind::Invalid(invalid))
+    }
+}
+
+impl From<Panicked> for EngineError {
+    fn from(panicked: Panicked) -> Self {
+        Self::new(EngineErrorKind::Internal).with_source(panicked)
     }
 }
 

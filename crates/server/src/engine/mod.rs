@@ -208,8 +208,19 @@ impl Engine {
         let operation = self.operation(&ask.operation);
         let operation = operation.ok_or(EngineError::new(EngineErrorKind::UnknownOperation))?;
         let work = Work::asked(operation, &ask);
-        let task = self.0.tasks.spawn(run(self.clone(), work, ask));
-        task.await.unwrap_or_else(|error| Err(EngineError::new(EngineErrorKind::Internal).with_source(error)))
+        let done = self.0.runtime.detached(run(self.clone(), work, ask)).await;
+        done.unwrap_or_else(|panicked| Err(panicked.into()))
+    }
+
+    /// Runs `work` to its end whatever becomes of whoever waits for it (L11), in place as long as somebody does.
+    ///
+    /// # Errors
+    /// It has panicked.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        Ok(self.0.runtime.detached(work).await?)
     }
 
     async fn claim_and_run(self, work: Work, ask: Ask) -> Result<Execution, EngineError> {

@@ -46,15 +46,16 @@ impl Engine {
                     Ok(outcome) => self.complete(claim, outcome, said, &work.link).await,
                     Err(invalid) => {
                         let detail = format!("the answer cannot be kept: {invalid}");
-                        self.lost(claim, Lost::Answer, &detail, None, &work.link).await
+                        Box::pin(self.lost(claim, Lost::Answer, &detail, None, &work.link)).await
                     }
                 }
             }
+            // On the heap: what seldom happens must not add to the size of what always does.
             Reply::NotExecuted { detail, retry_after, permanent } => {
-                self.give_back(claim, &detail, retry_after, permanent, &work.link).await
+                Box::pin(self.give_back(claim, &detail, retry_after, permanent, &work.link)).await
             }
             Reply::Lost { how, detail, retry_after } => {
-                self.lost(claim, how, &detail, retry_after, &work.link).await
+                Box::pin(self.lost(claim, how, &detail, retry_after, &work.link)).await
             }
         }
     }
@@ -71,7 +72,8 @@ impl Engine {
                 Target::Builtin(builtin) => {
                     builtin::run(*builtin, &work.payload, &self.0.counts, &progress).await
                 }
-                Target::Http(_) => self.0.targets.call(claim, work, &progress).await,
+                // On the heap: it is large, and what is built in must not carry its room about.
+                Target::Http(_) => Box::pin(self.0.targets.call(claim, work, &progress)).await,
             }
         });
         let keeper = Keeper::new(&self.0.runtime, claim.holder(), claim.lease(), sent);
