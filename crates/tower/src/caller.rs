@@ -49,9 +49,10 @@ pub(crate) fn scope(
     service: Option<&str>,
     caller: Option<&str>,
     path: Option<&str>,
+    reported: bool,
 ) -> Result<Scope, Invalid> {
     let mut text = String::new();
-    for (letter, part) in [('s', service), ('c', caller), ('p', path)] {
+    for (letter, part) in [('r', reported.then_some("")), ('s', service), ('c', caller), ('p', path)] {
         let Some(part) = part else { continue };
         text.push(letter);
         text.push_str(&part.len().to_string());
@@ -77,7 +78,7 @@ mod tests {
 
     fn subject_of(service: Option<&str>, caller: Option<&str>, path: Option<&str>) -> Option<String> {
         let tenant = Tenant::try_new("default").unwrap();
-        scope(tenant, service, caller, path).unwrap().subject.map(|subject| subject.to_string())
+        scope(tenant, service, caller, path, false).unwrap().subject.map(|subject| subject.to_string())
     }
 
     #[test]
@@ -87,6 +88,9 @@ mod tests {
         assert_ne!(ab_c, subject_of(Some("a"), Some("bc"), None));
         assert_ne!(subject_of(None, Some("x"), None), subject_of(None, None, Some("x")));
         assert_eq!(subject_of(None, None, None), None);
+        let tenant = Tenant::try_new("default").unwrap();
+        let reported = scope(tenant, None, Some("x"), None, true).unwrap().subject.unwrap();
+        assert_eq!(reported.as_str(), "r0:c1:x", "what was only reported is another scope");
     }
 
     #[test]

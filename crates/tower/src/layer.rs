@@ -344,6 +344,7 @@ impl Shared {
             rules.scope_service.then_some(self.config.service_name.as_str()),
             identity.caller.as_deref(),
             rules.scope_path.then_some(path),
+            !rules.enforce,
         )?;
         let operation = match &rules.operation {
             Some(operation) => operation.clone(),

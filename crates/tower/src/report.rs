@@ -27,7 +27,7 @@ use crate::steer::Steer;
 pub(crate) async fn report<S, A, B>(
     call: Call,
     key: Key,
-    mut identity: Identity,
+    identity: Identity,
     mut service: S,
     parts: Parts,
     body: A,
@@ -42,7 +42,6 @@ where
     let (answered, status) = oneshot::channel();
     let body = match body::read(body, call.rules.body_bytes_max).await {
         Read::Whole(bytes, trailers) => {
-            identity.caller = Some(format!("report:{}", identity.caller.unwrap_or_default()));
             let asked = call.shared.asked(&call.rules, key, identity, &parts, &bytes);
             match asked {
                 Ok(asked) => {

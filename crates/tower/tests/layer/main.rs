@@ -3,4 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "here, an expectation that is not met is a test that fails")]
 
 mod core;
+mod handlers;
 mod harness;
+mod streams;
