@@ -121,6 +121,11 @@ impl IdempotencyLayer {
         self.shared.runtime.ledger()
     }
 
+    /// What the layer's work runs on.
+    pub fn runtime(&self) -> &Runtime {
+        &self.shared.runtime
+    }
+
     /// Waits for `grace` at most until everything that runs apart from its client has ended; what has not is given up,
     /// and left to its policy. Whether all had ended. Call it when the server has stopped accepting.
     pub async fn drain(&self, grace: Duration) -> bool {

@@ -192,7 +192,7 @@ async fn the_service_steers_by_extension_or_header_and_neither_reaches_the_clien
                     assert_eq!((again.status, again.code().as_str()), (409, "IDEMPOTENCY_OUTCOME_UNKNOWN"));
                 }
                 Steer::DoNotKeep | Steer::Release => {
-                    assert_eq!((again.status, again.is_replay()), (201, false))
+                    assert_eq!((again.status, again.is_replay()), (201, false));
                 }
             }
         }

@@ -15,6 +15,7 @@ use semel_runtime::OsEntropy;
 use semel_stores::memory::MemoryStore;
 use semel_tower::{Body, Config, IdempotencyLayer, IdempotencyService};
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt as _, service_fn};
 use tower_layer::Layer as _;
@@ -25,6 +26,7 @@ pub(crate) type Inner = BoxCloneSyncService<Request<Body>, Response<Body>, Infal
 #[derive(Clone)]
 pub(crate) struct Bench {
     pub(crate) runs: Arc<AtomicUsize>,
+    pub(crate) layer: IdempotencyLayer,
     pub(crate) store: Arc<Faulty>,
     service: IdempotencyService<Inner>,
 }
@@ -107,7 +109,24 @@ impl Bench {
         let ledger = Ledger::new(shared, Arc::new(OsEntropy));
         let layer = IdempotencyLayer::try_new(ledger, config).unwrap();
         let service = layer.layer(BoxCloneSyncService::new(inner));
-        Self { runs, store, service }
+        Self { runs, layer, store, service }
+    }
+
+    /// The same store under another configuration.
+    pub(crate) fn enforced(&self, config: Config) -> Self {
+        let layer = IdempotencyLayer::try_new(self.layer.ledger().clone(), config).unwrap();
+        let runs = Arc::clone(&self.runs);
+        let inner = service_fn(move |_| {
+            let run = runs.fetch_add(1, Ordering::SeqCst) + 1;
+            async move { Ok(created(run)) }
+        });
+        let service = layer.layer(BoxCloneSyncService::new(inner));
+        Self { layer, service, ..self.clone() }
+    }
+
+    /// What runs apart from any request.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        self.layer.runtime().tasks()
     }
 
     pub(crate) fn runs(&self) -> usize {

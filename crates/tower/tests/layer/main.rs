@@ -2,7 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "here, an expectation that is not met is a test that fails")]
 
+mod conformance;
 mod core;
+mod failures;
+mod guide;
 mod handlers;
 mod harness;
+mod races;
+mod report;
 mod streams;

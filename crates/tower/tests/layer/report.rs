@@ -1,0 +1,121 @@
+//! Report mode: nothing is changed, and what would have happened is counted.
+
+use std::sync::Arc;
+
+use http::Method;
+use parking_lot::Mutex;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use semel_conformance::faulty::Fault;
+use semel_core::ledger::LedgerError;
+use semel_tower::{Caller, Config, Event, Metrics, Observer, RouteOptions, What};
+use tokio::sync::Notify;
+
+use crate::harness::{Bench, post, request};
+
+/// What was told, with the route.
+#[derive(Default)]
+struct Told {
+    events: Mutex<Vec<(String, What, bool)>>,
+    changed: Notify,
+}
+
+impl Observer for Told {
+    fn happened(&self, event: &Event<'_>) {
+        self.events.lock().push((event.route.to_owned(), event.what, event.enforced));
+        self.changed.notify_waiters();
+    }
+
+    fn storage_failed(&self, _: &LedgerError) {
+        self.changed.notify_waiters();
+    }
+
+    fn heartbeat_failed(&self, _: &LedgerError) {}
+}
+
+/// A layer that reports, and waits until it has said what it has to say about each request.
+struct Reporting {
+    bench: Bench,
+}
+
+impl Reporting {
+    fn new(config: Config) -> Self {
+        Self { bench: Bench::new(config.enforce(false)) }
+    }
+
+    async fn send(&self, request: http::Request<semel_tower::Body>) -> u16 {
+        let answer = self.bench.send(request).await;
+        assert!(
+            answer.header("idempotent-replayed").is_none() && answer.header("idempotency-expires").is_none()
+        );
+        while !self.bench.tasks().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        answer.status
+    }
+}
+
+#[tokio::test]
+async fn report_mode_changes_nothing_and_counts_what_would_have_happened() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry, "orders");
+    let config = Config::new("orders")
+        .metrics(metrics)
+        .max_body_size(100)
+        .route("POST /pay", RouteOptions::new().require_key(true))
+        .unwrap();
+    let reporting = Reporting::new(config);
+    let pay = |headers: &[(&str, &str)]| request(Method::POST, "/pay", headers, "{}");
+    for asked in [
+        post("a", r#"{"n":1}"#),
+        post("a", r#"{"n":1}"#),
+        post("a", r#"{"n":2}"#),
+        post("bad key", "{}"),
+        post(
+            "large",
+            "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789x",
+        ),
+        pay(&[]),
+        request(Method::POST, "/orders", &[], "{}"),
+    ] {
+        assert_eq!(reporting.send(asked).await, 201);
+    }
+    assert_eq!(reporting.bench.runs(), 7, "every request runs, whatever its key");
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    for (route, would, times) in [
+        ("*", "run", 1),
+        ("*", "replay", 1),
+        ("*", "mismatch", 1),
+        ("*", "key_invalid", 1),
+        ("*", "refused", 1),
+        ("POST /pay", "key_missing", 1),
+    ] {
+        let line =
+            format!("semel_report_total{{service=\"orders\",route=\"{route}\",would=\"{would}\"}} {times}");
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
+    assert!(text.contains("idempotency_misses_total{service=\"orders\"} 0"), "{text}");
+}
+
+#[tokio::test]
+async fn what_was_reported_is_not_promised_once_it_is_enforced() {
+    let reporting = Reporting::new(Config::new("orders"));
+    reporting.send(post("k", "{}")).await;
+    let enforced = reporting.bench.enforced(Config::new("orders"));
+    let first = enforced.send(post("k", "{}")).await;
+    assert_eq!((first.status, first.is_replay()), (201, false), "not 410, though the report knows the key");
+    assert!(enforced.send(post("k", "{}")).await.is_replay());
+}
+
+#[tokio::test]
+async fn a_report_never_stands_in_a_requests_way() {
+    let told = Arc::new(Told::default());
+    let nobody = |_: &http::request::Parts| Caller::Nobody;
+    let reporting = Reporting::new(Config::new("orders").metrics(Arc::clone(&told)).caller(nobody));
+    assert_eq!(reporting.send(post("k", "{}")).await, 201);
+    assert_eq!(told.events.lock()[..], [("*".to_owned(), What::Refused, false)]);
+    let reporting = Reporting::new(Config::new("orders").metrics(Arc::clone(&told)));
+    reporting.bench.store.script(&[Fault::Refused, Fault::Refused]);
+    assert_eq!(reporting.send(post("k", "{}")).await, 201, "the store is down");
+}
