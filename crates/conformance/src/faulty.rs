@@ -57,6 +57,7 @@ struct Fate {
     script: VecDeque<Fault>,
     reads_fail: u32,
     late: Vec<(Write, Option<Version>)>,
+    before_write: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl std::fmt::Debug for Faulty {
@@ -78,6 +79,7 @@ impl Faulty {
             script: VecDeque::new(),
             reads_fail: 0,
             late: Vec::new(),
+            before_write: None,
         };
         Self { inner, fate: Mutex::new(fate) }
     }
@@ -100,6 +102,11 @@ impl Faulty {
     /// The next so many reads fail.
     pub fn reads_fail(&self, number: u32) {
         self.fate.lock().reads_fail = number;
+    }
+
+    /// Lets something happen between the decision of the next write and its arrival.
+    pub fn before_next_write(&self, happens: impl FnOnce() + Send + 'static) {
+        self.fate.lock().before_write = Some(Box::new(happens));
     }
 
     /// Lets the writes that are still on their way arrive; how many had an effect.
@@ -177,6 +184,10 @@ impl Faulty {
         expected: Option<Version>,
     ) -> Result<(Write, bool), StoreError> {
         self.passes().await;
+        let happens = self.fate.lock().before_write.take();
+        if let Some(happens) = happens {
+            happens();
+        }
         match self.fault() {
             Fault::None => Ok((write, true)),
             Fault::LostAfter => Ok((write, false)),

@@ -11,11 +11,11 @@ use semel_core::command::{
     Accept, AddCheckpoint, Claimed, Command, Complete, Discard, Effect, Extend, ForceRelease, Held,
     MarkUnknown, Postpone, Release, Resolution, Resolve, Retry, Revive, Take,
 };
-use semel_core::id::{Holder, Namespace, Phase};
-use semel_core::ledger::{Abandoned, LedgerErrorKind};
+use semel_core::id::{AttemptId, Holder, Key, Namespace, Phase};
+use semel_core::ledger::{Abandoned, Change, LedgerErrorKind};
 use semel_core::limits;
 use semel_core::record::{Checkpoint, StateName, Why};
-use semel_core::{Ledger, Record, Store, Timestamp};
+use semel_core::{Ledger, Record, Request, Store, Timestamp};
 use semel_stores::clock::SteppedClock;
 use semel_stores::memory::MemoryStore;
 
@@ -401,4 +401,68 @@ async fn l4_a_completion_in_doubt_is_settled_before_anyone_is_told() {
         assert_eq!(world.faulty.land().await, 0, "and what lands late changes nothing (L3)");
         assert_eq!(world.hand.stored(ask.id()).await, Some(told));
     }
+}
+
+#[tokio::test]
+async fn l8_a_decision_that_its_records_expiry_overtakes_is_decided_anew() {
+    let world = world();
+    let ask = || Ask::key("a").retention_ms(1_000);
+    let released = world.hand.in_state(&ask(), StateName::Released).await;
+    world.clock.advance(Duration::from_millis(999));
+    let clock = world.clock.clone();
+    world.faulty.before_next_write(move || clock.advance(Duration::from_millis(1)));
+    let claimed = world.ledger.apply(&claim_key(&ask(), 9)).await.unwrap();
+    let Claimed::Granted(claim) = claimed else { panic!("{claimed:?}") };
+    assert_eq!(claim.attempt(), 1, "a new life");
+    assert!(claim.fence() > released.fence(), "L2");
+}
+
+#[tokio::test]
+async fn l12_a_store_that_refuses_around_an_expiry_is_asked_once_more_and_nothing_runs() {
+    let world = world();
+    let ask = || Ask::key("a").retention_ms(1_000);
+    let released = world.hand.in_state(&ask(), StateName::Released).await;
+    world.clock.advance(Duration::from_millis(999));
+    world.faulty.script(&[Fault::Refused, Fault::Refused]);
+    let refused = world.ledger.apply(&claim_key(&ask(), 9)).await.unwrap_err();
+    assert_eq!((refused.kind(), world.faulty.script_left()), (LedgerErrorKind::Unavailable, 0));
+    assert_eq!(world.hand.stored(released.id()).await, Some(released.clone()), "nothing happened");
+
+    world.faulty.script(&[Fault::Refused]);
+    let faulty = Arc::clone(&world.faulty);
+    world.faulty.before_next_write(move || faulty.reads_fail(1));
+    let unread = world.ledger.apply(&claim_key(&ask(), 9)).await.unwrap_err();
+    assert_eq!(unread.kind(), LedgerErrorKind::Unavailable, "no answer is never an absence");
+    assert_eq!(world.hand.stored(released.id()).await, Some(released), "nothing happened");
+}
+
+#[tokio::test]
+async fn a_repeated_command_says_that_it_has_written_nothing_and_a_doubtful_one_that_it_may_have() {
+    let world = world();
+    let request = Arc::clone(world.hand.claim(&Ask::key("other")).await.record().request());
+    let attempt = || Some(AttemptId::try_new("try-1").unwrap());
+    let request = Arc::new(Request::new(
+        request.scope().clone(),
+        Key::try_new("a").unwrap(),
+        request.operation().clone(),
+        *request.fingerprint(),
+        *request.policy(),
+    ));
+    let first = world.ledger.claim_applied(Arc::clone(&request), attempt()).await.unwrap();
+    assert_eq!(first.change, Some(Change { from: None }));
+    let again = world.ledger.claim_applied(request, attempt()).await.unwrap();
+    assert_eq!((&again.answer, again.change), (&first.answer, None), "the same claim, and nothing new");
+    let Claimed::Granted(claim) = first.answer else { panic!("granted") };
+
+    let complete = Complete { holder: claim.holder(), outcome: outcome("done") };
+    world.faulty.script(&[Fault::LostAfter]);
+    let first = world.ledger.apply_told(&complete).await.unwrap();
+    let from = first.change.unwrap().from.unwrap();
+    assert_eq!(
+        from.state().name(),
+        StateName::Running,
+        "its answer was lost, and it was this one that wrote"
+    );
+    let again = world.ledger.apply_told(&complete).await.unwrap();
+    assert_eq!((again.answer, again.change), (first.answer, None));
 }

@@ -45,6 +45,7 @@ pub struct Write {
     stamp: Stamp,
     audit: Option<Entry>,
     not_after: Timestamp,
+    sees_lapse: bool,
 }
 
 impl Write {
@@ -74,7 +75,7 @@ impl Write {
     }
 
     fn of(parts: Parts, stamp: Stamp) -> Self {
-        Self { parts, stamp, audit: None, not_after: Timestamp::MAX }
+        Self { parts, stamp, audit: None, not_after: Timestamp::MAX, sees_lapse: false }
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
@@ -96,6 +97,18 @@ impl Write {
     pub(crate) fn rest(mut self) -> Self {
         self.stamp.rests = Some(self.parts.request.policy().retention());
         self
+    }
+
+    /// Because the lease has lapsed, and not by its holder. Of a lapse that was seen before no `wake` is left.
+    pub(crate) fn after_lapse(mut self) -> Self {
+        self.sees_lapse = self.parts.times.wake.is_some();
+        self
+    }
+
+    /// Whether this write is the first to see that a lease has lapsed: of all writes that follow one lapse (it is
+    /// parked, taken over, becomes unknown or dead) exactly one is, so that a lapse can be counted once.
+    pub const fn sees_lapse(&self) -> bool {
+        self.sees_lapse
     }
 
     /// With the audit entry that must be durable together with it.
@@ -160,7 +173,7 @@ impl Write {
     /// Stamps the write: `now` is the store's time inside the write, `floor` the highest fence of any record it has
     /// ever removed.
     pub fn seal(self, now: Timestamp, floor: Fence) -> (Record, Option<Entry>) {
-        let Self { mut parts, stamp, audit, not_after: _ } = self;
+        let Self { mut parts, stamp, audit, not_after: _, sees_lapse: _ } = self;
         parts.version = if stamp.raise_fence {
             Version { fence: parts.version.fence.above(floor), sequence: 0 }
         } else {

@@ -115,10 +115,10 @@ impl Command for ClaimKey {
                 }
             }
             State::Running { .. } if live.lapse_is_unknown() => {
-                Verdict::write(Write::next(live, lapsed_into_unknown()))
+                Verdict::write(Write::next(live, lapsed_into_unknown()).after_lapse())
             }
             State::Running { .. } => {
-                let takeover = Write::next(live, self.running()).raise_fence();
+                let takeover = Write::next(live, self.running()).after_lapse().raise_fence();
                 self.run(takeover.with(|parts| parts.tainted = true))
             }
             // Accepted work is a worker's to run; a client that claims it would race the worker.

@@ -39,12 +39,12 @@ impl Command for Lapse {
             return Verdict::Stay(Lapsed::Nothing);
         };
         if live.lapse_is_unknown() {
-            return Verdict::write(Write::next(live, lapsed_into_unknown()));
+            return Verdict::write(Write::next(live, lapsed_into_unknown()).after_lapse());
         }
         if live.is_drivable() || live.times().wake.is_none() {
             return Verdict::Stay(Lapsed::Nothing);
         }
-        Verdict::write(Write::next(live, live.state().clone()))
+        Verdict::write(Write::next(live, live.state().clone()).after_lapse())
     }
 
     fn answer(&self, written: Arc<Record>) -> Lapsed {
@@ -61,8 +61,9 @@ impl Command for Lapse {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Script;
+    use super::super::testing::{Script, request, token};
     use super::*;
+    use crate::command::ClaimKey;
     use crate::policy::OnLapse;
 
     #[test]
@@ -86,5 +87,44 @@ mod tests {
         let lapse = Lapse { id: script.record().id() };
         assert!(matches!(script.apply(&lapse), Lapsed::Unknown(_)));
         script.complete(1);
+    }
+
+    /// How many of the writes that follow say that they have seen a lapse.
+    fn seen<C: Command>(script: &mut Script, command: &C) -> usize {
+        let before = script.lapses();
+        script.apply(command);
+        script.lapses() - before
+    }
+
+    #[test]
+    fn a_lapse_is_seen_by_one_write_whoever_comes_first() {
+        let claim =
+            |n| ClaimKey { request: request("charge", OnLapse::Resume), token: token(n), attempt_id: None };
+        let mut script = Script::new(OnLapse::Resume);
+        assert_eq!(seen(&mut script, &claim(1)), 0);
+        let lapse = Lapse { id: script.record().id() };
+        script.after_lease();
+        assert_eq!(seen(&mut script, &lapse), 1, "parked");
+        assert_eq!(seen(&mut script, &claim(2)), 0, "the takeover follows the same lapse");
+        script.after_lease();
+        assert_eq!(seen(&mut script, &claim(3)), 1, "another lease, another lapse");
+        script.release(3);
+        assert_eq!(
+            seen(&mut script, &claim(4)),
+            0,
+            "after a release nothing has lapsed, whatever came before"
+        );
+        script.after_lease();
+        script.extend(4);
+        script.complete(4);
+        assert_eq!(script.lapses(), 2, "a late holder that comes back has lost nothing");
+    }
+
+    #[test]
+    fn a_worker_that_takes_over_or_buries_sees_the_lapse() {
+        let mut script = Script::new(OnLapse::Resume);
+        script.dies();
+        let tries = script.record().request().policy().retry().max_attempts();
+        assert_eq!(script.lapses(), tries as usize, "each try lapsed, the last one into the grave");
     }
 }

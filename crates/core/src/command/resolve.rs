@@ -7,7 +7,7 @@ use super::release::rest_or_queue;
 use super::{Command, Judged, Verdict, digest, live};
 use crate::audit::{Action, Entry};
 use crate::id::{RecordId, Version};
-use crate::outcome::{Body, Outcome};
+use crate::outcome::{Body, Class, Outcome};
 use crate::record::{CommandDigest, Record, State, Text};
 use crate::time::Timestamp;
 use crate::write::Write;
@@ -72,14 +72,27 @@ impl Command for Resolve {
 }
 
 impl Resolve {
+    /// All of what is said, so that another outcome is another resolution, however little of it differs.
     fn said(&self) -> CommandDigest {
         let version = self.version.to_string();
-        let (kind, status, body): (&[u8], u16, &[u8]) = match &self.resolution {
-            Resolution::NotExecuted => (b"not executed", 0, b""),
-            Resolution::Completed(Outcome { status, body: Body::Gone, .. }) => (b"gone", *status, b""),
-            Resolution::Completed(Outcome { status, body: Body::Kept(body), .. }) => (b"kept", *status, body),
+        let Resolution::Completed(Outcome { class, status, headers, body }) = &self.resolution else {
+            return digest("resolve", None, &[version.as_bytes(), b"not executed"]);
         };
-        digest("resolve", None, &[version.as_bytes(), kind, &status.to_le_bytes(), body])
+        let status = status.to_le_bytes();
+        let class: &[u8] = match class {
+            Class::Success => b"success",
+            Class::Rejection => b"rejection",
+            Class::Discarded => b"discarded",
+        };
+        let (kind, body): (&[u8], &[u8]) = match body {
+            Body::Gone => (b"gone", b""),
+            Body::Kept(body) => (b"kept", body),
+        };
+        let mut parts = vec![version.as_bytes(), kind, class, &status, body];
+        for header in headers {
+            parts.extend([header.name.as_bytes(), &header.value]);
+        }
+        digest("resolve", None, &parts)
     }
 
     fn resolve(&self, live: &Record, said: CommandDigest) -> Verdict<Judged> {
@@ -122,9 +135,12 @@ pub(super) fn entry(
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::super::testing::{Script, outcome};
     use super::*;
     use crate::command::Claimed;
+    use crate::outcome::{Header, Headers};
     use crate::policy::OnLapse;
     use crate::record::StateName;
 
@@ -155,6 +171,29 @@ mod tests {
         let answer = script.resolve_version(stale, Resolution::NotExecuted);
         assert!(matches!(answer, Judged::VersionConflict(_)));
         assert_eq!(script.record(), &before, "a late complete is not undone");
+    }
+
+    #[test]
+    fn a_resolution_is_repeated_only_by_the_whole_of_it() {
+        let (mut script, said) = (unknown(), outcome("found"));
+        let version = script.record().version();
+        script.resolve(Resolution::Completed(said.clone()));
+        let before = script.record().clone();
+        let mut say = |outcome| script.resolve_version(version, Resolution::Completed(outcome));
+        assert!(matches!(say(said.clone()), Judged::Done(_)), "its answer was lost, and is repeated");
+        let header = Header { name: "location".into(), value: Bytes::from_static(b"/invoices/7") };
+        let headers = Headers::try_new(vec![header]).unwrap();
+        for other in [
+            Outcome { class: Class::Rejection, ..said.clone() },
+            Outcome { status: 201, ..said.clone() },
+            Outcome { headers, ..said.clone() },
+            Outcome { body: Body::Kept(Bytes::from_static(b"other")), ..said.clone() },
+            Outcome { body: Body::Gone, ..said },
+        ] {
+            let answer = say(other.clone());
+            assert!(matches!(answer, Judged::VersionConflict(_)), "{other:?}: {answer:?}");
+        }
+        assert_eq!(script.record(), &before, "L3");
     }
 
     #[test]

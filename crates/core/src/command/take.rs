@@ -40,12 +40,12 @@ impl Command for Take {
         let Some(live) = live(record, now) else { return Verdict::Stay(Taken::NotDue(None)) };
         let due = live.times().wake.is_some_and(|wake| now >= wake);
         match live.state() {
-            State::Pending { .. } if due && live.is_drivable() => self.take(live, live.tainted()),
+            State::Pending { .. } if due && live.is_drivable() => self.take(live, false),
             State::Running { .. } if !live.is_lapsed(now) && live.token() == Some(self.token) => {
                 Verdict::Stay(Taken::Granted(Claim::of(Arc::clone(live), self.token)))
             }
             State::Running { .. } if live.is_lapsed(now) && live.lapse_is_unknown() => {
-                Verdict::write(self.ended(Write::next(live, lapsed_into_unknown())))
+                Verdict::write(self.ended(Write::next(live, lapsed_into_unknown()).after_lapse()))
             }
             State::Running { .. } if live.is_lapsed(now) && live.is_drivable() => self.take(live, true),
             // Not due, held by somebody, or only the client can go on with it.
@@ -85,7 +85,11 @@ impl Take {
     }
 
     /// One try more, if there is one left: an event that kills its worker each time is counted, and buried.
-    fn take(&self, record: &Record, tainted: bool) -> Verdict<Taken> {
+    fn take(&self, record: &Record, lapsed: bool) -> Verdict<Taken> {
+        let next = |state| {
+            let write = Write::next(record, state);
+            if lapsed { write.after_lapse() } else { write }
+        };
         if record.attempt() >= record.request().policy().retry().max_attempts() {
             let last_error = match record.state() {
                 State::Pending { last_error: Some(error) } => error.clone(),
@@ -96,10 +100,10 @@ impl Take {
                 | State::Unknown { .. }
                 | State::Dead { .. } => "the last try ended without a word: its worker died or hung".into(),
             };
-            return Verdict::write(self.ended(Write::next(record, State::Dead { last_error })));
+            return Verdict::write(self.ended(next(State::Dead { last_error })));
         }
-        let running = Write::next(record, State::Running { attempt_id: None }).raise_fence();
-        Verdict::write(grant(running.with(|parts| parts.tainted = tainted), self.token))
+        let running = next(State::Running { attempt_id: None }).raise_fence();
+        Verdict::write(grant(running.with(|parts| parts.tainted |= lapsed), self.token))
     }
 }
 

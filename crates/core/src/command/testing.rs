@@ -56,6 +56,7 @@ pub(crate) struct Script {
     now: Timestamp,
     stored: Option<Arc<Record>>,
     audit: Vec<Entry>,
+    lapses: usize,
 }
 
 impl Script {
@@ -65,7 +66,8 @@ impl Script {
 
     pub(crate) fn in_namespace(namespace: Namespace, on_lapse: OnLapse) -> Self {
         let request = Arc::new(request_in(namespace, "charge", on_lapse));
-        Self { request, now: Timestamp::from_millis(1_000_000), stored: None, audit: Vec::new() }
+        let now = Timestamp::from_millis(1_000_000);
+        Self { request, now, stored: None, audit: Vec::new(), lapses: 0 }
     }
 
     /// Decides a command and writes what it says, as a store would; every step is held against the invariants.
@@ -73,6 +75,7 @@ impl Script {
         match command.decide(self.stored.as_ref(), self.now) {
             Verdict::Stay(answer) => answer,
             Verdict::Write(write) => {
+                self.lapses += usize::from(write.sees_lapse());
                 let (record, entry) = write.seal(self.now, Fence(0));
                 let expired = self.stored.as_ref().is_some_and(|stored| stored.is_expired(self.now));
                 judge_step(self.stored.as_deref(), expired, &record).unwrap();
@@ -87,6 +90,11 @@ impl Script {
 
     pub(crate) fn record(&self) -> &Record {
         self.stored.as_deref().unwrap()
+    }
+
+    /// How many writes have said that they see a lapse.
+    pub(crate) fn lapses(&self) -> usize {
+        self.lapses
     }
 
     pub(crate) fn audit(&self) -> &[Entry] {

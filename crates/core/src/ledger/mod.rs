@@ -20,6 +20,7 @@ use crate::outcome::Outcome;
 use crate::record::{Checkpoint, Record, StateName, Text, Why};
 use crate::request::Request;
 use crate::store::{AsOf, Inserted, Replaced, Store};
+use crate::time::Timestamp;
 use crate::write::Write;
 
 /// Where random bits come from.
@@ -49,6 +50,23 @@ pub enum Abandoned {
     /// There is no such claim: it never happened, is over, or is still on its way, which it can be until its
     /// write's deadline has passed.
     NotFound,
+}
+
+/// What a command answers, and whether it has changed anything: repeating a command repeats its answer, and whoever
+/// counts or tells what happens must not do that twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied<A> {
+    /// The answer.
+    pub answer: A,
+    /// What this command wrote; `None` if it left everything as it was.
+    pub change: Option<Change>,
+}
+
+/// What a command wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The version that gave way; `None` if nothing was there, or only what had expired.
+    pub from: Option<Arc<Record>>,
 }
 
 /// A command that has no answer. Nothing runs on the strength of it (L12).
@@ -140,6 +158,22 @@ impl Ledger {
         request: Arc<Request>,
         attempt_id: Option<AttemptId>,
     ) -> Result<Claimed, LedgerError> {
+        Ok(self.claim_applied(request, attempt_id).await?.answer)
+    }
+
+    /// As [`claim`](Self::claim), and says whether the claim is a new one: a named attempt that asks again is given the
+    /// claim that it has.
+    ///
+    /// # Cancellation
+    /// As [`claim`](Self::claim).
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub async fn claim_applied(
+        &self,
+        request: Arc<Request>,
+        attempt_id: Option<AttemptId>,
+    ) -> Result<Applied<Claimed>, LedgerError> {
         let token = self.entropy.token();
         let holder = Holder { id: request.id(), token };
         // Who named the attempt may ask for it again and run it: nobody else may give it back in the meantime.
@@ -152,7 +186,7 @@ impl Ledger {
     /// # Errors
     /// The store has no answer: the work may be in, and taking it in again tells.
     pub async fn accept(&self, accept: &Accept) -> Result<Accepted, LedgerError> {
-        self.apply_first(accept, None).await
+        Ok(self.apply_first(accept, None).await?.answer)
     }
 
     /// Claims a due record for a worker.
@@ -163,7 +197,7 @@ impl Ledger {
         let take = Take { id: due.id(), token: self.entropy.token() };
         let holder = Holder { id: take.id, token: take.token };
         let seen = AsOf { as_of: self.store.time(), value: Some(Arc::clone(due)) };
-        self.drive(&take, Some(holder), Some(seen)).await
+        Ok(self.drive(&take, Some(holder), Some(seen)).await?.answer)
     }
 
     /// Applies a lapse that nobody asks about.
@@ -198,7 +232,7 @@ impl Ledger {
         let complete = Complete { holder: claim.holder(), outcome };
         // The holder of a fresh claim is nearly always the only writer, so its version is tried before asking.
         let seen = AsOf { as_of: self.store.time(), value: Some(Arc::clone(claim.record())) };
-        self.drive(&complete, None, Some(seen)).await
+        Ok(self.drive(&complete, None, Some(seen)).await?.answer)
     }
 
     /// Gives a claim back whose attempt is known to be without effect.
@@ -280,6 +314,15 @@ impl Ledger {
     /// # Errors
     /// The store has no answer.
     pub async fn apply<C: Command>(&self, command: &C) -> Result<C::Answer, LedgerError> {
+        Ok(self.apply_told(command).await?.answer)
+    }
+
+    /// As [`apply`](Self::apply), and says whether anything was written: a command that was said before is answered
+    /// as before.
+    ///
+    /// # Errors
+    /// The store has no answer.
+    pub async fn apply_told<C: Command>(&self, command: &C) -> Result<Applied<C::Answer>, LedgerError> {
         self.drive(command, None, None).await
     }
 
@@ -288,7 +331,7 @@ impl Ledger {
         &self,
         command: &C,
         holder: Option<Holder>,
-    ) -> Result<C::Answer, LedgerError> {
+    ) -> Result<Applied<C::Answer>, LedgerError> {
         let seen = AsOf { as_of: self.store.time(), value: None };
         self.drive(command, holder, Some(seen)).await
     }
@@ -300,9 +343,11 @@ impl Ledger {
         command: &C,
         holder: Option<Holder>,
         seen: Option<AsOf<Option<Arc<Record>>>>,
-    ) -> Result<C::Answer, LedgerError> {
+    ) -> Result<Applied<C::Answer>, LedgerError> {
         let mut believed = seen.is_some();
-        let mut doubts = 0;
+        let (mut doubts, mut outlived) = (0, false);
+        // What the first write in doubt was decided on.
+        let mut doubted: Option<Change> = None;
         let mut next = seen;
         for _ in 0..limits::DECISIONS_MAX {
             let seen = match next.take() {
@@ -313,7 +358,8 @@ impl Ledger {
                 },
             };
             let write = match command.decide(seen.value.as_ref(), seen.as_of) {
-                Verdict::Stay(answer) if !believed => return Ok(answer),
+                // If there was a doubt, this is what its write has come to.
+                Verdict::Stay(answer) if !believed => return Ok(Applied { answer, change: doubted }),
                 // Decided on a belief, and nothing was written that would have tested it: look.
                 Verdict::Stay(_) => {
                     believed = false;
@@ -324,12 +370,27 @@ impl Ledger {
                 }
             };
             believed = false;
+            let change =
+                || Change { from: seen.value.clone().filter(|record| !record.is_expired(seen.as_of)) };
+            let deadline = write.deadline();
             match self.swap(write, seen.value.as_deref()).await {
-                Ok(Swapped::Written(record)) => return Ok(command.answer(record)),
+                Ok(Swapped::Written(record)) => {
+                    return Ok(Applied { answer: command.answer(record), change: Some(change()) });
+                }
                 Ok(Swapped::Conflict(found)) => next = Some(found),
                 // Another write on the same version settles the doubt: if this one wins, the lost one never can; if
                 // it conflicts, what is found tells whose it is.
-                Err(error) if error.is_in_doubt() && doubts < limits::DOUBTS_MAX => doubts += 1,
+                Err(error) if error.is_in_doubt() && doubts < limits::DOUBTS_MAX => {
+                    doubts += 1;
+                    doubted.get_or_insert_with(change);
+                }
+                // The record's life ended between decision and write: the store refused what was decided on it, and
+                // the next life is another decision. Once, so that a store that refuses for reasons of its own says so.
+                Err(error)
+                    if !error.is_in_doubt() && !outlived && ends_at(seen.value.as_deref(), deadline) =>
+                {
+                    outlived = true;
+                }
                 Err(error) => return Err(LedgerError::of(error, holder, doubts > 0)),
             }
         }
@@ -359,6 +420,12 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Whether `deadline` is the last moment of the record's life.
+fn ends_at(judged: Option<&Record>, deadline: Timestamp) -> bool {
+    let expires = judged.and_then(|record| record.times().expires);
+    expires.is_some_and(|expires| deadline.plus(Duration::from_millis(1)) == expires)
 }
 
 /// What became of a write.
