@@ -224,3 +224,39 @@ async fn the_handler_that_never_settles_does_not_wedge_the_key_for_a_day() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_is_said_twice_is_counted_and_audited_once() {
+    let server = Server::start("").await;
+    let body = CLAIM.replace("}}", r#"},"attempt_id":"worker-1-a"}"#);
+    let mine = granted(&server, &body).await;
+    granted(&server, &body).await;
+    for _ in 0..2 {
+        let completed = command(&server, &mine, "complete", r#","outcome":{"result":{"pages":3}}"#).await;
+        assert_eq!(completed.status, 200);
+    }
+    let metrics = server.http().get(&format!("{}/metrics", server.admin_url()), &[]).await.unwrap();
+    let count = |series: &str| {
+        let line = metrics.text().lines().find_map(|line| line.strip_prefix(series));
+        line.and_then(|rest| rest.split_ascii_whitespace().next()).map(str::to_owned)
+    };
+    assert_eq!(count("idempotency_misses_total{service=\"semel\"}").as_deref(), Some("1"));
+    let repeated = "semel_duplicates_total{service=\"semel\",door=\"claims\",reason=\"repeated\"}";
+    assert_eq!(count(repeated).as_deref(), Some("1"));
+    // A later entry is behind all earlier ones.
+    assert_eq!(claim(&server, CLAIM).await.status, 200);
+    let audit = format!("{}/v1/audit", server.admin_url());
+    let told = async {
+        loop {
+            let audit = server.http().get(&audit, &[]).await.unwrap().json();
+            let entries = audit["entries"].as_array().unwrap().iter().rev();
+            let told: Vec<_> = entries.map(|entry| entry["action"].as_str().unwrap().to_owned()).collect();
+            if told.last().is_some_and(|last| last == "replayed") {
+                return told;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let told = tokio::time::timeout(std::time::Duration::from_secs(20), told).await.unwrap();
+    assert_eq!(told, ["configuration_loaded", "claimed", "completed", "replayed"]);
+}

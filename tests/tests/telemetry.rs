@@ -128,6 +128,7 @@ async fn the_requirements_metrics_count_what_happens_under_the_service_name() {
         ("semel_records", &records("other", "running"), 1.0),
         ("oldest_pending_seconds", orders, 0.0),
         ("semel_dead_letters_total", orders, 0.0),
+        ("semel_heartbeats_failed_total", orders, 0.0),
         ("semel_audit_entries_dropped_total", orders, 0.0),
         ("semel_log_lines_dropped_total", orders, 0.0),
     ] {

@@ -24,7 +24,7 @@ pub struct ExecuteRequest<'a> {
     #[serde(borrow, default, alias = "idempotencyKey")]
     #[schema(value_type = Option<String>, max_length = 255)]
     pub idempotency_key: Option<Cow<'a, str>>,
-    /// The client's name for this attempt; the audit log has it as `originalAttemptId`.
+    /// The client's name for this attempt; the audit log has it as `clientAttemptId`.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, max_length = 255)]
     pub attempt_id: Option<Cow<'a, str>>,

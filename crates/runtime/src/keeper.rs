@@ -82,7 +82,7 @@ impl<'a> Keeper<'a> {
                 Ok(Ok(Held::Done(_))) => self.lease.renewed(sent),
                 Ok(Ok(Held::Fenced(_) | Held::Illegal(..))) => break,
                 Ok(Err(error)) => self.runtime.watch.heartbeat_failed(&error),
-                Err(_) => {}
+                Err(_) => self.runtime.watch.heartbeat_unanswered(),
             }
             // After a failure, sooner than a whole third: the lease runs on.
             next = self.lease.next_heartbeat().max(self.began.elapsed() + self.retry_pause());

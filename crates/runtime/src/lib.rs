@@ -34,6 +34,9 @@ pub trait Watch: Send + Sync + 'static {
 
     /// A heartbeat could not be sent.
     fn heartbeat_failed(&self, error: &LedgerError);
+
+    /// A heartbeat had no answer while its lease was safe.
+    fn heartbeat_unanswered(&self) {}
 }
 
 /// Nobody is told.

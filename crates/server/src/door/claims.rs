@@ -65,7 +65,7 @@ pub(super) async fn claim(State(doors): State<Doors>, request: Request) -> Resul
     let claimed = claimed.await.map_err(|error| refusal::engine(&error))?;
     let answer = claimed
         .map_err(|error| refusal::engine(&error).into())
-        .and_then(|claimed| answer(&claimed, &mut seen));
+        .and_then(|claimed| answer(&claimed.answer, &mut seen));
     Ok(seen.beside(answer))
 }
 
@@ -207,6 +207,7 @@ fn link(caller: &Caller) -> Link {
         request_id: Some(Arc::clone(&caller.request_id)),
         correlation_id: Some(Arc::clone(&caller.correlation_id)),
         traceparent: caller.traceparent.clone(),
+        attempt_id: None,
     }
 }
 
@@ -245,14 +246,14 @@ where
     let engine = doors.engine.clone();
     let observer = doors.observer.clone();
     let held = doors.engine.to_its_end(async move {
-        let held = engine.ledger().apply(&command).await;
+        let held = engine.ledger().apply_told(&command).await;
         if let Ok(held) = &held {
             observer.held(command.id(), held, &link);
         }
         held
     });
     let held = held.await.map_err(|error| refusal::engine(&error))?;
-    let answer = match held {
+    let answer = match held.map(|held| held.answer) {
         Ok(Held::Done(record)) => {
             seen.is(&record);
             written(StatusCode::OK, &held_reply(&record))

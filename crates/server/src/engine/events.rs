@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use semel_core::ledger::LedgerError;
+use semel_core::record::StateName;
 use semel_core::{Record, StoreError};
 use semel_runtime::Watch;
 
@@ -16,8 +17,8 @@ pub enum What {
     Claimed {
         /// How long it took, store included.
         after: Duration,
-        /// Whether an earlier attempt may have had an effect.
-        taken_over: bool,
+        /// Where the record stood, if there was one.
+        from: Option<StateName>,
     },
     /// Work was taken in.
     Accepted,
@@ -75,6 +76,9 @@ pub trait Events: Send + Sync + 'static {
 
     /// A heartbeat could not be sent.
     fn heartbeat_failed(&self, error: &LedgerError);
+
+    /// A heartbeat had no answer while its lease was safe.
+    fn heartbeat_unanswered(&self);
 }
 
 /// Tells the engine's events what the runtime below it meets.
@@ -88,6 +92,10 @@ impl Watch for Watching {
     fn heartbeat_failed(&self, error: &LedgerError) {
         self.0.heartbeat_failed(error);
     }
+
+    fn heartbeat_unanswered(&self) {
+        self.0.heartbeat_unanswered();
+    }
 }
 
 /// Nobody is told.
@@ -99,4 +107,5 @@ impl Events for Silent {
     fn storage_failed(&self, _: &LedgerError) {}
     fn dispatch_failed(&self, _: &StoreError) {}
     fn heartbeat_failed(&self, _: &LedgerError) {}
+    fn heartbeat_unanswered(&self) {}
 }

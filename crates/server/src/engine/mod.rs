@@ -16,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use semel_core::command::{Accept, Accepted, Claimed};
 use semel_core::id::{AttemptId, Version};
-use semel_core::ledger::LedgerError;
+use semel_core::ledger::{Applied, LedgerError};
 use semel_core::record::{State, StateName};
 use semel_core::{Ledger, Record, RecordId, Request};
 use semel_runtime::Runtime;
@@ -175,12 +175,12 @@ impl Engine {
         &self,
         request: Arc<Request>,
         attempt_id: Option<AttemptId>,
-    ) -> Result<Claimed, EngineError> {
+    ) -> Result<Applied<Claimed>, EngineError> {
         if self.0.stopping.is_cancelled() {
             return Err(EngineError::new(EngineErrorKind::Stopping));
         }
         let lease = request.policy().lease();
-        let claimed = self.0.ledger.claim(request, attempt_id).await;
+        let claimed = self.0.ledger.claim_applied(request, attempt_id).await;
         claimed.map_err(|error| self.claim_failed(error, lease))
     }
 
@@ -226,10 +226,14 @@ impl Engine {
     async fn claim_and_run(self, work: Work, ask: Ask) -> Result<Execution, EngineError> {
         let request = work.request(&ask, false)?;
         let (sent, lease) = (Instant::now(), request.policy().lease());
-        let claimed = self.0.ledger.claim(request, ask.attempt_id).await;
-        Ok(match claimed.map_err(|error| self.claim_failed(error, lease))? {
+        // Not under the client's name for the attempt: who asks again under it is a duplicate of what runs here, and not
+        // the holder of the claim.
+        let claimed = self.0.ledger.claim_applied(request, None).await;
+        let Applied { answer, change } = claimed.map_err(|error| self.claim_failed(error, lease))?;
+        Ok(match answer {
             Claimed::Granted(claim) => {
-                let what = What::Claimed { after: sent.elapsed(), taken_over: claim.is_tainted() };
+                let from = change.and_then(|change| change.from).map(|from| from.state().name());
+                let what = What::Claimed { after: sent.elapsed(), from };
                 self.tell(what, claim.record(), &work.link);
                 return self.run_claim(claim, sent, &work).await;
             }

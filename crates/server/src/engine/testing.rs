@@ -114,6 +114,10 @@ impl Events for Told {
     fn heartbeat_failed(&self, _: &LedgerError) {
         *self.heartbeats_failed.lock() += 1;
     }
+
+    fn heartbeat_unanswered(&self) {
+        *self.heartbeats_failed.lock() += 1;
+    }
 }
 
 /// An engine, what it told, and the store below.

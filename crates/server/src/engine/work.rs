@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderValue;
 use semel_core::error::Invalid;
-use semel_core::id::Namespace;
+use semel_core::id::{AttemptId, Namespace};
 use semel_core::outcome::{Header, Headers};
 use semel_core::request::{Fingerprint, Input};
 use semel_core::{Key, Record, Request, Scope};
@@ -27,6 +27,8 @@ pub struct Link {
     pub correlation_id: Option<Arc<str>>,
     /// The client's trace context.
     pub traceparent: Option<HeaderValue>,
+    /// The client's name for the attempt.
+    pub attempt_id: Option<AttemptId>,
 }
 
 impl Link {
@@ -35,6 +37,7 @@ impl Link {
             request_id: Some(Arc::clone(&ask.request_id)),
             correlation_id: Some(Arc::clone(&ask.correlation_id)),
             traceparent: ask.traceparent.clone(),
+            attempt_id: ask.attempt_id.clone(),
         }
     }
 }
@@ -55,6 +58,7 @@ impl Link {
             request_id: None,
             correlation_id: text(CORRELATION_ID).map(Arc::from),
             traceparent: text(TRACEPARENT).and_then(|trace| HeaderValue::from_str(trace).ok()),
+            attempt_id: None,
         }
     }
 }

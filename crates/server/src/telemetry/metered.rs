@@ -7,9 +7,9 @@ use semel_core::audit;
 use semel_core::error::StoreErrorKind;
 use semel_core::id::{Lane, Version};
 use semel_core::query::{AuditCursor, AuditQuery, Count, Cursor, Page, Query, Summary};
-use semel_core::record::{State, Why};
+use semel_core::record::State;
 use semel_core::store::{Answer, AsOf, Inserted, Replaced};
-use semel_core::write::{Wake, Write};
+use semel_core::write::Write;
 use semel_core::{Record, RecordId, Store, StoreError, Timestamp};
 
 use super::metrics::{Metrics, StoreCall};
@@ -52,18 +52,15 @@ impl Metered {
         })
     }
 
-    /// A version was written; `parks` if the write only took a lapsed record out of the due order.
-    fn wrote(&self, record: &Record, parks: bool) {
+    /// A version was written; `sees_lapse` if it is the first after a lease has lapsed.
+    fn wrote(&self, record: &Record, sees_lapse: bool) {
         self.metrics.written(record.state().name());
+        if sees_lapse {
+            self.metrics.lapsed(record.id());
+        }
         match record.state() {
-            State::Unknown { why, .. } => {
-                self.metrics.unknown(*why, record.id());
-                if *why == Why::LeaseLapsed {
-                    self.metrics.lapsed(record.id());
-                }
-            }
+            State::Unknown { why, .. } => self.metrics.unknown(*why, record.id()),
             State::Dead { .. } => self.metrics.dead(record.id()),
-            State::Running { .. } if parks => self.metrics.lapsed(record.id()),
             State::Pending { .. }
             | State::Running { .. }
             | State::Released { .. }
@@ -94,13 +91,13 @@ impl Store for Metered {
     }
 
     fn replace(&self, write: Write, expected: Version) -> Answer<'_, AsOf<Replaced>> {
-        let parks = write.stamp().wake == Wake::Clear;
+        let sees_lapse = write.sees_lapse();
         Box::pin(async move {
             let began = Instant::now();
             let answer = self.store.replace(write, expected).await;
             self.metrics.store_call(StoreCall::Replace, began.elapsed());
             if let Ok(AsOf { value: Replaced::Replaced(record), .. }) = &answer {
-                self.wrote(record, parks);
+                self.wrote(record, sees_lapse);
             }
             self.counted(StoreCall::Replace, answer)
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use semel_core::audit::Action;
 use semel_core::command::{Claimed, Held};
-use semel_core::ledger::LedgerError;
+use semel_core::ledger::{Applied, LedgerError};
 use semel_core::record::{Record, State, StateName};
 use semel_core::{RecordId, StoreError};
 
@@ -28,10 +28,17 @@ impl Observer {
     }
 
     /// A client asked for a claim, to do the work itself.
-    pub fn claim(&self, claimed: &Claimed, took: Duration, link: &Link) {
+    pub fn claim(&self, claimed: &Applied<Claimed>, took: Duration, link: &Link) {
         self.metrics.lock_acquired(took, trace(link));
-        match claimed {
-            Claimed::Granted(claim) => self.granted(claim.record(), claim.is_tainted(), link),
+        match &claimed.answer {
+            Claimed::Granted(claim) => match &claimed.change {
+                Some(change) => {
+                    let from = change.from.as_ref().map(|from| from.state().name());
+                    self.granted(from, claim.record(), link);
+                }
+                // A named attempt has asked again: it has what it had, and that was counted.
+                None => self.metrics.duplicate(Door::Claims, Reason::Repeated),
+            },
             Claimed::Replay(record) => self.met(Door::Claims, Reason::Replayed, record, link),
             Claimed::Busy { record, .. } => self.met(Door::Claims, Reason::InProgress, record, link),
             Claimed::Mismatch(record) => self.met(Door::Claims, Reason::Mismatch, record, link),
@@ -40,29 +47,27 @@ impl Observer {
         }
     }
 
-    /// The holder of a claim said what became of it. Heartbeats and checkpoints change no state, and say nothing.
-    pub fn held(&self, id: RecordId, held: &Held, link: &Link) {
-        match held {
-            Held::Done(record) if record.state().name() != StateName::Running => {
-                self.changed(Some(StateName::Running), record, link);
+    /// The holder of a claim said what became of it. Heartbeats and checkpoints change no state, and say nothing; nor
+    /// does what was said before.
+    pub fn held(&self, id: RecordId, held: &Applied<Held>, link: &Link) {
+        match &held.answer {
+            Held::Done(record) => {
+                let from = held.change.as_ref().and_then(|change| change.from.as_ref());
+                if let Some(from) = from.map(|from| from.state().name())
+                    && from != record.state().name()
+                {
+                    self.changed(Some(from), record, link);
+                }
             }
-            Held::Done(_) | Held::Illegal(_, _) => {}
+            Held::Illegal(_, _) => {}
             Held::Fenced(_) => self.metrics.fenced(id),
         }
     }
 
-    fn granted(&self, record: &Record, taken_over: bool, link: &Link) {
+    fn granted(&self, from: Option<StateName>, record: &Record, link: &Link) {
         self.metrics.miss();
-        if taken_over {
-            self.metrics.lapsed(record.id());
-        }
-        let from = match (record.attempt(), taken_over) {
-            (..=1, _) => None,
-            (_, false) => Some(StateName::Released),
-            (_, true) => Some(StateName::Running),
-        };
+        let action = if from == Some(StateName::Running) { Action::TakenOver } else { Action::Claimed };
         line(from, record, link);
-        let action = if taken_over { Action::TakenOver } else { Action::Claimed };
         if self.audit.takes_traffic() {
             self.audit.attempt(action, from, record, &caller(record, link));
         }
@@ -83,7 +88,7 @@ impl Observer {
                 self.metrics.collision();
                 None
             }
-            Reason::Unknown | Reason::Dead | Reason::Gone | Reason::Discarded => None,
+            Reason::Unknown | Reason::Dead | Reason::Gone | Reason::Discarded | Reason::Repeated => None,
         };
         self.metrics.duplicate(door, reason);
         if let Some(action) = action
@@ -120,12 +125,13 @@ fn caller(record: &Record, link: &Link) -> Caller {
         Some(subject) => format!("{}/{subject}", scope.tenant).into(),
     };
     let attempt_id = match record.state() {
-        State::Running { attempt_id } => attempt_id.clone(),
-        State::Pending { .. }
+        State::Running { attempt_id: Some(attempt_id) } => Some(attempt_id.clone()),
+        State::Running { attempt_id: None }
+        | State::Pending { .. }
         | State::Released { .. }
         | State::Completed { .. }
         | State::Unknown { .. }
-        | State::Dead { .. } => None,
+        | State::Dead { .. } => link.attempt_id.clone(),
     };
     Caller { actor, correlation_id: link.correlation_id.clone(), attempt_id }
 }
@@ -135,9 +141,9 @@ impl Events for Observer {
         let Event { what, record, link } = *event;
         let door = Door::Execute;
         match what {
-            What::Claimed { after, taken_over } => {
+            What::Claimed { after, from } => {
                 self.metrics.lock_acquired(after, trace(link));
-                self.granted(record, taken_over, link);
+                self.granted(from, record, link);
             }
             What::Accepted => {
                 self.metrics.miss();
@@ -152,7 +158,7 @@ impl Events for Observer {
             What::Completed | What::Released | What::Retried | What::Unknown | What::Dead => {
                 self.changed(Some(StateName::Running), record, link);
             }
-            // What a lapse leads to is told by itself; the measured store counts it.
+            // The measured store counts it, and what it leads to is told by itself.
             What::Lapsed => {}
             // The ledger has written the audit entry together with the record.
             What::Probed => line(Some(StateName::Unknown), record, link),
@@ -173,7 +179,13 @@ impl Events for Observer {
     }
 
     fn heartbeat_failed(&self, error: &LedgerError) {
+        self.metrics.heartbeat_failed();
         tracing::warn!(%error, source = source(error), "a heartbeat could not be sent");
+    }
+
+    fn heartbeat_unanswered(&self) {
+        self.metrics.heartbeat_failed();
+        tracing::warn!("a heartbeat had no answer while its lease was safe");
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::StatusCode;
+use semel_core::id::AttemptId;
 use semel_core::outcome::Class;
 use semel_core::policy::OnLapse;
 use semel_core::record::{State, StateName, Why};
@@ -18,7 +19,7 @@ use crate::engine::events::What;
 use crate::engine::operation::Operation;
 use crate::engine::reply::{Lost, Reply};
 use crate::engine::testing::{Fixture, Script, answered, ask, ask_for, config, done, scripted};
-use crate::engine::{EngineErrorKind, Execution};
+use crate::engine::{Ask, EngineErrorKind, Execution};
 
 fn outcome_class(execution: &Execution) -> Option<(Class, bool)> {
     match execution {
@@ -73,6 +74,24 @@ async fn fifty_requests_with_one_key_at_once_run_the_work_once() {
     assert_eq!(waiting.count(), 49);
     let other = fixture.engine.execute(ask_for("work", "k", br#"{"n":2}"#)).await.unwrap();
     assert!(matches!(other, Execution::Mismatch { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn l1_a_request_that_repeats_an_attempts_name_does_not_run_beside_it() {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&ran);
+    let script = Script::new(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async {
+            sleep(Duration::from_millis(10)).await;
+            done()
+        }
+    });
+    let fixture = Fixture::new(vec![scripted(OnLapse::AtMostOnce, script)]);
+    let named = || Ask { attempt_id: Some(AttemptId::try_new("try-1").unwrap()), ..ask("k") };
+    let answers = join_all((0..2).map(|_| fixture.engine.execute(named()))).await;
+    assert_eq!((ran.load(Ordering::Relaxed), fixture.told.claims()), (1, 1), "L7");
+    assert!(answers.iter().flatten().any(|one| matches!(one, Execution::Processing { .. })));
 }
 
 /// What a request comes to whose first attempt gives `reply`, and where its record stands then.

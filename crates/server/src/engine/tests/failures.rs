@@ -111,7 +111,7 @@ async fn heartbeat_errors_are_not_dropped_and_the_work_is_told_before_its_lease_
         .request(&ask("k"), true)
         .unwrap();
     let asked = Instant::now();
-    let Claimed::Granted(claim) = fixture.engine.claim(request, None).await.unwrap() else {
+    let Claimed::Granted(claim) = fixture.engine.claim(request, None).await.unwrap().answer else {
         panic!("it is free")
     };
     store.set(Weather::Down);

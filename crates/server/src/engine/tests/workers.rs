@@ -192,7 +192,7 @@ async fn what_a_dead_worker_has_left_is_unknown_at_most_once_and_taken_over_unde
         let work = Work::asked(fixture.engine.operation("work").unwrap(), &ask("k"));
         let claimed = fixture.engine.claim(work.request(&ask("k"), false).unwrap(), None).await.unwrap();
         // The process dies here, with the claim.
-        assert!(matches!(claimed, Claimed::Granted(_)));
+        assert!(matches!(claimed.answer, Claimed::Granted(_)));
         fixture.engine.start(4);
         let ended = if runs == 0 { What::Unknown } else { What::Completed };
         fixture.told.wait(ended, 1).await;

@@ -59,6 +59,8 @@ closed_set! {
         Gone "gone",
         /// An operator put it aside.
         Discarded "discarded",
+        /// What it was told before: a named attempt asked again for the claim that it has.
+        Repeated "repeated",
     }
 }
 

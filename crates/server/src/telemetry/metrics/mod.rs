@@ -67,6 +67,7 @@ struct Inner {
     duplicates: [[OnceLock<Counter>; Reason::ALL.len()]; Door::ALL.len()],
     lapsed: Exemplified,
     fenced: Exemplified,
+    heartbeats_failed: Counter,
     unknown: [OnceLock<Exemplified>; 3],
     dead: Exemplified,
     states: [Counter; StateName::ALL.len()],
@@ -190,6 +191,7 @@ impl Metrics {
             duplicates: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
             lapsed: Exemplified::default(),
             fenced: Exemplified::default(),
+            heartbeats_failed: Counter::default(),
             unknown: std::array::from_fn(|_| OnceLock::new()),
             dead: Exemplified::default(),
             states,
@@ -263,6 +265,11 @@ impl Metrics {
     /// A lease lapsed, and somebody saw it: the record became unknown, was parked, or was taken over.
     pub fn lapsed(&self, record: RecordId) {
         self.0.lapsed.inc_by(1, Some(follow(record)), None);
+    }
+
+    /// A lease that this process keeps was not renewed: the store had no answer, or none in time.
+    pub fn heartbeat_failed(&self) {
+        self.0.heartbeats_failed.inc();
     }
 
     /// A command was refused, since its token is wrong, stale or spent.
@@ -453,6 +460,11 @@ impl Inner {
             self.fenced.clone(),
         );
         registry.register(
+            "semel_heartbeats_failed",
+            "Heartbeats of this process's own leases that the store did not answer, or not in time",
+            self.heartbeats_failed.clone(),
+        );
+        registry.register(
             "semel_outcomes_unknown",
             "Outcomes that became unknown, and why",
             families.unknown.clone(),
@@ -552,9 +564,9 @@ mod tests {
         let audit = AuditLog::start(Arc::clone(&store), metrics.clone(), false);
         let observer = Observer::new(metrics.clone(), audit);
         let claim = async |operation: &str, key: &str, digest| {
-            let claimed = ledger.claim(request(operation, key, digest), None).await.unwrap();
+            let claimed = ledger.claim_applied(request(operation, key, digest), None).await.unwrap();
             observer.claim(&claimed, Duration::from_millis(2), &Link::default());
-            claimed
+            claimed.answer
         };
         let Claimed::Granted(first) = claim("echo", "a", 1).await else { panic!("it is free") };
         claim("echo", "a", 2).await;
@@ -618,5 +630,51 @@ mod tests {
         let series = "semel_store_errors_total{service=\"semel\",call=\"ready\",kind=\"not_applied\"}";
         assert_eq!(value(&text, series), Some(1.0));
         assert!(text.contains("process_resident_memory_bytes") || !cfg!(target_os = "linux"));
+    }
+
+    #[tokio::test]
+    async fn a_lapse_is_counted_once_however_often_it_is_met() {
+        let clock = semel_stores::clock::SteppedClock::at(semel_core::Timestamp::from_millis(1_000_000));
+        let memory = MemoryStore::with_clock(Arc::new(clock.clone()));
+        let metrics = Metrics::new("orders", []);
+        let store: Arc<dyn Store> = Arc::new(Metered::new(Arc::new(memory), metrics.clone()));
+        let ledger = Ledger::new(Arc::clone(&store), Arc::new(semel_runtime::OsEntropy));
+        let audit = AuditLog::start(Arc::clone(&store), metrics.clone(), true);
+        let observer = Observer::new(metrics.clone(), audit.clone());
+        let usual = Policy::default();
+        let (lease, on_lapse) = (usual.lease(), semel_core::policy::OnLapse::Resume);
+        let resume =
+            Policy::try_new(lease, usual.retention(), on_lapse, usual.keep(), usual.retry()).unwrap();
+        let plain = request("echo", "a", 1);
+        let (scope, key) = (plain.scope().clone(), plain.key().clone());
+        let operation = plain.operation().clone();
+        let request = Arc::new(Request::new(scope, key, operation, *plain.fingerprint(), resume));
+        let claim = async || {
+            let claimed = ledger.claim_applied(Arc::clone(&request), None).await.unwrap();
+            observer.claim(&claimed, Duration::ZERO, &Link::default());
+            let Claimed::Granted(claim) = claimed.answer else { panic!("it is free") };
+            claim
+        };
+        let lapsed =
+            async || value(&metrics.scrape(&*store).await, "semel_claims_lapsed_total{service=\"orders\"}");
+
+        claim().await;
+        clock.advance(resume.lease());
+        ledger.lapse(request.id()).await.unwrap();
+        assert_eq!(lapsed().await, Some(1.0), "the reaper has seen it");
+        let second = claim().await;
+        assert_eq!(lapsed().await, Some(1.0), "who takes over then meets the same lapse");
+        ledger.release(second, "nothing was done".into()).await.unwrap();
+        let third = claim().await;
+        assert!(third.is_tainted());
+        assert_eq!(lapsed().await, Some(1.0), "after a release nothing has lapsed");
+        clock.advance(resume.lease());
+        claim().await;
+        assert_eq!(lapsed().await, Some(2.0), "nobody else was there to see the second");
+
+        audit.flush().await;
+        let log = store.audit(semel_core::query::AuditQuery::default(), None, 10).await.unwrap();
+        let told: Vec<_> = log.items.iter().rev().map(|entry| entry.action.as_str()).collect();
+        assert_eq!(told, ["claimed", "taken_over", "claimed", "taken_over"]);
     }
 }
