@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 
 use crate::http::Answer;
 use crate::server::{self, Server};
+use crate::target::Target;
+use crate::wait::eventually;
+
+/// What makes two answers the same (L10).
+type Same = (u16, Vec<(String, Vec<u8>)>, bytes::Bytes);
 
 /// A file system of its own, in memory; gone when dropped.
 struct Disk(TempDir);
@@ -97,6 +103,125 @@ async fn a_disk_that_fills_in_the_middle_of_a_batch_refuses_writes_loses_nothing
     let again = echo(&server, &key, &payload).await;
     assert!(matches!(again.status, 200 | 202 | 409), "{}", again.status);
     assert_eq!(echo(&server, "afterwards", "1").await.status, 200);
+}
+
+/// Executes this many keys, and gives what each was answered.
+async fn acknowledged(server: &Server, keys: usize) -> BTreeMap<String, Same> {
+    let mut acknowledged = BTreeMap::new();
+    for n in 0..keys {
+        let key = format!("key-{n}");
+        let answer = server.execute("charge", &key, "{}", &[]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        acknowledged.insert(key, answer.without_the_exchange());
+    }
+    acknowledged
+}
+
+fn unavailable() -> (u16, String) {
+    (503, "IDEMPOTENCY_STORAGE_UNAVAILABLE".to_owned())
+}
+
+/// Under a tracer that lets one sync of the log fail, and no other: what a disk does that has dropped what it could not
+/// write, and is well again. `None`, said aloud, where there is none that may; under CI that is a failure.
+fn with_a_sync_that_fails(folder: &Path) -> Option<tokio::process::Command> {
+    // The tracer as a grandchild, so that the server's process is ours; each thread has its own count.
+    let tracer = "strace -D -f -qq -o /dev/null -e trace=fdatasync -e signal=none";
+    if !run("sh", &["-c", &format!("{tracer} true")]) {
+        assert!(std::env::var_os("CI").is_none(), "CI must have strace, and be able to trace");
+        println!("skipped: there is no strace, or it may not trace");
+        return None;
+    }
+    let inject = format!("set -- {tracer} -e inject=fdatasync:error=EIO:when=50 \"$0\" \"$@\"");
+    Some(server::command_of(&format!("{inject}; exec \"$@\""), &["serve"], folder))
+}
+
+#[tokio::test]
+async fn a_failed_sync_that_is_tried_again_is_not_believed_and_nothing_acknowledged_is_lost_l4_l12() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(command) = with_a_sync_that_fails(folder.path()) else { return };
+    let target = Target::start().await;
+    let config = target.operation("charge", "/json", "");
+    let config = format!("[store]\nurl = \"embedded:data\"\n[audit]\ntraffic = false\n{config}");
+    std::fs::write(folder.path().join("semel.toml"), &config).unwrap();
+    let mut server = Server::run(command).await.unwrap();
+    let mut acknowledged = BTreeMap::new();
+    let failed = loop {
+        let key = format!("key-{}", acknowledged.len());
+        let answer = server.execute("charge", &key, "{}", &[]).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        acknowledged.insert(key, answer.without_the_exchange());
+        assert!(acknowledged.len() < 100, "a sync fails");
+    };
+    assert_eq!(failed.refusal(), unavailable());
+    assert!(failed.header("retry-after").is_some() && acknowledged.len() > 10);
+    let ran = target.seen().len();
+    assert!(
+        (0..=1).contains(&(ran - acknowledged.len())),
+        "the last one may have run, and nobody was told so"
+    );
+    // The next sync would succeed, and prove nothing: the kernel may have dropped what the failed one was to write.
+    assert_eq!(server.execute("charge", "another", "{}", &[]).await.refusal(), unavailable());
+    assert_eq!(server.get("/readyz", &[]).await.status, 503);
+    for (key, first) in &acknowledged {
+        let again = server.execute("charge", key, "{}", &[]).await;
+        let same = again.status == 503 || again.without_the_exchange() == *first;
+        assert!(same, "{key}, while it is failed: {}", again.text());
+    }
+    assert_eq!(target.seen().len(), ran, "nothing runs on the strength of a claim that is not durable");
+    server.signal(rustix::process::Signal::KILL);
+    server.ended().await;
+    let server = Server::run(server::command(&["serve"], folder.path())).await.unwrap();
+    for (key, first) in &acknowledged {
+        let again = server.execute("charge", key, "{}", &[]).await;
+        assert_eq!(again.without_the_exchange(), *first, "{key}, after it");
+    }
+    assert_eq!(server.execute("charge", "another", "{}", &[]).await.status, 200);
+    assert_eq!(target.seen().len(), ran + 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_that_fails_when_the_work_has_run_is_no_success_and_never_a_second_run_l7_l12() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Target::start().await;
+    let config = target.operation("charge", "/gated", "lease = \"1s\"");
+    let config = format!("[store]\nurl = \"embedded:data\"\n{config}");
+    std::fs::write(folder.path().join("semel.toml"), &config).unwrap();
+    // Above the limit a write fails, if the signal that says so is ignored.
+    let command = server::command_of("trap '' XFSZ; exec \"$0\" \"$@\"", &["serve"], folder.path());
+    let mut server = Server::run(command).await.unwrap();
+    let acknowledged = acknowledged(&server, 20).await;
+    target.close();
+    let (cut, ()) = tokio::join!(server.execute("charge", "cut", "{}", &[]), async {
+        target.arrived(21).await;
+        // Its claim is durable, and its work is running; nothing can be written from here on.
+        let limit = Rlimit { current: Some(4_096), maximum: None };
+        prlimit(Some(server.process()), Resource::Fsize, limit).unwrap();
+        target.open();
+    });
+    assert_eq!(cut.refusal(), unavailable());
+    assert!(cut.text().contains("may have been executed"), "it is not said that nothing was: {}", cut.text());
+    assert_eq!(server.execute("charge", "later", "{}", &[]).await.refusal(), unavailable());
+    prlimit(Some(server.process()), Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    assert_eq!(server.execute("charge", "later", "{}", &[]).await.refusal(), unavailable());
+    assert_eq!(target.seen().len(), 21, "what was not claimed has not run");
+    server.signal(rustix::process::Signal::KILL);
+    server.ended().await;
+    let server = Server::run(server::command(&["serve"], folder.path())).await.unwrap();
+    for (key, first) in &acknowledged {
+        let again = server.execute("charge", key, "{}", &[]).await;
+        assert_eq!(again.without_the_exchange(), *first, "{key}, after it");
+    }
+    eventually("the lapse of what was cut off", async || {
+        let answer = server.execute("charge", "cut", "{}", &[]).await;
+        assert!(matches!(answer.status, 202 | 409), "{}", answer.text());
+        (answer.status == 409 && answer.refusal().1 == "IDEMPOTENCY_OUTCOME_UNKNOWN").then_some(())
+    })
+    .await;
+    assert_eq!(target.seen().len(), 21, "L7");
+    server.stop().await;
 }
 
 #[tokio::test]

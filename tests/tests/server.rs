@@ -52,7 +52,17 @@ pub(crate) fn binary() -> &'static Path {
 
 /// A command of the binary, without what this process's environment would set.
 pub(crate) fn command(arguments: &[&str], folder: &Path) -> Command {
-    let mut command = Command::new(binary());
+    without_environment(Command::new(binary()), arguments, folder)
+}
+
+/// As [`command`], started by a script of the shell: `$0` is the binary, `$@` its arguments.
+pub(crate) fn command_of(script: &str, arguments: &[&str], folder: &Path) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(binary());
+    without_environment(shell, arguments, folder)
+}
+
+fn without_environment(mut command: Command, arguments: &[&str], folder: &Path) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("SEMEL")) {
             command.env_remove(name);
@@ -175,10 +185,15 @@ impl Server {
         self.http.get(&format!("{}{path}", self.doors), headers).await.unwrap()
     }
 
+    /// Its process.
+    pub(crate) fn process(&self) -> Pid {
+        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        Pid::from_raw(id).unwrap()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+        kill_process(self.process(), signal).unwrap();
     }
 
     /// Waits for its end.

@@ -87,9 +87,14 @@ pub(crate) fn invalid(invalid: &Invalid) -> ApiError {
     Detail::new(invalid.what(), "value", invalid.to_string()).into()
 }
 
+/// The code's usual message says that nothing was executed, which nobody can say here.
+const UNSTORED: &str = "The idempotency store does not take the outcome; the operation may have been executed, and the \
+                        same key tells once the store answers";
+
 /// What the engine cannot answer, as the client is told: the kind. What lies behind it goes into the log.
 pub(crate) fn engine(error: &EngineError) -> ApiError {
-    if matches!(error.kind(), EngineErrorKind::Storage | EngineErrorKind::Internal) {
+    let inside = [EngineErrorKind::Storage, EngineErrorKind::Unstored, EngineErrorKind::Internal];
+    if inside.contains(error.kind()) {
         let source = std::error::Error::source(error).map(ToString::to_string);
         tracing::error!(%error, source, "a request has no answer");
     }
@@ -100,6 +105,9 @@ pub(crate) fn engine(error: &EngineError) -> ApiError {
         }
         EngineErrorKind::Invalid(problem) => invalid(problem),
         EngineErrorKind::Storage => ApiError::new(ErrorCode::IdempotencyStorageUnavailable)
+            .with_retry_after(limits::RETRY_AFTER_STORAGE),
+        EngineErrorKind::Unstored => ApiError::new(ErrorCode::IdempotencyStorageUnavailable)
+            .with_message(UNSTORED)
             .with_retry_after(limits::RETRY_AFTER_STORAGE),
         EngineErrorKind::TooLarge => ErrorCode::PayloadTooLarge.into(),
         EngineErrorKind::Stopping => {

@@ -130,8 +130,10 @@ pub enum EngineErrorKind {
     UnknownOperation,
     /// What was asked is not within the limits.
     Invalid(Invalid),
-    /// The store does not answer: nothing ran, or nobody is told that it did.
+    /// The store does not answer, and nothing ran.
     Storage,
+    /// The store does not answer, and something may have run: what became of it is not stored (L12).
+    Unstored,
     /// It is larger than the store can hold.
     TooLarge,
     /// The server is going down.
@@ -165,6 +167,7 @@ impl fmt::Display for EngineError {
             EngineErrorKind::UnknownOperation => f.write_str("no operation of that name is configured"),
             EngineErrorKind::Invalid(invalid) => invalid.fmt(f),
             EngineErrorKind::Storage => f.write_str("the store does not answer"),
+            EngineErrorKind::Unstored => f.write_str("the store does not take what became of an attempt"),
             EngineErrorKind::TooLarge => f.write_str("larger than the store can hold"),
             EngineErrorKind::Stopping => f.write_str("the server is going down"),
             EngineErrorKind::Internal => f.write_str("something unexpected"),
@@ -192,7 +195,7 @@ impl From<Panicked> for EngineError {
 
 impl From<Unstored> for EngineError {
     fn from(unstored: Unstored) -> Self {
-        Self::new(EngineErrorKind::Storage).with_source(unstored)
+        Self::new(EngineErrorKind::Unstored).with_source(unstored)
     }
 }
 

@@ -69,7 +69,7 @@ async fn l12_when_it_takes_longer_the_client_is_told_and_the_outcome_is_stored_a
     config.policy = semel_core::Policy::default();
     let fixture = Fixture::over(Arc::clone(&store) as _, vec![Operation::scripted(config, script)]);
     let error = fixture.engine.execute(ask("k")).await.unwrap_err();
-    assert_eq!(*error.kind(), EngineErrorKind::Storage);
+    assert_eq!(*error.kind(), EngineErrorKind::Unstored);
     sleep(Duration::from_secs(60)).await;
     store.set(Weather::Fair);
     fixture.told.wait(What::Completed, 1).await;
@@ -82,7 +82,7 @@ async fn l12_when_it_takes_longer_the_client_is_told_and_the_outcome_is_stored_a
 async fn l12_an_outcome_that_cannot_be_stored_leaves_its_record_running_and_it_lapses() {
     let (fixture, store) = flaky(OnLapse::AtMostOnce, Weather::Down);
     let error = fixture.engine.execute(ask("k")).await.unwrap_err();
-    assert_eq!(*error.kind(), EngineErrorKind::Storage);
+    assert_eq!(*error.kind(), EngineErrorKind::Unstored);
     sleep(Duration::from_secs(10)).await;
     store.set(Weather::Fair);
     assert_eq!(fixture.state("k").await, StateName::Running, "not released");
