@@ -139,7 +139,7 @@ impl App {
             tracker: tracker.clone(),
             grace: config.server.shutdown_grace,
         };
-        tracker.spawn(listener.serve(gate, stopping.clone(), tracker.clone()));
+        tracker.spawn(listener.serve(gate.service(), stopping.clone(), tracker.clone()));
         tracker.spawn(admin_listener.serve(admin_gate, stopping, tracker.clone()));
         Ok(running)
     }

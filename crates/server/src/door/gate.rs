@@ -5,7 +5,6 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +13,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use semel_api::{ApiError, ErrorCode, Form};
 use semel_core::Key;
 use semel_core::id::Tenant;
@@ -74,6 +75,20 @@ impl Gate {
         })))
     }
 
+    /// As hyper wants it. Its future is no box: hyper has room for it in the connection.
+    pub(crate) fn service(
+        &self,
+    ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static {
+        let inner = Arc::clone(&self.0);
+        service_fn(move |request| {
+            let inner = Arc::clone(&inner);
+            async move { Ok(inner.pass(request).await) }
+        })
+    }
+
     /// Takes over the tenants of a configuration that was read again.
     ///
     /// # Errors
@@ -83,17 +98,6 @@ impl Gate {
         let tenants = Tenants::new(&config.tenants, Some(&before))?;
         self.0.tenants.store(Arc::new(tenants));
         Ok(())
-    }
-}
-
-impl hyper::service::Service<Request<Incoming>> for Gate {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move { Ok(inner.pass(request).await) })
     }
 }
 
@@ -179,8 +183,9 @@ impl Inner {
             if request.method() != Method::POST {
                 return execute::other_method().into_response();
             }
-            let (parts, body) = request.into_parts();
-            let executed = execute::execute(&self.doors, &caller, parts.headers, body, seen);
+            // Nothing else of it is kept: it is all slices of the connection's read buffer.
+            let (Parts { headers, .. }, body) = request.into_parts();
+            let executed = execute::execute(&self.doors, &caller, headers, body, seen);
             return caught(async { executed.await.into_response() }).await;
         }
         let mut request = request.map(Body::new);
