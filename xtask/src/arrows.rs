@@ -71,6 +71,12 @@ const NEVER: &[Never] = &[
         why: "a client knows the wire only",
     },
     Never { package: "semel-examples", reaches: &["semel-server"], why: "examples use what users can use" },
+    Never {
+        package: "semel-example-booking-axum",
+        reaches: &["semel-server"],
+        why: "examples use what users can use",
+    },
+    Never { package: "semel", reaches: &["semel-server"], why: "a library is no server" },
 ];
 
 /// The suite, the faulty store and the simulated clock are for tests only.
