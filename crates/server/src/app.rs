@@ -17,7 +17,7 @@ use crate::admin::{Admin, AdminGate};
 use crate::config::Config;
 use crate::door::{Doors, gate::Gate};
 use crate::engine::{Engine, Targets};
-use crate::gateway::{self, Gateway, RunningGateway};
+use crate::gateway::{self, Around, Gateway, RunningGateway};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::listen::Listener;
 use crate::store;
@@ -109,15 +109,22 @@ impl App {
         engine.start(config.dispatcher.concurrency);
         audit.configuration_loaded("at the start", details(config));
         let (stopping, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let doors = Doors::new(config, engine.clone(), observer, stopping.clone());
+        let doors = Doors::new(config, engine.clone(), observer.clone(), stopping.clone());
         let invalid = |error| StartError::new("tenants", error);
         let gate = Gate::new(config, &doors, metrics.clone(), process_bits()).map_err(invalid)?;
         let admin = Admin::new(ledger, metrics.clone(), stopping.clone());
         let admin_gate = AdminGate::new(config, &admin, process_bits());
         let gateway = match (&config.gateway, gateway_listener) {
             (Some(gateway), Some(listener)) => {
-                let (metrics, bits) = (metrics.clone(), process_bits());
-                let gateway = Gateway::new(config, gateway, metrics, bits, stopping.clone(), tracker.clone())
+                let around = Around {
+                    runtime: engine.runtime().clone(),
+                    observer: observer.clone(),
+                    metrics: metrics.clone(),
+                    process: process_bits(),
+                    stopping: stopping.clone(),
+                    tracker: tracker.clone(),
+                };
+                let gateway = Gateway::new(config, gateway, around)
                     .map_err(|error| StartError::new("gateway", error))?;
                 Some(RunningGateway::serve(gateway, listener, stopping.clone(), &tracker))
             }
@@ -196,6 +203,10 @@ impl Running {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
         let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
         let gateway_tls = gateway::tls_of(config)?;
+        // A gateway that comes or goes needs a restart, as every listener does.
+        if let (Some(running), Some(gateway)) = (&self.gateway, &config.gateway) {
+            running.reload(gateway, gateway_tls).map_err(|error| StartError::new("gateway", error))?;
+        }
         self.gate.reload(config).map_err(|error| StartError::new("tenants", error))?;
         // Taking TLS away, or adding it, would surprise every client; that needs a restart.
         if self.doors_tls.load().is_some() && tls.is_some() {
@@ -205,10 +216,6 @@ impl Running {
             self.admin_tls.store(admin_tls);
         }
         self.admin_gate.reload(config);
-        // A gateway that comes or goes needs a restart, as every listener does.
-        if let (Some(running), Some(gateway)) = (&self.gateway, &config.gateway) {
-            running.reload(gateway, gateway_tls);
-        }
         self.metrics.configured(config.operations.iter().map(|operation| &operation.name));
         self.engine.reload(&config.operations);
         self.audit.configuration_loaded("read again", details(config));

@@ -126,6 +126,11 @@ impl Engine {
         ended
     }
 
+    /// What other doors run their own work over, so that a shutdown waits for it.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+
     /// The ledger below.
     pub fn ledger(&self) -> &Ledger {
         &self.0.ledger

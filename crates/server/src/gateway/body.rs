@@ -94,6 +94,8 @@ pub(super) enum Outgoing {
     Empty,
     /// What a client sends, as it comes.
     Streamed(Streamed),
+    /// What the contract's layer has read, or lets through.
+    Layered(semel_tower::Body),
 }
 
 /// See [`Outgoing::Streamed`].
@@ -115,8 +117,8 @@ impl Outgoing {
     /// How far it has come, if it comes bit by bit.
     pub(super) fn upload(&self) -> Option<Upload> {
         match self {
-            Self::Empty => None,
             Self::Streamed(streamed) => Some(streamed.upload.clone()),
+            Self::Empty | Self::Layered(_) => None,
         }
     }
 }
@@ -131,6 +133,7 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let streamed = match &mut *self {
             Self::Empty => return Poll::Ready(None),
+            Self::Layered(body) => return Pin::new(body).poll_frame(cx),
             Self::Streamed(streamed) => streamed,
         };
         match Pin::new(&mut streamed.incoming).poll_frame(cx) {
@@ -149,6 +152,7 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Layered(body) => body.is_end_stream(),
             Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
         }
     }
@@ -156,6 +160,7 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Layered(body) => body.size_hint(),
             Self::Streamed(streamed) => streamed.incoming.size_hint(),
         }
     }

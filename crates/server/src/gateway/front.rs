@@ -8,19 +8,22 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{self, HeaderValue};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use semel_api::{ApiError, ErrorCode};
-use tokio::time::Instant as Clock;
 
 use super::body::{Outgoing, Reply};
+use super::guard;
 use super::head::{self, Peer};
-use super::table::{Route, Table};
-use super::upstream::{Failed, Sent, Times, Upgrading, Upstream};
+use super::passage::{Passage, told};
+use super::table::Route;
+use super::told::Asked;
+use super::upstream::{Failed, Upgrading, Upstream};
 use super::{Gateway, Inner, usual_form};
+use crate::config::gateway::ForwardedStyle;
 use crate::door::{REQUEST_ID, Refusal, accepted_form, id_header, traceparent, write_refusal};
+use crate::engine::Link;
 use crate::limits;
 use crate::telemetry::logs::{self, RequestLine};
 use crate::telemetry::metrics::{Door, TraceId};
@@ -49,6 +52,15 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     }
 }
 
+/// What is known of a request by its head.
+struct Arrival<'a> {
+    route: &'a Route,
+    upstream: Option<&'a Arc<Upstream>>,
+    peer: &'a Peer,
+    style: ForwardedStyle,
+    asked: Arc<Asked>,
+}
+
 impl Inner {
     async fn pass(&self, peer: &Peer, mut request: Request<Incoming>) -> Response {
         let started = Instant::now();
@@ -65,9 +77,19 @@ impl Inner {
         {
             request.headers_mut().insert(REQUEST_ID, id);
         }
+        let asked = Asked::new(Link {
+            request_id: Some(Arc::clone(&request_id)),
+            correlation_id: Some(Arc::clone(&correlation_id)),
+            traceparent: traceparent(request.headers()).cloned(),
+            attempt_id: None,
+        });
         let answered = match host {
             Err(error) => Err(error),
-            Ok(host) => self.admit(&table, route, upstream, peer, &host, request).await,
+            Ok(host) => {
+                let style = table.config.forwarded;
+                let arrival = Arrival { route, upstream, peer, style, asked: Arc::clone(&asked) };
+                self.admit(&arrival, &host, request).await
+            }
         };
         let mut response = answered.unwrap_or_else(|error| Refusal::from(error).into_response());
         let code = write_refusal(&mut response, form, &self.docs_base, &request_id);
@@ -81,6 +103,7 @@ impl Inner {
         }
         let took = started.elapsed();
         route.metrics.request(Door::Gateway, response.status().as_u16(), took, trace);
+        let (record, is_retry) = asked.seen().map(|(record, is_retry)| (&**record, *is_retry)).unzip();
         logs::request(&RequestLine {
             door: Door::Gateway.as_str(),
             method: method.as_str(),
@@ -90,9 +113,9 @@ impl Inner {
             code: code.map(ErrorCode::as_str),
             tenant: None,
             operation: None,
-            key: None,
-            record: None,
-            is_retry: None,
+            key: record.map(|record| record.request().key().as_str()),
+            record,
+            is_retry,
             request_id: &request_id,
             correlation_id: Some(&correlation_id),
         });
@@ -102,84 +125,57 @@ impl Inner {
     /// Lets a request in, and passes it on.
     async fn admit(
         &self,
-        table: &Table,
-        route: &Route,
-        upstream: Option<&Arc<Upstream>>,
-        peer: &Peer,
+        arrival: &Arrival<'_>,
         host: &HeaderValue,
         mut request: Request<Incoming>,
     ) -> Result<Response, ApiError> {
+        let Arrival { route, upstream, peer, style, .. } = *arrival;
         // Nothing waits here: a queue without an end is only a slower way to fail.
         let _permit = self.in_progress.try_acquire().map_err(|_| {
             ApiError::new(ErrorCode::Overloaded).with_retry_after(limits::RETRY_AFTER_OVERLOAD)
         })?;
         head::check(&request)?;
-        let upstream = upstream.ok_or(ErrorCode::NotFound)?;
-        let upgrade = head::wanted_upgrade(&request).map(|_| hyper::upgrade::on(&mut request));
-        head::to_upstream(&mut request, peer, host, table.config.forwarded)?;
-        self.plain(route, upstream, request, upgrade).await
+        let upstream = Arc::clone(upstream.ok_or(ErrorCode::NotFound)?);
+        let passage = Passage { upstream, rules: Arc::clone(&route.rules), route: Arc::clone(&route.name) };
+        let is_keyed = guard::is_keyed(&request);
+        let rule = route.rule.as_ref().filter(|rule| rule.concerns(request.method()));
+        if rule.is_some() {
+            route.keys.seen(is_keyed);
+        }
+        let Some(rule) = rule.filter(|rule| rule.needs(is_keyed)) else {
+            let upgrade = head::wanted_upgrade(&request).map(|_| hyper::upgrade::on(&mut request));
+            head::to_upstream(&mut request, peer, host, style, upgrade.is_some())?;
+            return self.plain(&passage, request, upgrade).await;
+        };
+        head::to_upstream(&mut request, peer, host, style, false)?;
+        rule.prepare(&mut request, &route.rules, passage, Arc::clone(&arrival.asked));
+        Ok(self.guard.call(request).await.map(Body::new))
     }
 
     /// Passes a request on that nothing is promised for.
     async fn plain(
         &self,
-        route: &Route,
-        upstream: &Arc<Upstream>,
+        passage: &Passage,
         request: Request<Incoming>,
         upgrade: Option<OnUpgrade>,
     ) -> Result<Response, ApiError> {
-        let rules = &route.rules;
         let (mut parts, incoming) = request.into_parts();
         parts.extensions.clear();
-        if upgrade.is_some() {
-            parts.extensions.insert(Upgrading);
-        }
-        let outgoing = Outgoing::of(incoming, rules.idle_within);
-        settle_length(&mut parts.headers, &parts.method, &outgoing);
-        let times = Times {
-            first_byte: rules.first_byte_within,
-            deadline: rules.whole_within.map(|within| Clock::now() + within),
+        let outgoing = Outgoing::of(incoming, passage.rules.idle_within);
+        let failed = |failed: Failed| told(&passage.route, &failed);
+        let Some(client) = upgrade else {
+            let (response, reply) =
+                passage.pass(Request::from_parts(parts, outgoing)).await.map_err(failed)?;
+            return Ok(response.map(|()| Body::new(reply)));
         };
-        let exchanged = upstream.exchange(Request::from_parts(parts, outgoing), times).await;
-        let (mut response, lent) = exchanged.map_err(|failed| told(&route.name, &failed))?;
+        parts.extensions.insert(Upgrading);
+        let exchanged = passage.exchange(Request::from_parts(parts, outgoing)).await;
+        let (mut response, lent, times) = exchanged.map_err(failed)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client) = upgrade else {
-                return Err(told(
-                    &route.name,
-                    &Failed::lost("it changes the protocol, and nobody asked it to"),
-                ));
-            };
             self.tunnels.tie(client, &mut response, lent);
             return Ok(response.map(|_| Body::empty()));
         }
-        Ok(response.map(|incoming| Body::new(Reply::new(incoming, lent, rules.idle_within, times.deadline))))
-    }
-}
-
-/// A length that the client has given stays only where it is the body's own: two servers that read different lengths
-/// take one request for two.
-fn settle_length(headers: &mut HeaderMap, method: &Method, body: &Outgoing) {
-    use http_body::Body as _;
-    let exact = body.size_hint().exact();
-    let expects_a_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
-    match exact {
-        Some(length) if length > 0 || expects_a_body => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        _ => {
-            headers.remove(header::CONTENT_LENGTH);
-        }
-    }
-}
-
-/// What a client is told of an exchange without an answer.
-pub(super) fn told(route: &str, failed: &Failed) -> ApiError {
-    tracing::warn!(route, detail = failed.detail, timed_out = failed.timed_out, "an upstream gave no answer");
-    match failed.sent {
-        Sent::Nothing(_) | Sent::NothingButSpent => {
-            ApiError::new(ErrorCode::TargetUnavailable).with_retry_after(limits::RETRY_AFTER_TARGET)
-        }
-        Sent::Something if failed.timed_out => ApiError::new(ErrorCode::OutcomeUnknown).with_status(504),
-        Sent::Something => ErrorCode::OutcomeUnknown.into(),
+        let idle = passage.rules.idle_within;
+        Ok(response.map(|incoming| Body::new(Reply::new(incoming, lent, idle, times.deadline))))
     }
 }

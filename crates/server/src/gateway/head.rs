@@ -15,8 +15,6 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// How an upstream steers what becomes of an answer.
-pub(super) const OUTCOME: HeaderName = HeaderName::from_static("semel-outcome");
 /// What only the gateway says to an upstream: a client that says it is not believed.
 const OURS: [HeaderName; 3] = [
     HeaderName::from_static("semel-fence"),
@@ -149,7 +147,7 @@ pub(super) fn wanted_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
 }
 
 /// Takes away what belongs to one connection.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -179,9 +177,10 @@ pub(super) fn to_upstream<B>(
     peer: &Peer,
     host: &HeaderValue,
     style: ForwardedStyle,
+    may_upgrade: bool,
 ) -> Result<(), ApiError> {
     let version = request.version();
-    let upgrade = wanted_upgrade(request);
+    let upgrade = wanted_upgrade(request).filter(|_| may_upgrade);
     let headers = request.headers_mut();
     let trailers = headers.get_all(header::TE).iter().any(|te| {
         te.to_str().unwrap_or_default().split(',').any(|te| te.trim().eq_ignore_ascii_case("trailers"))
@@ -256,12 +255,11 @@ fn forward(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, style: Forw
     }
 }
 
-/// Makes an upstream's head one for a client. What it says about the outcome is no business of the client's, and is
-/// given back.
-pub(super) fn to_client(headers: &mut HeaderMap, version: Version) -> Option<HeaderValue> {
-    strip_hop_by_hop(headers);
+/// Finishes an answer's head: the client is told who passed it on, and nothing of what an upstream says about the
+/// outcome, which is no business of a client's.
+pub(super) fn to_client(headers: &mut HeaderMap, version: Version) {
     headers.append(header::VIA, via(version));
-    headers.remove(OUTCOME)
+    headers.remove(semel_tower::steer::OUTCOME);
 }
 
 #[cfg(test)]
@@ -282,7 +280,7 @@ mod tests {
         }
         let mut request = request.body(()).unwrap();
         let host = HeaderValue::from_static("api.example.com");
-        to_upstream(&mut request, &peer("192.0.2.7", trusted), &host, ForwardedStyle::Both).unwrap();
+        to_upstream(&mut request, &peer("192.0.2.7", trusted), &host, ForwardedStyle::Both, true).unwrap();
         let line =
             |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut lines: Vec<_> = request.headers().iter().map(line).collect();
@@ -353,7 +351,8 @@ mod tests {
         assert!(lines.contains(&"te: trailers".to_owned()), "{lines:?}");
         let mut request = Request::builder().uri("/").header("expect", "miracles").body(()).unwrap();
         let host = HeaderValue::from_static("a");
-        let error = to_upstream(&mut request, &peer("::1", false), &host, ForwardedStyle::None).unwrap_err();
+        let error =
+            to_upstream(&mut request, &peer("::1", false), &host, ForwardedStyle::None, true).unwrap_err();
         assert_eq!(error.status(), 417);
     }
 

@@ -2,13 +2,16 @@
 //!
 //! A request comes in at the [`front`], finds its route and upstream in the [`table`], and is passed on: streamed as it
 //! comes where nothing is promised, through the contract's layer where something is. The layer is that of
-//! `semel-tower`; here is only what it is put around. Rooms: [`head`] and [`body`] of messages on their way ·
-//! [`upstream`] connections, balance, health · [`upgrade`] other protocols.
+//! `semel-tower`; here is only what it is put around. Rooms: [`guard`] the contract · [`passage`] the way to the upstream
+//! and back · [`head`] and [`body`] of messages on it · [`upstream`] connections, balance, health · [`upgrade`] other
+//! protocols · [`told`] metrics, logs, audit · [`running`] the listener.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use semel_api::Form;
+use semel_runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,22 +21,28 @@ use crate::config::gateway::GatewayConfig;
 use crate::door::RequestIds;
 use crate::listen::Origin;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::observer::Observer;
 use crate::tls::TlsError;
 
 mod body;
 mod front;
+mod guard;
 mod head;
+mod passage;
 mod running;
 mod table;
 #[cfg(test)]
 mod testing;
+mod told;
 mod upgrade;
 mod upstream;
 
 use front::Front;
+use guard::{Guard, GuardError};
 use head::Peer;
 pub(crate) use running::{RunningGateway, tls_of};
 use table::Table;
+use told::Teller;
 use upgrade::Tunnels;
 use upstream::Connector;
 
@@ -44,6 +53,7 @@ pub(crate) struct Gateway(Arc<Inner>);
 struct Inner {
     table: ArcSwap<Table>,
     connector: Arc<Connector>,
+    guard: Guard,
     in_progress: Semaphore,
     ids: RequestIds,
     docs_base: String,
@@ -51,24 +61,60 @@ struct Inner {
     tunnels: Tunnels,
 }
 
+/// What the gateway shares with the rest of the server.
+pub(crate) struct Around {
+    /// What its work runs over.
+    pub(crate) runtime: Runtime,
+    pub(crate) observer: Observer,
+    pub(crate) metrics: Metrics,
+    /// 64 random bits.
+    pub(crate) process: u64,
+    /// What it spawns for connections ends after this.
+    pub(crate) stopping: CancellationToken,
+    /// Knows when they have.
+    pub(crate) tracker: TaskTracker,
+}
+
+/// Why there is no gateway.
+#[derive(Debug)]
+pub(crate) enum GatewayError {
+    /// The authorities that upstreams are trusted by cannot be read.
+    Trust(TlsError),
+    /// A contract is beyond its limits.
+    Contract(GuardError),
+}
+
+impl fmt::Display for GatewayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trust(error) => error.fmt(f),
+            Self::Contract(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for GatewayError {}
+
 impl Gateway {
-    /// A gateway. `process` is 64 random bits; what it spawns is tracked and ends after `stopping`.
+    /// A gateway.
     ///
     /// # Errors
-    /// The authorities that upstreams are trusted by cannot be read.
+    /// The authorities that upstreams are trusted by cannot be read, or a contract is beyond its limits.
     pub(crate) fn new(
         config: &Config,
         gateway: &GatewayConfig,
-        metrics: Metrics,
-        process: u64,
-        stopping: CancellationToken,
-        tracker: TaskTracker,
-    ) -> Result<Self, TlsError> {
-        let connector = Connector::new(&config.targets)?;
-        let table = Table::new(gateway, &connector, None, &metrics);
+        around: Around,
+    ) -> Result<Self, GatewayError> {
+        let Around { runtime, observer, metrics, process, stopping, tracker } = around;
+        let connector = Connector::new(&config.targets).map_err(GatewayError::Trust)?;
+        let teller = Teller::new(observer, metrics.clone());
+        let guard = Guard::new(runtime, config, teller).map_err(GatewayError::Contract)?;
+        let table =
+            Table::new(gateway, &connector, &guard, None, &metrics).map_err(GatewayError::Contract)?;
         Ok(Self(Arc::new(Inner {
             table: ArcSwap::from_pointee(table),
             connector,
+            guard,
             in_progress: Semaphore::new(gateway.in_progress_max),
             ids: RequestIds::new(process),
             docs_base: config.server.error_docs_base.clone(),
@@ -77,11 +123,17 @@ impl Gateway {
         })))
     }
 
-    /// Takes over routes and upstreams of a configuration that was read again. What is in progress goes on as it began.
-    pub(crate) fn reload(&self, gateway: &GatewayConfig) {
-        let before = self.0.table.load_full();
-        let table = Table::new(gateway, &self.0.connector, Some(&before), &self.0.metrics);
-        self.0.table.store(Arc::new(table));
+    /// Takes over routes and upstreams of a configuration that was read again. What is in progress goes on as it
+    /// began.
+    ///
+    /// # Errors
+    /// A contract is beyond its limits: everything stays as it is.
+    pub(crate) fn reload(&self, gateway: &GatewayConfig) -> Result<(), GatewayError> {
+        let Inner { table, connector, guard, metrics, .. } = &*self.0;
+        let before = table.load_full();
+        let after = Table::new(gateway, connector, guard, Some(&before), metrics);
+        table.store(Arc::new(after.map_err(GatewayError::Contract)?));
+        Ok(())
     }
 
     /// What serves one connection.

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Gateway;
+use super::{Gateway, GatewayError};
 use crate::config::Config;
 use crate::config::gateway::GatewayConfig;
 use crate::listen::Listener;
@@ -41,12 +41,20 @@ impl RunningGateway {
     }
 
     /// Takes over routes, upstreams and, where there is TLS, certificates.
-    pub(crate) fn reload(&self, config: &GatewayConfig, tls: Option<Arc<ServerConfig>>) {
+    ///
+    /// # Errors
+    /// A contract is beyond its limits: nothing is taken over.
+    pub(crate) fn reload(
+        &self,
+        config: &GatewayConfig,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<(), GatewayError> {
+        self.gateway.reload(config)?;
         // Taking TLS away, or adding it, would surprise every client; that needs a restart.
         if self.tls.load().is_some() && tls.is_some() {
             self.tls.store(tls);
         }
-        self.gateway.reload(config);
+        Ok(())
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::guard::{Guard, GuardError, Rule};
 use super::upstream::{Connector, Upstream};
 use crate::config::gateway::{GatewayConfig, RouteConfig, RouteRules, UpstreamConfig};
-use crate::telemetry::metrics::{Metrics, OperationMetrics};
+use crate::telemetry::metrics::{Metrics, OperationMetrics, RouteKeys};
 
 /// The name of what no route matches, in metrics and logs.
 const UNMATCHED: &str = "(unmatched)";
@@ -25,53 +26,57 @@ pub(super) struct Route {
     /// Where it leads, if that does not depend on host and path.
     upstream: Option<Arc<Upstream>>,
     pub(super) name: Arc<str>,
-    pub(super) rules: RouteRules,
+    pub(super) rules: Arc<RouteRules>,
+    /// The contract, where there is one.
+    pub(super) rule: Option<Rule>,
     pub(super) metrics: Arc<OperationMetrics>,
+    pub(super) keys: RouteKeys,
 }
 
 impl Table {
     /// A table as it is configured. Upstreams of the table before, whose configuration has not changed, stay, with
     /// their connections and what is known of them.
+    ///
+    /// # Errors
+    /// A contract is beyond the limits of its layer.
     pub(super) fn new(
         config: &GatewayConfig,
         connector: &Arc<Connector>,
+        guard: &Guard,
         before: Option<&Self>,
         metrics: &Metrics,
-    ) -> Self {
+    ) -> Result<Self, GuardError> {
         let kept = |config: &UpstreamConfig| {
             let upstreams = before.map_or(&[][..], |before| &before.upstreams[..]);
             upstreams.iter().find(|upstream| upstream.config() == config).cloned()
         };
-        let upstreams: Vec<_> = config
-            .upstreams
-            .iter()
-            .map(|config| kept(config).unwrap_or_else(|| Upstream::start(config, connector)))
-            .collect();
+        let start = |config| Upstream::start(config, connector, metrics.gateway());
+        let upstreams: Vec<_> =
+            config.upstreams.iter().map(|config| kept(config).unwrap_or_else(|| start(config))).collect();
         let names = config.routes.iter().map(|route| route.name.as_str()).chain([UNMATCHED]);
         metrics.configured_names(names);
-        let route = |route: &RouteConfig| {
-            let by_name =
-                |wanted: &String| upstreams.iter().find(|upstream| upstream.config().name == *wanted);
-            Route {
-                upstream: route.upstream.as_ref().and_then(by_name).cloned(),
-                name: route.name.as_str().into(),
-                rules: route.rules.clone(),
-                metrics: metrics.operation(&route.name),
-                matches: Some(route.clone()),
-            }
+        let route = |name: &str, rules: &RouteRules, matches: Option<&RouteConfig>| {
+            let wanted = matches.and_then(|route| route.upstream.as_ref());
+            let by_name = |wanted: &String| {
+                upstreams.iter().find(|upstream| upstream.config().name == *wanted).cloned()
+            };
+            Ok(Route {
+                upstream: wanted.and_then(by_name),
+                name: name.into(),
+                rule: guard.rule(name, rules)?,
+                rules: Arc::new(rules.clone()),
+                metrics: metrics.operation(name),
+                keys: metrics.gateway().keys(name),
+                matches: matches.cloned(),
+            })
         };
-        Self {
-            routes: config.routes.iter().map(route).collect(),
-            unmatched: Route {
-                matches: None,
-                upstream: None,
-                name: UNMATCHED.into(),
-                rules: config.usual.clone(),
-                metrics: metrics.operation(UNMATCHED),
-            },
+        let routes = config.routes.iter().map(|config| route(&config.name, &config.rules, Some(config)));
+        Ok(Self {
+            routes: routes.collect::<Result<_, GuardError>>()?,
+            unmatched: route(UNMATCHED, &config.usual, None)?,
             config: config.clone(),
             upstreams,
-        }
+        })
     }
 
     /// The route of a request, and its upstream, if there is one for it.
@@ -131,7 +136,9 @@ mod tests {
     fn table(text: &str) -> Table {
         let config = config_of(text);
         let connector = Connector::new(&config.targets).unwrap();
-        Table::new(config.gateway.as_ref().unwrap(), &connector, None, &Metrics::new("semel", []))
+        let metrics = Metrics::new("semel", []);
+        let guard = crate::gateway::testing::guard(&config, &metrics);
+        Table::new(config.gateway.as_ref().unwrap(), &connector, &guard, None, &metrics).unwrap()
     }
 
     #[tokio::test]

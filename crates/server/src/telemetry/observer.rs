@@ -64,7 +64,13 @@ impl Observer {
         }
     }
 
-    fn granted(&self, from: Option<StateName>, record: &Record, link: &Link) {
+    /// A claim was asked for, and answered so long after.
+    pub(crate) fn acquired(&self, took: Duration, link: &Link) {
+        self.metrics.lock_acquired(took, trace(link));
+    }
+
+    /// A request was given the claim.
+    pub(crate) fn granted(&self, from: Option<StateName>, record: &Record, link: &Link) {
         self.metrics.miss();
         let action = if from == Some(StateName::Running) { Action::TakenOver } else { Action::Claimed };
         line(from, record, link);
@@ -74,7 +80,7 @@ impl Observer {
     }
 
     /// A request met a record that it leaves as it is.
-    fn met(&self, door: Door, reason: Reason, record: &Record, link: &Link) {
+    pub(crate) fn met(&self, door: Door, reason: Reason, record: &Record, link: &Link) {
         let action = match reason {
             Reason::Replayed => {
                 self.metrics.hit();
@@ -98,7 +104,15 @@ impl Observer {
         }
     }
 
-    fn changed(&self, from: Option<StateName>, record: &Record, link: &Link) {
+    /// A holder came too late: its claim is another's.
+    pub(crate) fn contradicted(&self, record: &Record, link: &Link) {
+        self.metrics.fenced(record.id());
+        let reason = "an outcome came after its claim was lost".into();
+        self.audit.contradicted(record, &caller(record, link), reason);
+    }
+
+    /// An attempt has ended, or a record was taken in.
+    pub(crate) fn changed(&self, from: Option<StateName>, record: &Record, link: &Link) {
         line(from, record, link);
         if self.audit.takes_traffic() {
             self.audit.changed(from, record, &caller(record, link));
@@ -162,11 +176,7 @@ impl Events for Observer {
             What::Lapsed => {}
             // The ledger has written the audit entry together with the record.
             What::Probed => line(Some(StateName::Unknown), record, link),
-            What::Fenced => {
-                self.metrics.fenced(record.id());
-                let reason = "an outcome came after its claim was lost".into();
-                self.audit.contradicted(record, &caller(record, link), reason);
-            }
+            What::Fenced => self.contradicted(record, link),
         }
     }
 

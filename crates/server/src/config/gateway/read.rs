@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, Method, StatusCode, Uri};
 use semel_core::limits as core;
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
+use semel_fingerprint::Fields;
 
 use super::super::reader::Section;
 use super::super::sections::{http_address, target_headers, tls_section, within};
@@ -151,10 +152,11 @@ fn rules(section: &Section<'_>, usual: &RouteRules) -> RouteRules {
         statuses.into_iter().filter_map(|status| StatusCode::from_u16(status).ok()).collect();
     let not_executed = if section.has("not_executed") { statuses } else { usual.not_executed.clone() };
     let whole = section.duration("timeout").map(|found| found.value);
+    let profile = section.choice_or("profile", &PROFILES, usual_word(&PROFILES, usual.profile));
     let rules = RouteRules {
         contract: contract(section, usual.contract),
-        profile: section.choice_or("profile", &PROFILES, usual_word(&PROFILES, usual.profile)),
-        require_key: section.boolean("require_key", usual.require_key),
+        profile,
+        require_key: section.boolean("require_key", usual.require_key || profile == ProfileName::Acp),
         methods: texts_or(section, "methods", &usual.methods, method),
         key_chars_max: section.size_or("max_key_length", 1, core::KEY_CHARS_MAX, usual.key_chars_max),
         scope: texts_or(section, "scope", &usual.scope, scope),
@@ -220,7 +222,8 @@ fn scope(text: &str) -> Result<HeaderName, &'static str> {
 }
 
 fn pointer(text: &str) -> Result<String, &'static str> {
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("a JSON Pointer (RFC 6901) begins with `/`") }
+    let fits = Fields::except([text]).is_ok() && !text.is_empty();
+    fits.then(|| text.to_owned()).ok_or("is no JSON Pointer (RFC 6901), such as \"/sent_at\"")
 }
 
 /// All upstreams: those with a section, and the one that `upstream` stands for, which takes what is left.

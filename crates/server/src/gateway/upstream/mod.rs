@@ -10,6 +10,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::body::Outgoing;
 use crate::config::gateway::UpstreamConfig;
+use crate::telemetry::metrics::GatewayMetrics;
+use watch::Shown;
 
 mod connect;
 mod endpoint;
@@ -76,12 +78,18 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// An upstream as it is configured, watched from now on; nothing is connected yet.
-    pub(super) fn start(config: &UpstreamConfig, connector: &Arc<Connector>) -> Arc<Self> {
+    pub(super) fn start(
+        config: &UpstreamConfig,
+        connector: &Arc<Connector>,
+        metrics: &GatewayMetrics,
+    ) -> Arc<Self> {
         let endpoint = |url| Endpoint::new(config, url, connector);
         let endpoints: Vec<_> = config.urls.iter().map(endpoint).collect();
         let ended = CancellationToken::new();
         for endpoint in &endpoints {
-            tokio::spawn(watch::watch(Arc::downgrade(endpoint), config.health.clone(), ended.clone()));
+            let shown = Shown::new(metrics, &config.name, endpoint.name());
+            let (endpoint, health) = (Arc::downgrade(endpoint), config.health.clone());
+            tokio::spawn(watch::watch(endpoint, health, shown, ended.clone()));
         }
         Arc::new(Self {
             endpoints,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Uri};
 use http_body_util::BodyExt as _;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -13,12 +14,39 @@ use super::{Failed, Times};
 use crate::config::gateway::HealthConfig;
 use crate::gateway::body::{Outgoing, Reply};
 use crate::limits;
+use crate::telemetry::metrics::GatewayMetrics;
 
 /// How often connections are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// The gauge of an address, as long as it is watched.
+pub(super) struct Shown {
+    metrics: GatewayMetrics,
+    upstream: String,
+    address: String,
+    gauge: Gauge,
+}
+
+impl Shown {
+    pub(super) fn new(metrics: &GatewayMetrics, upstream: &str, address: &str) -> Self {
+        let (upstream, address) = (upstream.to_owned(), address.to_owned());
+        Self { gauge: metrics.address(&upstream, &address), metrics: metrics.clone(), upstream, address }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.metrics.forget(&self.upstream, &self.address);
+    }
+}
+
 /// Watches until the upstream is gone.
-pub(super) async fn watch(endpoint: Weak<Endpoint>, config: HealthConfig, ended: CancellationToken) {
+pub(super) async fn watch(
+    endpoint: Weak<Endpoint>,
+    config: HealthConfig,
+    shown: Shown,
+    ended: CancellationToken,
+) {
     let mut look = interval(LOOK_EVERY);
     let mut ask = interval(config.interval);
     for ticks in [&mut look, &mut ask] {
@@ -38,6 +66,7 @@ pub(super) async fn watch(endpoint: Weak<Endpoint>, config: HealthConfig, ended:
             }
             _ => endpoint.forget_the_idle(),
         }
+        shown.gauge.set(i64::from(endpoint.is_well()));
     }
 }
 

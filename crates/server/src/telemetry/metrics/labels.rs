@@ -65,6 +65,28 @@ closed_set! {
 }
 
 closed_set! {
+    /// What would have happened to a request, had its route's contract been enforced.
+    ReportResult {
+        /// It would have run, as it did.
+        Run "run",
+        /// It would have been given the first answer, and ran once more.
+        Replayed "replayed",
+        /// It would have been refused: another one with its key was running.
+        InProgress "in_progress",
+        /// It would have been refused: its key stands for something else.
+        Mismatch "mismatch",
+        /// It would have been refused: nobody would know what the first one did.
+        Unknown "unknown",
+        /// It would have been refused: it has no key.
+        KeyMissing "key_missing",
+        /// It would have been refused: its key is malformed.
+        KeyInvalid "key_invalid",
+        /// It would have been refused for another reason, such as its size.
+        Refused "refused",
+    }
+}
+
+closed_set! {
     /// Calls of a store whose time says something about the store. (Waiting for a change does not.)
     StoreCall {
         /// Puts a record where none is.

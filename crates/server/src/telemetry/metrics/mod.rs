@@ -25,13 +25,15 @@ use semel_core::query::Count;
 use semel_core::record::{StateName, Why};
 use semel_core::{Operation, RecordId, Store};
 
+mod gateway;
 mod histogram;
 mod labels;
 mod process;
 mod traced;
 
+pub use gateway::{GatewayMetrics, RouteKeys};
 pub use histogram::{Durations, Sizes};
-pub use labels::{Door, Reason, StatusClass, StoreCall};
+pub use labels::{Door, Reason, ReportResult, StatusClass, StoreCall};
 pub use traced::TraceId;
 
 use labels::{
@@ -73,6 +75,7 @@ struct Inner {
     states: [Counter; StateName::ALL.len()],
     store_calls: [OnceLock<Durations>; StoreCall::ALL.len()],
     store_batches: Sizes,
+    gateway: GatewayMetrics,
     audit_dropped: Counter,
     audit_written: Counter,
     log_dropped: Counter,
@@ -197,6 +200,7 @@ impl Metrics {
             states,
             store_calls: std::array::from_fn(|_| OnceLock::new()),
             store_batches: Sizes::default(),
+            gateway: GatewayMetrics::default(),
             audit_dropped: Counter::default(),
             audit_written: Counter::default(),
             log_dropped,
@@ -322,6 +326,11 @@ impl Metrics {
         self.0.store_batches.clone()
     }
 
+    /// What the gateway counts.
+    pub fn gateway(&self) -> &GatewayMetrics {
+        &self.0.gateway
+    }
+
     /// Audit entries of traffic that found no room.
     pub fn audit_dropped(&self, entries: u64) {
         self.0.audit_dropped.inc_by(entries);
@@ -438,6 +447,7 @@ impl Inner {
     }
 
     fn register_ours(&self, registry: &mut Registry) {
+        self.gateway.register(registry);
         let families = &self.families;
         registry.register(
             "semel_requests",

@@ -1,0 +1,311 @@
+//! The contract of a route: the layer of `semel-tower` around the passage to the upstream.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use axum::response::IntoResponse as _;
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use semel_core::policy::OnLapse;
+use semel_runtime::Runtime;
+use semel_tower::{Caller, Claimed, Context, Fields, IdempotencyLayer, IdempotencyService, OnServerError};
+use semel_tower::{Profile, RouteOptions, Steer};
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+use super::body::{BoxError, Outgoing, Reply};
+use super::passage::{Passage, told};
+use super::told::{Asked, Teller};
+use super::upstream::{Failed, Sent};
+use crate::config::Config;
+use crate::config::gateway::{Contract, On5xx, ProfileName, RouteRules};
+use crate::door::Refusal;
+use crate::limits;
+
+const FENCE: HeaderName = HeaderName::from_static("semel-fence");
+const ATTEMPT: HeaderName = HeaderName::from_static("semel-attempt");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The layer, around whatever a request is to be passed on to.
+#[derive(Clone)]
+pub(super) struct Guard {
+    layer: IdempotencyLayer,
+    service: IdempotencyService<Through>,
+}
+
+/// A rule cannot be kept.
+pub(super) type GuardError = semel_tower::ConfigError;
+
+/// The contract of one route.
+pub(super) struct Rule {
+    route: semel_tower::Route,
+    methods: Vec<Method>,
+    require_key: bool,
+}
+
+impl Guard {
+    /// A layer over the server's ledger.
+    ///
+    /// # Errors
+    /// The configuration is beyond the layer's limits.
+    pub(super) fn new(runtime: Runtime, config: &Config, teller: Teller) -> Result<Self, GuardError> {
+        let of = semel_tower::Config::new(config.service_name.as_str())
+            .caller(|parts| parts.extensions.get::<Identity>().map_or(Caller::Anybody, |id| id.0.clone()))
+            .errors_base(config.server.error_docs_base.as_str())
+            .max_wait(config.server.wait_max)
+            .metrics(teller)
+            // The server sweeps its store itself.
+            .sweep(false);
+        let layer = IdempotencyLayer::over(runtime, of)?;
+        Ok(Self { service: layer.layer(Through), layer })
+    }
+
+    /// The contract of a route, unless it has none.
+    ///
+    /// # Errors
+    /// The rules are beyond the layer's limits.
+    pub(super) fn rule(&self, name: &str, rules: &RouteRules) -> Result<Option<Rule>, GuardError> {
+        if rules.contract == Contract::Off {
+            return Ok(None);
+        }
+        let methods = match (&rules.methods[..], rules.profile) {
+            ([], ProfileName::Stripe | ProfileName::Acp) => vec![Method::POST],
+            ([], ProfileName::Ietf | ProfileName::Wms) => {
+                vec![Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
+            }
+            (methods, _) => methods.to_vec(),
+        };
+        let route = self.layer.route(name, options(rules))?;
+        Ok(Some(Rule { route, methods, require_key: rules.require_key }))
+    }
+
+    /// Passes a request on under the contract.
+    pub(super) async fn call(&self, request: Request<Incoming>) -> Response<semel_tower::Body> {
+        let Ok(response) = self.service.clone().call(request).await;
+        response
+    }
+}
+
+impl Rule {
+    /// Whether requests of this method are under the contract.
+    pub(super) fn concerns(&self, method: &Method) -> bool {
+        self.methods.contains(method)
+    }
+
+    /// Whether this request has a key, or would need one; else it passes as if there were no contract.
+    pub(super) fn needs(&self, is_keyed: bool) -> bool {
+        is_keyed || self.require_key
+    }
+
+    /// Puts into a request what the layer, and what is behind it, have to know.
+    pub(super) fn prepare(
+        &self,
+        request: &mut Request<Incoming>,
+        rules: &RouteRules,
+        passage: Passage,
+        asked: Arc<Asked>,
+    ) {
+        let identity = identity(request, &rules.scope);
+        let extensions = request.extensions_mut();
+        extensions.clear();
+        extensions.insert(self.route.clone());
+        extensions.insert(identity);
+        extensions.insert(Context(asked));
+        extensions.insert(Arc::new(passage));
+    }
+}
+
+/// Whether a request has a key, whatever it looks like.
+pub(super) fn is_keyed<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(IDEMPOTENCY_KEY)
+}
+
+/// Who asks, for the layer.
+#[derive(Clone)]
+struct Identity(Caller);
+
+/// The caller by its headers; nobody, where one is missing, empty or there twice: a missing identity must not make
+/// strangers one.
+fn identity<B>(request: &Request<B>, scope: &[HeaderName]) -> Identity {
+    if scope.is_empty() {
+        return Identity(Caller::Anybody);
+    }
+    let mut text = String::new();
+    for name in scope {
+        let mut values = request.headers().get_all(name).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return Identity(Caller::Nobody) };
+        let value = String::from_utf8_lossy(value.as_bytes());
+        if value.is_empty() {
+            return Identity(Caller::Nobody);
+        }
+        if scope.len() > 1 {
+            // Framed, so that two parts are never taken for two others.
+            text.push_str(&value.len().to_string());
+            text.push(':');
+        }
+        text.push_str(&value);
+    }
+    Identity(Caller::Known(text))
+}
+
+/// The rules in the layer's words.
+fn options(rules: &RouteRules) -> RouteOptions {
+    let profile = match rules.profile {
+        ProfileName::Ietf => Profile::Ietf,
+        ProfileName::Wms => Profile::Wms,
+        ProfileName::Stripe => Profile::Stripe,
+        ProfileName::Acp => Profile::Acp,
+    };
+    let select = rules.fingerprint_select.iter().map(String::as_str);
+    let exclude = rules.fingerprint_exclude.iter().map(String::as_str);
+    let fields = if select.len() > 0 { Fields::only(select) } else { Fields::except(exclude) };
+    // Pointers have been checked with the configuration.
+    let fields = fields.unwrap_or_default();
+    let server_errors: Vec<u16> = (500..=599).collect();
+    let options = RouteOptions::new()
+        .profile(profile)
+        .enforce(rules.contract == Contract::Kept)
+        .require_key(rules.require_key)
+        // Which methods count has been decided before.
+        .only_mutating(false)
+        .max_key_length(rules.key_chars_max)
+        .lock_timeout(rules.lease)
+        .retention_period(rules.retention)
+        .max_response_size(rules.result_bytes_max)
+        .max_body_size(rules.body_bytes_max)
+        .timeout(rules.whole_within.unwrap_or(limits::TIMEOUT_MAX))
+        .on_lapse(rules.on_lapse)
+        .fingerprint(fields);
+    let options = if rules.shared_keys { options.shared_keys(true) } else { options };
+    match rules.on_5xx {
+        On5xx::Profile => options,
+        On5xx::Unknown => options.on_5xx(OnServerError::Unknown),
+        On5xx::Keep => options.keep_statuses(server_errors),
+        On5xx::Release => options.release_statuses(server_errors),
+    }
+}
+
+/// What the layer is around: it passes on, and says what a failure proves.
+#[derive(Clone, Copy, Debug)]
+struct Through;
+
+impl Service<Request<semel_tower::Body>> for Through {
+    type Response = Response<Back>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Back>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<semel_tower::Body>) -> Self::Future {
+        Box::pin(async move { Ok(through(request).await) })
+    }
+}
+
+async fn through(mut request: Request<semel_tower::Body>) -> Response<Back> {
+    let passage = request.extensions_mut().remove::<Arc<Passage>>();
+    let claimed = request.extensions_mut().remove::<Claimed>();
+    request.extensions_mut().clear();
+    let Some(passage) = passage else {
+        // Nothing comes here but what was prepared.
+        tracing::error!("a request has lost its way");
+        return refused(&Failed::lost("there is no way"), "", OnLapse::AtMostOnce);
+    };
+    if let Some(claimed) = &claimed {
+        let headers = request.headers_mut();
+        headers.insert(FENCE, HeaderValue::from(claimed.fence().0));
+        headers.insert(ATTEMPT, HeaderValue::from(claimed.attempt()));
+    }
+    match passage.pass(request.map(Outgoing::Layered)).await {
+        Ok((mut response, reply)) => {
+            if passage.rules.not_executed.contains(&response.status()) {
+                response.extensions_mut().insert(Steer::Release);
+            }
+            response.map(|()| Back::Reply(Box::new(reply)))
+        }
+        Err(failed) => refused(&failed, &passage.route, passage.rules.on_lapse),
+    }
+}
+
+/// What a failure proves, and what is said of it.
+fn refused(failed: &Failed, route: &str, on_lapse: OnLapse) -> Response<Back> {
+    let error = told(route, failed);
+    let (steer, error) = match (&failed.sent, on_lapse) {
+        (Sent::Nothing(_) | Sent::NothingButSpent, _) => (Steer::Release, error),
+        (Sent::Something, OnLapse::AtMostOnce) => (Steer::Unknown, error),
+        // The next request runs, with the same key and a higher fence.
+        (Sent::Something, OnLapse::Resume) => {
+            (Steer::DoNotKeep, error.with_status(503).with_retry_after(limits::RETRY_AFTER_TARGET))
+        }
+    };
+    let mut response = Refusal::from(error).into_response().map(|_| Back::Nothing);
+    response.extensions_mut().insert(steer);
+    response
+}
+
+/// What comes back.
+enum Back {
+    /// Nothing: what there is to say is written at the front.
+    Nothing,
+    /// The upstream's answer.
+    Reply(Box<Reply>),
+}
+
+impl http_body::Body for Back {
+    type Data = bytes::Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Task<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Nothing => Poll::Ready(None),
+            Self::Reply(reply) => Pin::new(reply).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Reply(reply) => reply.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Reply(reply) => reply.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(scope: &[&'static str], headers: &[(&str, &str)]) -> Caller {
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let scope: Vec<_> = scope.iter().map(|name| HeaderName::from_static(name)).collect();
+        identity(&request.body(()).unwrap(), &scope).0
+    }
+
+    #[test]
+    fn a_missing_identity_is_nobody_and_never_hashes_as_empty() {
+        assert_eq!(who(&[], &[]), Caller::Anybody);
+        assert_eq!(who(&["x-account"], &[("x-account", "a")]), Caller::Known("a".to_owned()));
+        assert_eq!(who(&["x-account"], &[]), Caller::Nobody);
+        assert_eq!(who(&["x-account"], &[("x-account", "")]), Caller::Nobody);
+        assert_eq!(who(&["x-account"], &[("x-account", "a"), ("x-account", "b")]), Caller::Nobody);
+        let two = |one: &str, other: &str| who(&["a", "b"], &[("a", one), ("b", other)]);
+        assert_ne!(two("ab", "c"), two("a", "bc"), "parts are framed");
+    }
+}

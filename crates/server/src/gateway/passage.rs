@@ -1,0 +1,80 @@
+//! The way of one request to its upstream and back, with or without a contract around it.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use semel_api::{ApiError, ErrorCode};
+use tokio::time::Instant;
+
+use super::body::{Outgoing, Reply};
+use super::head;
+use super::upstream::{Failed, Lent, Sent, Times, Upstream};
+use crate::config::gateway::RouteRules;
+use crate::limits;
+
+/// Where a request goes, and how long that may take.
+pub(super) struct Passage {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) rules: Arc<RouteRules>,
+    pub(super) route: Arc<str>,
+}
+
+impl Passage {
+    /// Sends a request, and gives the head of the answer and the body as it comes.
+    pub(super) async fn pass(&self, request: Request<Outgoing>) -> Result<(Response<()>, Reply), Failed> {
+        let (response, lent, times) = self.exchange(request).await?;
+        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Failed::lost("it changes the protocol, and nobody asked it to"));
+        }
+        let (parts, incoming) = response.into_parts();
+        let reply = Reply::new(incoming, lent, self.rules.idle_within, times.deadline);
+        Ok((Response::from_parts(parts, ()), reply))
+    }
+
+    /// Sends a request, and gives the answer with the connection that it comes over.
+    pub(super) async fn exchange(
+        &self,
+        mut request: Request<Outgoing>,
+    ) -> Result<(Response<Incoming>, Lent, Times), Failed> {
+        let method = request.method().clone();
+        let exact = http_body::Body::size_hint(request.body()).exact();
+        settle_length(request.headers_mut(), &method, exact);
+        let times = Times {
+            first_byte: self.rules.first_byte_within,
+            deadline: self.rules.whole_within.map(|within| Instant::now() + within),
+        };
+        let (mut response, lent) = self.upstream.exchange(request, times).await?;
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            head::strip_hop_by_hop(response.headers_mut());
+        }
+        Ok((response, lent, times))
+    }
+}
+
+/// A length that the client has given stays only where it is the body's own: two servers that read different lengths
+/// take one request for two.
+fn settle_length(headers: &mut HeaderMap, method: &Method, exact: Option<u64>) {
+    let expects_a_body = [Method::POST, Method::PUT, Method::PATCH].contains(method);
+    match exact {
+        Some(length) if length > 0 || expects_a_body => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        _ => {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+    }
+}
+
+/// What a client is told of an exchange without an answer.
+pub(super) fn told(route: &str, failed: &Failed) -> ApiError {
+    tracing::warn!(route, detail = failed.detail, timed_out = failed.timed_out, "an upstream gave no answer");
+    match failed.sent {
+        Sent::Nothing(_) | Sent::NothingButSpent => {
+            ApiError::new(ErrorCode::TargetUnavailable).with_retry_after(limits::RETRY_AFTER_TARGET)
+        }
+        Sent::Something if failed.timed_out => ApiError::new(ErrorCode::OutcomeUnknown).with_status(504),
+        Sent::Something => ErrorCode::OutcomeUnknown.into(),
+    }
+}
