@@ -18,6 +18,7 @@ mod docs;
 mod errors;
 mod execute;
 mod gateway;
+mod gateway_clients;
 mod gateway_contract;
 mod gateway_protocols;
 mod http;
