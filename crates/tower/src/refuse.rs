@@ -54,6 +54,11 @@ impl Voice {
             StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        // For forms without a link in them (draft-ietf-httpapi-idempotency-key-header-07, section 2.7).
+        let page = format!("<{errors_base}{}>; rel=\"describedby\"; type=\"text/html\"", error.code().slug());
+        if let Ok(page) = HeaderValue::try_from(page) {
+            headers.insert(header::LINK, page);
+        }
         if let Some(seconds) = error.retry_after_seconds() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -183,6 +183,11 @@ async fn check_refusals(row: &Row, name: &str) {
         assert_eq!(refusal.header("content-type"), Some(row.content_type), "{name}");
         assert_eq!(refusal.header("retry-after").is_some(), [409, 503].contains(&refusal.status), "{name}");
         assert!(!refusal.is_replay(), "{name}");
+        let link = refusal.header("link").unwrap();
+        assert!(
+            link.starts_with("<https://semel.dev/errors/") && link.contains("rel=\"describedby\""),
+            "{name}: {link}"
+        );
     }
     let mut accepting = request(Method::POST, "/orders", &[("accept", "application/problem+json")], "{}");
     accepting.headers_mut().remove("idempotency-key");
@@ -192,6 +197,23 @@ async fn check_refusals(row: &Row, name: &str) {
         Some("application/problem+json"),
         "{name}: as the client accepts it"
     );
+}
+
+/// Section by section, what draft-07 asks of a server and no other test says by its name.
+#[tokio::test]
+async fn a_refusal_under_ietf_is_a_problem_whose_type_is_the_page_of_its_code() {
+    let bench = Bench::new(config(&IETF).require_key(true).errors_base("https://api.example/errors/"));
+    bench.send(sent("k", "POST", "/orders", r#"{"n":1}"#)).await;
+    let missing = bench.send(request(Method::POST, "/orders", &[], "{}")).await;
+    let mismatch = bench.send(sent("k", "POST", "/orders", r#"{"n":2}"#)).await;
+    for (refusal, code) in
+        [(missing, "IDEMPOTENCY_KEY_REQUIRED"), (mismatch, "IDEMPOTENCY_PARAMETER_MISMATCH")]
+    {
+        let problem = refusal.json();
+        assert_eq!(problem["type"], format!("https://api.example/errors/{code}"));
+        assert_eq!(problem["status"], refusal.status);
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+    }
 }
 
 async fn check_scope(row: &Row, name: &str) {

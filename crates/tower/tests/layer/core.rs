@@ -316,3 +316,47 @@ async fn the_record_carries_operation_policy_and_scope() {
     assert_eq!(record.request().policy().lease(), Duration::from_secs(60));
     assert_eq!(record.request().scope().tenant.as_str(), "default");
 }
+
+#[tokio::test]
+async fn a_key_is_forgotten_after_its_retention_and_runs_anew() {
+    let bench = Bench::new(Config::new("orders").retention_period(Duration::from_millis(1)).sweep(false));
+    bench.post("k").await;
+    let settled = bench.records().await.remove(0);
+    bench.passed(settled.times().expires.unwrap()).await;
+    let anew = bench.post("k").await;
+    assert_eq!((anew.status, anew.is_replay(), bench.runs()), (201, false, 2));
+    assert!(bench.records().await[0].fence() > settled.fence(), "L2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_is_swept_without_being_asked_for() {
+    let bench = Bench::new(Config::new("orders").retention_period(Duration::from_millis(1)));
+    bench.post("k").await;
+    let settled = bench.records().await.remove(0);
+    // By the store's clock, which is real, it has expired; by tokio's, which is paused, the sweeper then comes by.
+    bench.passed(settled.times().expires.unwrap()).await;
+    tokio::time::sleep(semel_tower::limits::SWEEP_EVERY * 2).await;
+    assert_eq!(bench.load(settled.id()).await, None);
+}
+
+#[tokio::test]
+async fn what_was_refused_is_refused_again_until_it_is_corrected() {
+    let bench = Bench::new(Config::new("orders").require_key(true));
+    bench.post("k").await;
+    for _ in 0..3 {
+        assert_eq!(bench.send(post("k", r#"{"amount":6}"#)).await.status, 422);
+        assert_eq!(bench.send(request(Method::POST, "/orders", &[], "{}")).await.status, 400);
+        assert_eq!(bench.post("\"k").await.status, 400);
+    }
+    assert!(bench.post("k").await.is_replay());
+    assert_eq!(bench.send(post("new", r#"{"amount":6}"#)).await.status, 201);
+}
+
+#[tokio::test]
+async fn the_drafts_own_examples_are_keys() {
+    let bench = Bench::new(Config::new("orders"));
+    for key in ["\"8e03978e-40d5-43e8-bc93-6894a57f9324\"", "\"clkyoesmbgybucifusbbtdsbohtyuuwz\""] {
+        assert_eq!(bench.post(key).await.status, 201);
+        assert!(bench.post(key).await.is_replay());
+    }
+}
