@@ -157,13 +157,6 @@ impl Bench {
         records
     }
 
-    /// Waits until the store's clock has passed this moment.
-    pub(crate) async fn passed(&self, moment: semel_core::Timestamp) {
-        while self.store.time() < moment {
-            tokio::task::yield_now().await;
-        }
-    }
-
     pub(crate) async fn load(&self, id: RecordId) -> Option<Arc<Record>> {
         self.store.load(id).await.unwrap().value
     }
