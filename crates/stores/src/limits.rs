@@ -44,7 +44,11 @@ pub const AUDIT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub const OLD_LIVE_SHARE_PERCENT: u64 = 50;
 /// The oldest segment is merged, whatever it holds, when at most this part of all of them is current.
 pub const LIVE_SHARE_PERCENT: u64 = 60;
-/// Segments before the latter rule holds: fewer are not worth the copying.
+/// As before, when nobody has written for [`QUIET_AFTER`]. The log is copied once at most in each such time.
+pub const QUIET_LIVE_SHARE_PERCENT: u64 = 95;
+/// Without a write for so long, upkeep has time.
+pub const QUIET_AFTER: Duration = Duration::from_secs(5);
+/// Segments before the latter two rules hold: fewer are not worth the copying.
 pub const SEGMENTS_BEFORE_MERGE: u64 = 4;
 /// Lines of a list that a search reads at once.
 pub const SEARCH_RUN: usize = 8;

@@ -257,7 +257,8 @@ impl World {
         }
         match self.chance.below(12) {
             0 => self.clock.advance(RETENTION),
-            1..=3 => store.upkeep(),
+            1..=2 => store.upkeep(None),
+            3 => store.upkeep(Some(store.newest_segment())),
             _ => self.clock.advance(Duration::from_millis(7)),
         }
     }

@@ -84,6 +84,8 @@ struct State {
     sleeping: bool,
     /// The log thread lets writers gather until there are so many.
     wanted: usize,
+    /// How many writers there have been.
+    written: u64,
     closed: bool,
     next_audit: u64,
 }
@@ -114,6 +116,7 @@ impl Queue {
             spare: None,
             sleeping: false,
             wanted: usize::MAX,
+            written: 0,
             closed: false,
             next_audit,
         };
@@ -145,10 +148,12 @@ impl Queue {
             let message = format!("a record of {len} bytes; a segment holds {}", self.frame_max);
             return Err(StoreError::too_large(during, message));
         }
-        gathering.writers += usize::from(effect.written().is_some());
+        let is_write = effect.written().is_some();
+        gathering.writers += usize::from(is_write);
         gathering.steps.push(Step { len, place: Place::NONE, effect });
         let batch = Arc::clone(&gathering.batch);
         let enough = gathering.writers >= state.wanted;
+        state.written += u64::from(is_write);
         let wake = std::mem::take(&mut state.sleeping) || enough;
         drop(state);
         if wake {
@@ -241,6 +246,11 @@ impl Queue {
             }
         }
         Work::Some
+    }
+
+    /// How many writers there have been since the start.
+    pub(crate) fn written(&self) -> u64 {
+        self.state.lock().written
     }
 
     /// How many writers wait for the next batch.

@@ -32,7 +32,7 @@ use crate::embedded::segment::Resident;
 use crate::embedded::shard::{Fact, Facts, Shard};
 use crate::embedded::upkeep::Round;
 use crate::limits::{
-    CACHE_BYTES, FRAME_ALIGN, GATHER, MERGE_PAUSE, RELAY_BATCHES, RELAY_PATIENCE, SEGMENT_BYTES,
+    CACHE_BYTES, FRAME_ALIGN, GATHER, MERGE_PAUSE, QUIET_AFTER, RELAY_BATCHES, RELAY_PATIENCE, SEGMENT_BYTES,
     SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, UPKEEP_EVERY,
 };
 
@@ -216,15 +216,21 @@ impl EmbeddedStore {
         self.engine.publish();
     }
 
+    /// The segment that is being written.
+    #[cfg(test)]
+    pub(crate) fn newest_segment(&self) -> u32 {
+        self.engine.newest_segment()
+    }
+
     /// What the upkeep thread does in one round.
     #[cfg(test)]
-    pub(crate) fn upkeep(&self) {
+    pub(crate) fn upkeep(&self, quiet: Option<u32>) {
         let wait = |batch: &Arc<Batch>| {
             self.step();
             batch.fate()
         };
         // A fault of the disk is no more than a round that did nothing.
-        drop(self.engine.upkeep(&wait));
+        drop(self.engine.upkeep(quiet, &wait));
         drop(self.engine.sweep(2));
     }
 
@@ -325,9 +331,16 @@ impl Resting {
                 break fate;
             }
         };
+        let (mut written, mut since, mut quiet) = (engine.queue.written(), Instant::now(), None);
         loop {
+            let now_written = engine.queue.written();
+            if now_written != written {
+                (written, since, quiet) = (now_written, Instant::now(), None);
+            } else if quiet.is_none() && since.elapsed() >= QUIET_AFTER {
+                quiet = Some(engine.newest_segment());
+            }
             // What fails here is tried again; what it means for writers they are told by their own writes.
-            let round = engine.upkeep(&wait).unwrap_or(Round::Idle);
+            let round = engine.upkeep(quiet, &wait).unwrap_or(Round::Idle);
             if self.rest(if round == Round::Busy { MERGE_PAUSE } else { UPKEEP_EVERY }) {
                 break;
             }

@@ -268,7 +268,7 @@ async fn a_hint_file_that_is_damaged_or_older_than_its_segment_is_made_anew() {
     }
     let store = stepwise();
     for _ in 0..20 {
-        store.upkeep();
+        store.upkeep(None);
     }
     drop(store);
     let first = disk.bytes("00000001.index");
@@ -280,6 +280,29 @@ async fn a_hint_file_that_is_damaged_or_older_than_its_segment_is_made_anew() {
     assert_eq!(store.recovery().segments_read, 3, "the second, the third and the last");
     for record in records {
         assert_eq!(store.load(record.id()).await.unwrap().value, Some(record));
+    }
+}
+
+#[tokio::test]
+async fn when_it_is_quiet_the_log_comes_down_to_what_is_current() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let options = options(&clock);
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options).unwrap();
+    for n in 0..400 {
+        stepped(&store, completed(&store, &format!("key-{n}"), &[7; 400])).await;
+    }
+    let at_work = store.stats();
+    (0..200).for_each(|_| store.upkeep(None));
+    assert_eq!(store.stats(), at_work, "claims that were completed are too little to copy for");
+    let quiet = Some(store.newest_segment());
+    (0..200).for_each(|_| store.upkeep(quiet));
+    let settled = store.stats();
+    assert_eq!(settled.live_bytes, at_work.live_bytes);
+    assert!(settled.segments < at_work.segments, "{at_work:?} {settled:?}");
+    (0..200).for_each(|_| store.upkeep(quiet));
+    assert_eq!(store.stats(), settled, "copied once, and that is the end of it");
+    for n in 0..400 {
+        assert!(store.load(request(&format!("key-{n}")).id()).await.unwrap().value.is_some(), "key-{n}");
     }
 }
 
@@ -302,7 +325,7 @@ async fn merging_does_not_bring_the_dead_back_and_readers_keep_what_they_read() 
     for n in 0..400 {
         let record = done(&format!("key-{n}"), &[7; 400]).await;
         stepped(&store, store.remove(record.id(), record.version())).await.unwrap();
-        store.upkeep();
+        store.upkeep(None);
     }
     assert!(!disk.list().unwrap().contains(&"00000001.log".to_owned()), "the first segment was merged");
     assert!(store.stats().segments < 8, "{:?}", store.stats());
@@ -375,7 +398,7 @@ async fn stored_bytes_of_format_1_are_read() {
     let names = ["00000001.log", "00000001.index"];
     if std::env::var_os("SEMEL_WRITE_STORED_BYTES").is_some() {
         let store = EmbeddedStore::open_stepwise(Arc::new(written.clone()), &options(&clock)).unwrap();
-        store.upkeep();
+        store.upkeep(None);
         std::fs::create_dir_all(&folder).unwrap();
         for name in written.list().unwrap().iter().filter(|name| !name.contains("spare")) {
             let mut bytes = written.bytes(name);

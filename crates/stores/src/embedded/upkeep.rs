@@ -26,8 +26,8 @@ use crate::embedded::segment::{Listing, Segment, name_of};
 use crate::embedded::sidecar::{self, Sidecar};
 use crate::embedded::writer::make_spare;
 use crate::limits::{
-    AUDIT_RETENTION, LIVE_SHARE_PERCENT, MERGE_BATCH_BYTES, OLD_LIVE_SHARE_PERCENT, SEGMENTS_BEFORE_MERGE,
-    SHARDS, SPARES_MAX,
+    AUDIT_RETENTION, LIVE_SHARE_PERCENT, MERGE_BATCH_BYTES, OLD_LIVE_SHARE_PERCENT, QUIET_LIVE_SHARE_PERCENT,
+    SEGMENTS_BEFORE_MERGE, SHARDS, SPARES_MAX,
 };
 
 /// What a round of upkeep did.
@@ -48,14 +48,20 @@ impl Engine {
         segments
     }
 
-    /// One step of each thing that upkeep does. `wait` waits for a batch to be settled.
-    pub(crate) fn upkeep(&self, wait: &dyn Fn(&Arc<Batch>) -> Fate) -> io::Result<Round> {
+    /// The segment that is being written.
+    pub(crate) fn newest_segment(&self) -> u32 {
+        self.segments.read().keys().max().copied().unwrap_or(0)
+    }
+
+    /// One step of each thing that upkeep does. `quiet` is the newest segment of the time when it became quiet, if
+    /// nobody has written for a while: then there is time to copy the log once. `wait` waits for a batch to be settled.
+    pub(crate) fn upkeep(&self, quiet: Option<u32>, wait: &dyn Fn(&Arc<Batch>) -> Fate) -> io::Result<Round> {
         if let Health::Failed(_) = self.health() {
             return Ok(Round::Idle);
         }
         let made_ready = self.make_ready()?;
         let written = self.write_sidecars()?;
-        let merged = self.merge_oldest(wait)?;
+        let merged = self.merge_oldest(quiet, wait)?;
         Ok(if made_ready || written || merged { Round::Busy } else { Round::Idle })
     }
 
@@ -64,7 +70,7 @@ impl Engine {
         if self.spares.len() > 0 {
             return Ok(false);
         }
-        let newest = self.segments.read().keys().max().copied().unwrap_or(0);
+        let newest = self.newest_segment();
         // A name that the log thread does not use if it is in need of a file at the same moment.
         let name = make_spare(&*self.folder, newest | 1 << 31, self.segment_bytes)?;
         self.spares.put(name);
@@ -99,8 +105,8 @@ impl Engine {
     }
 
     /// Whether the oldest segment is worth merging: most of it is not current any more, or all of the log holds too
-    /// much that is not.
-    fn is_worth_merging(&self, sealed: &[Arc<Segment>]) -> bool {
+    /// much that is not. When it is quiet, copying disturbs nobody, and little is too much.
+    fn is_worth_merging(&self, sealed: &[Arc<Segment>], quiet: Option<u32>) -> bool {
         let Some(oldest) = sealed.first() else { return false };
         let share = |live: u64, segments: u64| live * 100 / (segments * self.segment_bytes).max(1);
         if share(oldest.live_bytes(), 1) <= OLD_LIVE_SHARE_PERCENT {
@@ -108,12 +114,14 @@ impl Engine {
         }
         let live = sealed.iter().map(|segment| segment.live_bytes()).sum();
         let segments = sealed.len() as u64;
-        segments >= SEGMENTS_BEFORE_MERGE && share(live, segments) <= LIVE_SHARE_PERCENT
+        let is_quiet = quiet.is_some_and(|newest| oldest.number <= newest);
+        let enough = if is_quiet { QUIET_LIVE_SHARE_PERCENT } else { LIVE_SHARE_PERCENT };
+        segments >= SEGMENTS_BEFORE_MERGE && share(live, segments) <= enough
     }
 
-    fn merge_oldest(&self, wait: &dyn Fn(&Arc<Batch>) -> Fate) -> io::Result<bool> {
+    fn merge_oldest(&self, quiet: Option<u32>, wait: &dyn Fn(&Arc<Batch>) -> Fate) -> io::Result<bool> {
         let sealed = self.sealed();
-        if !self.is_worth_merging(&sealed) {
+        if !self.is_worth_merging(&sealed, quiet) {
             return Ok(false);
         }
         let Some(oldest) = sealed.first() else { return Ok(false) };
