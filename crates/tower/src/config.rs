@@ -83,6 +83,8 @@ options! {
     require_key: bool;
     /// Whether only requests that change something (the profile's methods) are protected; else all with a key are.
     only_mutating: bool;
+    /// The methods that change something.
+    methods: Vec<Method>;
     /// Characters that a key may have, 255 at most.
     max_key_length: usize;
     /// Which characters a key may have.
@@ -123,6 +125,12 @@ options! {
     operation: String;
     /// Whether all callers share their keys.
     shared_keys: bool;
+    /// Whether the service's name is part of a key's scope, so that services over one store do not share keys.
+    scope_by_service: bool;
+    /// Whether the path is part of a key's scope, so that the same key elsewhere is another key and no mismatch.
+    scope_by_path: bool;
+    /// The names of the codes in errors.
+    error_codes: Codes;
 }
 
 /// The configuration of a layer.
@@ -260,7 +268,7 @@ pub(crate) struct Rules {
     pub(crate) exempt: bool,
     pub(crate) require_key: bool,
     pub(crate) only_mutating: bool,
-    pub(crate) methods: &'static [Method],
+    pub(crate) methods: Vec<Method>,
     pub(crate) key_chars_max: usize,
     pub(crate) alphabet: KeyAlphabet,
     pub(crate) policy: Policy,
@@ -312,7 +320,7 @@ impl Rules {
             exempt: of.exempt.unwrap_or(false),
             require_key: of.require_key.unwrap_or(row.require_key),
             only_mutating: of.only_mutating.unwrap_or(true),
-            methods: row.methods,
+            methods: of.methods.unwrap_or_else(|| row.methods.to_vec()),
             key_chars_max: bounded(
                 "max_key_length",
                 of.max_key_length,
@@ -349,11 +357,11 @@ impl Rules {
             mismatch_status,
             fields: of.fingerprint.unwrap_or_default(),
             form: of.error_form.unwrap_or(row.form),
-            codes: row.codes,
+            codes: of.error_codes.unwrap_or(row.codes),
             operation,
-            scope_service: row.scope_service,
+            scope_service: of.scope_by_service.unwrap_or(row.scope_service),
             scope_caller: !of.shared_keys.unwrap_or(false),
-            scope_path: row.scope_path,
+            scope_path: of.scope_by_path.unwrap_or(row.scope_path),
             name: name.into(),
         })
     }

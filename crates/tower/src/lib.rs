@@ -82,7 +82,7 @@ pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Route};
 #[cfg(feature = "metrics")]
 pub use metrics::Metrics;
 pub use observe::{Context, Event, Observer, What};
-pub use profile::{Profile, ReplayStatus};
+pub use profile::{Codes, Profile, ReplayStatus};
 pub use route::{Matcher, MatcherError};
 pub use semel_api::{ErrorCode, Form};
 pub use semel_core::policy::{Keep, OnLapse};

@@ -3,7 +3,7 @@
 use http::Method;
 use semel_conformance::faulty::Fault;
 use semel_core::record::StateName;
-use semel_tower::{Caller, Config, Profile};
+use semel_tower::{Caller, Codes, Config, Form, Keep, KeyAlphabet, Profile, ReplayStatus};
 
 use crate::harness::{Bench, request};
 use futures_util::poll;
@@ -31,6 +31,8 @@ struct Row {
     content_type: &'static str,
     /// Whether the same key on another path is another key.
     by_path: bool,
+    /// The rules one by one, instead of the profile.
+    by_hand: Option<Config>,
 }
 
 const IETF: Row = Row {
@@ -48,6 +50,7 @@ const IETF: Row = Row {
     down_code: "IDEMPOTENCY_STORAGE_UNAVAILABLE",
     content_type: "application/problem+json",
     by_path: false,
+    by_hand: None,
 };
 
 const WMS: Row = Row {
@@ -87,7 +90,7 @@ const ACP: Row = Row {
 };
 
 fn config(row: &Row) -> Config {
-    Config::new("orders").profile(row.profile)
+    row.by_hand.clone().unwrap_or_else(|| Config::new("orders").profile(row.profile))
 }
 
 fn answering(row: &Row, status: u16) -> Bench {
@@ -99,6 +102,10 @@ fn sent(key: &str, method: &str, uri: &str, body: &'static str) -> http::Request
     let mut sent = request(method, uri, &[("content-type", "application/json")], body);
     sent.headers_mut().insert("idempotency-key", http::HeaderValue::from_bytes(key.as_bytes()).unwrap());
     sent
+}
+
+async fn check_with(row: Row, by_hand: Config) {
+    check(Row { by_hand: Some(by_hand), ..row }).await;
 }
 
 async fn check(row: Row) {
@@ -230,6 +237,42 @@ async fn check_scope(row: &Row, name: &str) {
     assert!(send("a", "/orders").await.is_replay(), "{name}");
     let elsewhere = send("a", "/carts").await;
     assert_eq!(elsewhere.status == 201, row.by_path, "{name}: another path is another key, or a mismatch");
+}
+
+/// One profile turned into another, rule by rule.
+#[tokio::test]
+async fn every_rule_of_a_profile_can_be_overridden() {
+    let stripe_by_hand = Config::new("orders")
+        .methods(vec![Method::POST])
+        .key_alphabet(KeyAlphabet::PrintableBare)
+        .mismatch_status(400)
+        .keep(Keep::Everything)
+        .error_form(Form::Envelope);
+    check_with(STRIPE, stripe_by_hand).await;
+    let acp_by_hand = Config::new("orders")
+        .methods(vec![Method::POST])
+        .require_key(true)
+        .key_alphabet(KeyAlphabet::PrintableBare)
+        .keep(Keep::AllButServerErrors)
+        .error_form(Form::Envelope)
+        .error_codes(Codes::Acp)
+        .scope_by_path(true);
+    check_with(ACP, acp_by_hand).await;
+    let wms_by_hand = Config::new("orders")
+        .key_alphabet(KeyAlphabet::Token)
+        .replay_status(ReplayStatus::Ok)
+        .error_form(Form::Flat)
+        .scope_by_service(true);
+    check_with(WMS, wms_by_hand).await;
+    let ietf_by_hand = Config::new("orders")
+        .profile(Profile::Acp)
+        .methods(vec![Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .require_key(false)
+        .key_alphabet(KeyAlphabet::Printable)
+        .error_form(Form::Problem)
+        .error_codes(Codes::Catalogue)
+        .scope_by_path(false);
+    check_with(IETF, ietf_by_hand).await;
 }
 
 #[tokio::test]

@@ -323,9 +323,9 @@ async fn a_key_is_forgotten_after_its_retention_and_runs_anew() {
     let bench = Bench::new(Config::new("orders").retention_period(hour).sweep(false));
     bench.post("k").await;
     let settled = bench.records().await.remove(0);
-    tokio::time::sleep(hour - Duration::from_secs(1)).await;
+    tokio::time::sleep(hour.mul_f32(0.9)).await;
     assert!(bench.post("k").await.is_replay());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(hour.mul_f32(0.2)).await;
     let anew = bench.post("k").await;
     assert_eq!((anew.status, anew.is_replay(), bench.runs()), (201, false, 2));
     assert!(bench.records().await[0].fence() > settled.fence(), "L2");
@@ -361,4 +361,86 @@ async fn the_drafts_own_examples_are_keys() {
         assert_eq!(bench.post(key).await.status, 201);
         assert!(bench.post(key).await.is_replay());
     }
+}
+
+#[tokio::test]
+async fn who_waited_for_an_attempt_that_is_not_kept_is_told_to_come_back_and_then_runs() {
+    let go = Arc::new(Notify::new());
+    let service = Arc::clone(&go);
+    let bench = Bench::serving(Config::new("orders"), move |run, _| {
+        let go = Arc::clone(&service);
+        async move {
+            if run > 1 {
+                return created(run);
+            }
+            go.notified().await;
+            reply(503, "")
+        }
+    });
+    let send = |wait: &'static str| {
+        let mut request = post("k", r#"{"amount":5}"#);
+        request.headers_mut().insert("prefer", wait.parse().unwrap());
+        let bench = bench.clone();
+        tokio::spawn(async move { bench.send(request).await })
+    };
+    let first = send("wait=0");
+    while bench.runs() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let waits = send("wait=20");
+    tokio::task::yield_now().await;
+    go.notify_one();
+    let (first, waited) = (first.await.unwrap(), waits.await.unwrap());
+    assert_eq!((first.status, waited.status), (503, 409));
+    assert_eq!(
+        (waited.header("retry-after"), waited.header("preference-applied")),
+        (Some("1"), Some("wait=20"))
+    );
+    assert_eq!(
+        (bench.post("k").await.status, bench.runs()),
+        (201, 2),
+        "waiters never claim; who comes back does"
+    );
+}
+
+#[tokio::test]
+async fn what_an_operator_finds_out_about_an_unknown_outcome_is_what_the_next_request_is_given() {
+    use semel_core::command::{Discard, Resolution, Resolve};
+    use semel_core::outcome::{Class, Headers, Outcome};
+    use semel_tower::{OnLapse, OnServerError};
+
+    let outcome = Outcome::try_new(Class::Success, 201, Headers::default(), "found".into()).unwrap();
+    for (resolution, status, runs) in
+        [(Resolution::Completed(outcome), 201, 1), (Resolution::NotExecuted, 502, 2)]
+    {
+        let config = Config::new("orders").on_5xx(OnServerError::Unknown).on_lapse(OnLapse::AtMostOnce);
+        let bench = Bench::serving(config, |_, _| async { reply(502, "") });
+        bench.post("k").await;
+        assert_eq!(bench.post("k").await.code(), "IDEMPOTENCY_OUTCOME_UNKNOWN");
+        let unknown = bench.records().await.remove(0);
+        let resolve = Resolve {
+            id: unknown.id(),
+            version: unknown.version(),
+            resolution,
+            actor: "ada".into(),
+            reason: "looked it up".into(),
+            correlation_id: None,
+        };
+        bench.layer.ledger().apply(&resolve).await.unwrap();
+        assert_eq!((bench.post("k").await.status, bench.runs()), (status, runs));
+    }
+    let bench =
+        Bench::serving(Config::new("orders").on_5xx(OnServerError::Unknown), |_, _| async { reply(502, "") });
+    bench.post("k").await;
+    let unknown = bench.records().await.remove(0);
+    let discard = Discard {
+        id: unknown.id(),
+        version: unknown.version(),
+        actor: "ada".into(),
+        reason: "a test".into(),
+        correlation_id: None,
+    };
+    bench.layer.ledger().apply(&discard).await.unwrap();
+    let discarded = bench.post("k").await;
+    assert_eq!((discarded.status, discarded.code().as_str(), bench.runs()), (410, "OPERATION_DISCARDED", 1));
 }
