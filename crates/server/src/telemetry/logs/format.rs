@@ -19,10 +19,25 @@ pub(super) fn line(out: &mut Vec<u8>, format: LogFormat, colour: bool, at: &str,
 
 fn json(out: &mut Vec<u8>, at: &str, event: &Event<'_>) {
     let about = event.metadata();
-    // Writing into memory cannot fail.
-    let _ = write!(out, r#"{{"timestamp":"{at}","level":"{}","target":"{}""#, about.level(), about.target());
+    let head = [
+        r#"{"timestamp":""#,
+        at,
+        r#"","level":""#,
+        about.level().as_str(),
+        r#"","target":""#,
+        about.target(),
+    ];
+    for part in head {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.push(b'"');
     event.record(&mut JsonFields { out });
     out.push(b'}');
+}
+
+/// Whether a text stands in JSON as it is.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\'))
 }
 
 struct JsonFields<'a> {
@@ -38,7 +53,14 @@ impl JsonFields<'_> {
     }
 
     fn text(&mut self, text: &str) {
-        let _ = serde_json::to_writer(&mut *self.out, text);
+        if !is_plain(text.as_bytes()) {
+            // Writing into memory cannot fail.
+            let _ = serde_json::to_writer(&mut *self.out, text);
+            return;
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.push(b'"');
     }
 }
 
@@ -75,7 +97,7 @@ impl Visit for JsonFields<'_> {
         let start = self.out.len();
         let _ = write!(self.out, "{value:?}");
         // Mostly ids, which stand as they are.
-        if self.out[start..].iter().all(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\')) {
+        if is_plain(&self.out[start..]) {
             self.out.push(b'"');
             return;
         }
