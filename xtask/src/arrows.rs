@@ -46,8 +46,8 @@ const NEVER: &[Never] = &[
     },
     Never {
         package: "semel-tower",
-        reaches: &["semel-stores", "semel-server"],
-        why: "a door knows the contract, not a store",
+        reaches: &["semel-stores", "semel-server", "utoipa"],
+        why: "a door knows the contract, not a store, and brings no document along",
     },
     Never {
         package: "semel-kafka",
@@ -76,7 +76,7 @@ const NEVER: &[Never] = &[
         reaches: &["semel-server"],
         why: "examples use what users can use",
     },
-    Never { package: "semel", reaches: &["semel-server"], why: "a library is no server" },
+    Never { package: "semel", reaches: &["semel-server", "utoipa"], why: "a library is no server" },
 ];
 
 /// The suite, the faulty store and the simulated clock are for tests only.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::value::{Content, Json, Time, base64_bytes};
 
 /// `POST /v1/claims`: asks for the right to run one attempt. Give `payload` or `fingerprint`, not both.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRequest {
     /// The idempotency key; may be the `Idempotency-Key` header instead. If both are given they must be the same.
@@ -37,7 +37,8 @@ pub struct ClaimRequest {
 }
 
 /// What holds for a claimed record. The first claim of a key fixes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClaimPolicy {
     /// What a lapsed lease means; `at-most-once` if it is not given.
@@ -49,7 +50,8 @@ pub struct ClaimPolicy {
 }
 
 /// What a lapsed lease, or a lost answer, means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Semantics {
     /// It may have happened: the record becomes `unknown`, and nothing runs again by itself.
@@ -59,7 +61,8 @@ pub enum Semantics {
 }
 
 /// 201 of `POST /v1/claims`: run it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClaimGranted {
     /// `claimed`.
     pub status: ClaimStatus,
@@ -68,7 +71,8 @@ pub struct ClaimGranted {
 }
 
 /// 200 of `POST /v1/claims`: it was done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClaimReplayed {
     /// `completed`.
     pub status: ClaimStatus,
@@ -79,7 +83,8 @@ pub struct ClaimReplayed {
 }
 
 /// What became of asking for a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClaimStatus {
     /// The claim is yours.
@@ -89,7 +94,8 @@ pub enum ClaimStatus {
 }
 
 /// The exclusive right to run one attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClaimView {
     /// The record, in the paths of the claim's commands; 32 hexadecimal digits.
     pub id: String,
@@ -116,7 +122,8 @@ pub struct ClaimView {
 }
 
 /// A step that is done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckpointView {
     /// The step.
     pub phase: String,
@@ -125,7 +132,8 @@ pub struct CheckpointView {
 }
 
 /// `POST /v1/claims/{id}/extend`: a heartbeat.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExtendRequest {
     /// The claim's token.
@@ -133,7 +141,8 @@ pub struct ExtendRequest {
 }
 
 /// `POST /v1/claims/{id}/checkpoints`: a step is done. The same phase and data again is a success.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointRequest {
     /// The claim's token.
@@ -146,7 +155,8 @@ pub struct CheckpointRequest {
 }
 
 /// `POST /v1/claims/{id}/complete`: it was done. The same outcome again is a success.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CompleteRequest {
     /// The claim's token.
@@ -157,7 +167,8 @@ pub struct CompleteRequest {
 }
 
 /// `POST /v1/claims/{id}/release`: the attempt ended and is known to have had no effect, so the next may run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseRequest {
     /// The claim's token.
@@ -168,7 +179,8 @@ pub struct ReleaseRequest {
 }
 
 /// The answer of a claim's commands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HeldReply {
     /// The record.
     pub id: String,
@@ -181,7 +193,8 @@ pub struct HeldReply {
 }
 
 /// What an operation gave.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OutcomeBody {
     /// What kind of end it is; `success` if it is not given.
@@ -198,7 +211,7 @@ pub struct OutcomeBody {
     pub content_type: Option<String>,
     /// What it gave, if that is not JSON, in base64.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "optional_base64")]
-    #[schema(value_type = Option<String>, content_encoding = "base64")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, content_encoding = "base64"))]
     pub body_base64: Option<Vec<u8>>,
     /// `true` when it was done and what it gave is not kept.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
@@ -240,7 +253,8 @@ impl OutcomeBody {
 }
 
 /// What kind of end an operation came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeClass {
     /// It was done.

@@ -8,14 +8,14 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::value::Json;
 
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $name:ident $code:literal $status:literal $message:literal $advice:literal;)*) => {
         /// What went wrong, for programs.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum ErrorCode {
             $($(#[$doc])* #[serde(rename = $code)] $name,)*
         }
@@ -159,7 +159,8 @@ impl fmt::Display for ErrorCode {
 }
 
 /// One thing that is wrong with a request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Detail {
     /// The path of the field, the name of the header, `body`, or `target`.
     pub field: String,
@@ -337,14 +338,16 @@ pub struct Rendered {
 }
 
 /// `{"error":{…}}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorEnvelope {
     /// The error.
     pub error: ErrorBody,
 }
 
 /// The error in its envelope.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
     /// What went wrong, for programs: a code of the catalogue.
     pub code: String,
@@ -362,7 +365,8 @@ pub struct ErrorBody {
 }
 
 /// The flat form. (Its names are those that its clients read.)
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FlatError {
     /// What went wrong, for programs: a code of the catalogue.
     pub code: String,
@@ -373,7 +377,8 @@ pub struct FlatError {
 }
 
 /// More about an error, in the flat form.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FlatDetails {
     /// Seconds after which a retry makes sense.
@@ -388,7 +393,8 @@ pub struct FlatDetails {
 }
 
 /// Problem details (RFC 9457), with the code as an extension member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// The page of the code.
     #[serde(rename = "type")]

@@ -4,34 +4,35 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
 
 use crate::value::Json;
 
 /// What is to be executed at most once. Borrows from the body.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExecuteRequest<'a> {
     /// The name of a configured operation.
     #[serde(borrow)]
-    #[schema(value_type = String, max_length = 255, example = "payment.charge")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, max_length = 255, example = "payment.charge"))]
     pub operation: Cow<'a, str>,
     /// Any JSON; sent on to the target as it is, and compared with that of later requests with the same key.
     #[serde(borrow)]
-    #[schema(value_type = Json)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Json))]
     pub payload: &'a RawValue,
     /// The key, where it cannot be a header. If both are given they must be the same.
     #[serde(borrow, default, alias = "idempotencyKey")]
-    #[schema(value_type = Option<String>, max_length = 255)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, max_length = 255))]
     pub idempotency_key: Option<Cow<'a, str>>,
     /// The client's name for this attempt; the audit log has it as `clientAttemptId`.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, max_length = 255)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, max_length = 255))]
     pub attempt_id: Option<Cow<'a, str>>,
 }
 
 /// Where an execution stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Execution {
     /// Where it stands.
     pub status: ExecutionStatus,
@@ -53,7 +54,8 @@ impl Execution {
 }
 
 /// Where an execution stands, for a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExecutionStatus {
     /// It was done; `result` says what it gave.

@@ -1,10 +1,10 @@
 //! `GET /healthz` and `GET /readyz`.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// The answer of `/healthz`, and of `/readyz` when it is ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Health {
     /// Whether it is alive, or can serve.
     pub status: HealthStatus,
@@ -17,7 +17,8 @@ pub struct Health {
 }
 
 /// What a health endpoint says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
     /// The process is alive.

@@ -11,7 +11,7 @@
 //! on as the text that came ([`Json`]), so that a number above 2^53 is the same number on the other side.
 //!
 //! Rooms: [`error`] the catalogue and its renderings · [`mod@decode`] bodies into types, with the field that is wrong ·
-//! [`execute`] · [`claims`] · [`records`] · [`audit`] · [`health`] · [`openapi`] the document of all of it.
+//! [`execute`] · [`claims`] · [`records`] · [`audit`] · [`health`] · `openapi` (a feature) the document of all of it.
 
 pub mod audit;
 pub mod claims;
@@ -20,6 +20,7 @@ pub mod error;
 pub mod execute;
 pub mod health;
 pub mod limits;
+#[cfg(feature = "openapi")]
 pub mod openapi;
 pub mod records;
 mod value;

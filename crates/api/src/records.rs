@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
 
 use crate::claims::OutcomeBody;
 use crate::value::{Time, base64_bytes, names};
 
 /// `GET /v1/records`: which records. All that is given must hold; newest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
 #[serde(default, deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 pub struct RecordQuery {
     /// In one of these states, separated by commas: `pending`, `running`, `released`, `completed`, `unknown`, `dead`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,7 +46,8 @@ pub struct RecordQuery {
 }
 
 /// A part of a listing of records, newest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RecordPage {
     /// The records.
     pub records: Vec<RecordSummary>,
@@ -55,7 +56,8 @@ pub struct RecordPage {
 }
 
 /// What a listing shows of a record: no bodies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RecordSummary {
     /// The record; 32 hexadecimal digits.
     pub id: String,
@@ -93,7 +95,8 @@ pub struct RecordSummary {
 
 /// `GET /v1/records/{id}`: everything about a record but its token. Bodies and data of checkpoints are shown to the
 /// role `operate` only, cut to 16 KiB each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RecordDetail {
     /// What a listing shows.
     #[serde(flatten)]
@@ -129,7 +132,8 @@ pub struct RecordDetail {
 }
 
 /// What holds for a record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PolicyView {
     /// What a lapsed lease means: `at-most-once` or `resume`.
     pub semantics: String,
@@ -148,7 +152,8 @@ pub struct PolicyView {
 }
 
 /// A step that is done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckpointSummary {
     /// The step.
     pub phase: String,
@@ -157,7 +162,8 @@ pub struct CheckpointSummary {
 }
 
 /// What drives a record without the client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InputView {
     /// The method.
     pub method: String,
@@ -172,7 +178,8 @@ pub struct InputView {
 }
 
 /// What a record came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OutcomeView {
     /// What kind of end it is: `success`, `rejection` or `discarded`.
     pub class: String,
@@ -187,7 +194,8 @@ pub struct OutcomeView {
 }
 
 /// A header. What is not UTF-8 in its value is replaced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HeaderView {
     /// The name, in lower case.
     pub name: String,
@@ -196,11 +204,12 @@ pub struct HeaderView {
 }
 
 /// The beginning of a body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Excerpt {
     /// The first 16 KiB, in base64.
     #[serde(with = "base64_bytes")]
-    #[schema(value_type = String, content_encoding = "base64")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
     pub base64: Vec<u8>,
     /// Whether there is more.
     pub cut: bool,
@@ -215,7 +224,8 @@ impl Excerpt {
 }
 
 /// `POST /v1/records/{id}/resolve`: says what an unknown or dead record did.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ResolveRequest {
     /// The version that was judged.
@@ -230,7 +240,8 @@ pub struct ResolveRequest {
 }
 
 /// What an unknown or dead record did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Resolution {
     /// It took effect: the outcome is replayed from now on.
@@ -240,7 +251,8 @@ pub enum Resolution {
 }
 
 /// `POST /v1/records/{id}/revive` and `…/discard`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JudgeRequest {
     /// The version that was judged.
@@ -250,14 +262,16 @@ pub struct JudgeRequest {
 }
 
 /// The answer of a command on one record: what it is now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JudgeReply {
     /// The record.
     pub record: RecordSummary,
 }
 
 /// Which records a bulk form works on. All that is given must hold; at least one must be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct BulkFilter {
     /// In one of these states, as a list, or as one text with commas. What the command cannot change is left out by
@@ -266,7 +280,7 @@ pub struct BulkFilter {
     pub states: Vec<String>,
     /// The same as `states`, under the name that it has in a listing. Only one of the two may be given.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "names")]
-    #[schema(value_type = String)]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub state: Vec<String>,
     /// Of this operation.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -289,7 +303,8 @@ pub struct BulkFilter {
 }
 
 /// `POST /v1/records/revive` and `…/discard`: one command on all records that match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BulkRequest {
     /// Which records.
@@ -309,7 +324,8 @@ pub struct BulkRequest {
 }
 
 /// `POST /v1/records/resolve`: says of all records that match what they did.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BulkResolveRequest {
     /// Which records.
@@ -334,7 +350,8 @@ pub struct BulkResolveRequest {
 }
 
 /// What a bulk form did. Repeat the request with `cursor` set to `next` until that is `null`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BulkReply {
     /// Whether it only counted.
     pub dry_run: bool,
@@ -353,7 +370,8 @@ pub struct BulkReply {
 }
 
 /// A record that a bulk form could not change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BulkFailure {
     /// The record.
     pub id: String,

@@ -6,9 +6,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 
 /// A point in time: RFC 3339, UTC, with milliseconds, such as `2026-11-21T04:30:00.000Z`. Read with any offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,19 +51,6 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-impl PartialSchema for Time {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(SchemaType::new(Type::String))
-            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-            .description(Some("A point in time: RFC 3339, UTC, with milliseconds."))
-            .examples([serde_json::json!("2026-11-21T04:30:00.000Z")])
-            .into()
-    }
-}
-
-impl ToSchema for Time {}
-
 /// Any JSON, as the text that came: neither its numbers nor the order of its names change on the way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -89,19 +73,6 @@ impl Json {
     }
 }
 
-impl PartialSchema for Json {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(SchemaType::AnyValue)
-            .description(Some(
-                "Any JSON. It is passed on as the text that came, so numbers above 2^53 keep their digits.",
-            ))
-            .into()
-    }
-}
-
-impl ToSchema for Json {}
-
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
         self.as_str() == other.as_str()
@@ -109,14 +80,15 @@ impl PartialEq for Json {
 }
 
 /// Content that is not JSON, where JSON would stand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Content {
     /// Its media type.
     pub content_type: String,
     /// Its bytes, in base64 (RFC 4648, section 4).
     #[serde(with = "base64_bytes")]
-    #[schema(value_type = String, content_encoding = "base64")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
     pub body_base64: Vec<u8>,
 }
 

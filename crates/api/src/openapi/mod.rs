@@ -5,6 +5,7 @@
 
 mod errors;
 mod paths;
+mod values;
 
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::server::ServerBuilder;
