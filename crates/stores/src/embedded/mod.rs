@@ -4,7 +4,8 @@
 //! segment · [`segment`] a file of the log · [`writer`] the one writer · [`queue`] what waits for it · [`batch`] what
 //! writers wait for · [`index`] from id to place · [`shard`] what is known about records · [`orders`] what is due ·
 //! [`tally`] how many there are · [`engine`] how a version becomes durable, then visible · [`relay`] how writers are
-//! told · [`recover`] opening · [`store`] the contract.
+//! told · [`recover`] opening · [`store`] an open store and its threads · [`contract`] the contract of
+//! stores.
 //!
 //! # A write
 //! 1. Under the shard's lock: the newest durable version is compared, the next one stamped and appended to the queue. An id
@@ -20,6 +21,7 @@
 mod audit_pages;
 mod batch;
 mod check;
+mod contract;
 mod disk;
 mod engine;
 mod error;
