@@ -246,17 +246,12 @@ async fn what_is_said_twice_is_counted_and_audited_once() {
     // A later entry is behind all earlier ones.
     assert_eq!(claim(&server, CLAIM).await.status, 200);
     let audit = format!("{}/v1/audit", server.admin_url());
-    let told = async {
-        loop {
-            let audit = server.http().get(&audit, &[]).await.unwrap().json();
-            let entries = audit["entries"].as_array().unwrap().iter().rev();
-            let told: Vec<_> = entries.map(|entry| entry["action"].as_str().unwrap().to_owned()).collect();
-            if told.last().is_some_and(|last| last == "replayed") {
-                return told;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    let told = tokio::time::timeout(std::time::Duration::from_secs(20), told).await.unwrap();
+    let told = eventually("the last entry is written", async || {
+        let audit = server.http().get(&audit, &[]).await.unwrap().json();
+        let entries = audit["entries"].as_array().unwrap().iter().rev();
+        let told: Vec<_> = entries.map(|entry| entry["action"].as_str().unwrap().to_owned()).collect();
+        (told.last().is_some_and(|last| last == "replayed")).then_some(told)
+    })
+    .await;
     assert_eq!(told, ["configuration_loaded", "claimed", "completed", "replayed"]);
 }

@@ -356,3 +356,59 @@ async fn the_audit_log_tells_an_original_from_a_retry_and_links_both() {
     let rest = get(&server, &format!("/v1/audit?limit=10&cursor={next}")).await;
     assert_eq!(list(&rest, "entries").len(), 3);
 }
+
+#[tokio::test]
+async fn the_audit_log_is_searched_by_key_tag_operation_and_actor() {
+    let server = busy().await;
+    let actions = async |query: &str| -> Vec<String> {
+        let page = get(&server, &format!("/v1/audit?{query}")).await;
+        list(&page, "entries").iter().map(|entry| entry["action"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("traffic is written in the background", async || {
+        (actions("key=spent").await.first().is_some_and(|last| last == "dead")).then_some(())
+    })
+    .await;
+    assert_eq!(actions("key=done").await, ["completed", "claimed"]);
+    assert_eq!(actions("tag=order_id%3DA-1").await, actions("operation=ship").await);
+    assert_eq!(actions("tag=order_id%3DA-2").await, [] as [&str; 0]);
+    assert_eq!(actions("operation=fail&action=unknown").await, ["unknown"]);
+    assert_eq!(actions("operation=fail&key=done").await, [] as [&str; 0]);
+    let lost = get(&server, "/v1/records?key=lost").await["records"][0].clone();
+    let path = format!("/v1/records/{}/discard", lost["id"].as_str().unwrap());
+    let body = json!({"version": lost["version"], "reason": "a test"}).to_string();
+    assert_eq!(admin(&server, "POST", &path, &body).await.status, 200);
+    let page = get(&server, "/v1/audit?key=lost&action=discarded").await;
+    let entry = &list(&page, "entries")[0];
+    assert_eq!((&entry["key"], &entry["operation"]), (&json!("lost"), &json!("fail")), "an operator's, too");
+    let by_operator = format!("actor={}", entry["actor"].as_str().unwrap());
+    assert_eq!(actions(&by_operator).await, ["discarded"]);
+    let wrong = admin(&server, "GET", "/v1/audit?tag=x", "").await;
+    assert_eq!(wrong.refusal(), (400, "VALIDATION_FAILED".to_owned()));
+}
+
+#[tokio::test]
+async fn what_has_outlived_the_audit_logs_retention_is_forgotten_and_a_restart_does_not_bring_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |retention| format!("[server]\ndevelopment = true\n[audit]\nretention = \"{retention}\"\n");
+    let server = Server::start_in(folder.path(), &config("1s")).await;
+    server.execute("echo", "old", "{}", &[]).await;
+    let about = async |server: &Server, key: &str| {
+        list(&get(server, &format!("/v1/audit?key={key}")).await, "entries").len()
+    };
+    eventually("the entries are written", async || (about(&server, "old").await == 2).then_some(())).await;
+    eventually("the entries go", async || (about(&server, "old").await == 0).then_some(())).await;
+    assert_eq!(
+        get(&server, "/v1/records?key=old").await["records"][0]["state"],
+        "completed",
+        "not the record"
+    );
+    server.kill().await;
+    let server = Server::start_in(folder.path(), &config("90d")).await;
+    server.execute("echo", "young", "{}", &[]).await;
+    eventually("the entries are written", async || (about(&server, "young").await == 2).then_some(())).await;
+    assert_eq!(about(&server, "old").await, 0);
+    let all = get(&server, "/v1/audit?until=2100-01-01T00:00:00Z").await;
+    let left = list(&all, "entries").iter().filter(|entry| entry["key"] == "old").count();
+    assert_eq!(left, 0);
+    server.stop().await;
+}

@@ -25,6 +25,15 @@ pub struct AuditEntry {
     pub reason: Option<String>,
     /// To which record; 32 hexadecimal digits.
     pub record_id: Option<String>,
+    /// The record's operation.
+    #[serde(default)]
+    pub operation: Option<String>,
+    /// The record's key.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// What else the record was found by.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
     /// When, in the store's time.
     pub at: Time,
     /// More, such as `isRetry` and `originalAttemptId`.
@@ -64,6 +73,18 @@ pub struct AuditQuery {
     /// Of this kind, such as `replayed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
+    /// Of this operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// About records with this key, also when the record itself is forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// About records with this tag, as `name=value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// By this actor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
     /// Linked to this request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,

@@ -254,6 +254,7 @@ impl Store for Faulty {
         search(query: Query, cursor: Option<Cursor>, limit: usize) -> Page<Summary, Cursor>;
         append_audit(entries: Vec<Entry>) -> ();
         audit(query: AuditQuery, cursor: Option<AuditCursor>, limit: usize) -> Page<Entry, AuditCursor>;
+        forget_audit(before: Timestamp, limit: usize) -> usize;
         ready() -> ();
         close() -> ();
     }

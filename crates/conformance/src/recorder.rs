@@ -284,6 +284,7 @@ impl Store for Recorder {
         search(query: Query, cursor: Option<Cursor>, limit: usize) -> Page<Summary, Cursor>;
         append_audit(entries: Vec<Entry>) -> ();
         audit(query: AuditQuery, cursor: Option<AuditCursor>, limit: usize) -> Page<Entry, AuditCursor>;
+        forget_audit(before: Timestamp, limit: usize) -> usize;
         ready() -> ();
         close() -> ();
     }

@@ -122,6 +122,9 @@ macro_rules! store_suite {
             search: a_page_reads_little_more_than_it_shows;
             audit: entries_come_back_newest_first_with_the_stores_time;
             audit: every_mix_of_filters_finds_its_entries;
+            audit: entries_are_found_by_what_their_record_was_found_by;
+            audit: a_page_of_the_audit_log_reads_little_more_than_it_shows;
+            audit: old_entries_are_forgotten_in_steps_and_younger_ones_stay;
             audit: paging_misses_nothing_while_entries_are_added;
             audit: an_operators_entry_is_in_the_same_write;
             sweep: l8_only_what_is_settled_and_expired_is_removed;
@@ -136,6 +139,7 @@ macro_rules! store_suite {
             restart: time_does_not_go_back_over_a_restart;
             restart: a_crash_in_the_middle_of_many_writes_loses_none_that_was_acknowledged;
             restart: what_expires_while_the_store_is_closed_is_swept;
+            restart: audit_entries_that_were_forgotten_do_not_come_back;
             corrupt: l13_damaged_bytes_are_an_error_and_never_absent;
             histories: one_command_after_the_other_answers_as_the_model_does;
             histories: many_workers_at_once_make_one_chain_of_legal_steps;

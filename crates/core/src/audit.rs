@@ -1,7 +1,8 @@
 //! Who did what to which record.
 
-use crate::id::RecordId;
+use crate::id::{Key, Operation, RecordId, Tag};
 use crate::record::{StateName, Text};
+use crate::request::Request;
 use crate::time::Timestamp;
 
 /// What was done.
@@ -93,6 +94,12 @@ pub struct Entry {
     pub correlation_id: Option<Text>,
     /// More, such as `isRetry` and `originalAttemptId`.
     pub metadata: Vec<(Box<str>, Text)>,
+    /// The record's operation. With key and tags it is kept in the entry, which outlives the record.
+    pub operation: Option<Operation>,
+    /// The record's key.
+    pub key: Option<Key>,
+    /// The record's tags.
+    pub tags: Box<[Tag]>,
 }
 
 impl Entry {
@@ -108,7 +115,20 @@ impl Entry {
             reason: None,
             correlation_id: None,
             metadata: Vec::new(),
+            operation: None,
+            key: None,
+            tags: Box::default(),
         }
+    }
+
+    /// About the record of this request: it is found by all that the record is found by.
+    #[must_use]
+    pub fn about(mut self, request: &Request) -> Self {
+        self.record = Some(request.id());
+        self.operation = Some(request.operation().clone());
+        self.key = Some(request.key().clone());
+        self.tags = request.tags().into();
+        self
     }
 
     /// Stamped.

@@ -1,8 +1,8 @@
 //! Questions over many records: search, counts, pages.
 
-use crate::audit::Action;
+use crate::audit::{Action, Entry};
 use crate::id::{Key, Namespace, Operation, RecordId, Scope, Tag, Version};
-use crate::record::{Record, StateName, Times};
+use crate::record::{Record, StateName, Text, Times};
 use crate::time::Timestamp;
 
 /// Which records. All that is given must hold; newest first.
@@ -128,12 +128,36 @@ pub struct AuditQuery {
     pub record: Option<RecordId>,
     /// Of this kind.
     pub action: Option<Action>,
+    /// Of this operation.
+    pub operation: Option<Operation>,
+    /// About a record with this key.
+    pub key: Option<Key>,
+    /// About a record with this tag.
+    pub tag: Option<Tag>,
+    /// By this actor.
+    pub actor: Option<String>,
     /// Linked to this request.
     pub correlation_id: Option<String>,
     /// At or after.
     pub from: Option<Timestamp>,
     /// Before.
     pub until: Option<Timestamp>,
+}
+
+impl AuditQuery {
+    /// Whether `entry` is one of them.
+    pub fn matches(&self, entry: &Entry) -> bool {
+        let correlation_id = entry.correlation_id.as_ref().map(Text::as_str);
+        self.record.is_none_or(|id| entry.record == Some(id))
+            && self.action.is_none_or(|action| entry.action == action)
+            && (self.operation.is_none() || entry.operation == self.operation)
+            && (self.key.is_none() || entry.key == self.key)
+            && self.tag.as_ref().is_none_or(|tag| entry.tags.contains(tag))
+            && self.actor.as_deref().is_none_or(|actor| entry.actor.as_str() == actor)
+            && self.correlation_id.as_deref().is_none_or(|id| correlation_id == Some(id))
+            && self.from.is_none_or(|from| entry.at >= from)
+            && self.until.is_none_or(|until| entry.at < until)
+    }
 }
 
 /// A place in the audit log that does not move: the store's own number of the entry.

@@ -158,16 +158,26 @@ pub trait Store: Send + Sync + 'static {
     fn search(&self, query: Query, cursor: Option<Cursor>, limit: usize)
     -> Answer<'_, Page<Summary, Cursor>>;
 
-    /// Adds entries to the audit log, in order, stamped with the store's time.
+    /// Adds entries to the audit log, in order, stamped with the store's time: no entry is stamped before one that is
+    /// shown already.
     fn append_audit(&self, entries: Vec<audit::Entry>) -> Answer<'_, ()>;
 
-    /// Audit entries that match, newest first.
+    /// Audit entries that match, newest first. What is read grows with the page and not with the log: at most about
+    /// twenty entries for each that is shown, whatever is asked for.
     fn audit(
         &self,
         query: AuditQuery,
         cursor: Option<AuditCursor>,
         limit: usize,
     ) -> Answer<'_, Page<audit::Entry, AuditCursor>>;
+
+    /// Drops audit entries that were stamped before `before`, the oldest first, at most `limit` of them in one step, so that
+    /// no other call waits for it; how many it was at most, and 0 when none is left. Nothing stamped at `before` or later is
+    /// touched. What was dropped is shown never again, also after a crash; its space is free when the store gets to it.
+    ///
+    /// # Errors
+    /// `InDoubt`: some may be gone. Saying it again is safe.
+    fn forget_audit(&self, before: Timestamp, limit: usize) -> Answer<'_, usize>;
 
     /// Whether what was acknowledged outlives the loss of the node that acknowledged it, or there is only one node.
     /// *At most once* on a store that says no needs the operator's consent.

@@ -104,6 +104,7 @@ impl App {
         let ledger = Ledger::new(Arc::clone(&store), Arc::new(OsEntropy));
         let targets = Targets::new(&config.targets).map_err(|error| StartError::new("targets", error))?;
         let audit = AuditLog::start(Arc::clone(&store), metrics.clone(), config.audit.traffic);
+        audit.forget_after(Arc::clone(&store), config.audit.retention);
         let observer = Observer::new(metrics.clone(), audit.clone());
         let engine = Engine::new(ledger.clone(), &config.operations, targets, Arc::new(observer.clone()));
         engine.start(config.dispatcher.concurrency);

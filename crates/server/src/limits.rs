@@ -87,6 +87,14 @@ pub const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 pub const RETRY_AFTER_STORAGE: Duration = Duration::from_secs(5);
 /// How long audit entries are kept unless configured.
 pub const AUDIT_RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Audit entries that are forgotten in one step.
+pub const AUDIT_FORGET_BATCH: usize = 10_000;
+/// The pause after a step that found something.
+pub const AUDIT_FORGET_AGAIN: Duration = Duration::from_millis(50);
+/// The longest pause after the last step: how late an entry may go.
+pub const AUDIT_FORGET_EVERY: Duration = Duration::from_secs(60);
+/// Shortest retention of audit entries.
+pub const AUDIT_RETENTION_MIN: Duration = Duration::from_secs(1);
 /// Bytes of a request's body on the admin listener: an outcome that an operator gives, in base64.
 pub const ADMIN_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Connections of the admin listener: people and scrapers.

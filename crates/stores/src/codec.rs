@@ -15,6 +15,9 @@ pub use encode::{encode_audit, encode_record};
 /// The version of the format that is written.
 pub const FORMAT: u8 = 1;
 
+/// The version of the format of audit entries that is written: since 2 they hold operation, key and tags.
+pub const AUDIT_FORMAT: u8 = 2;
+
 /// Bytes that cannot be read as what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt(pub(crate) &'static str);

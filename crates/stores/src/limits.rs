@@ -38,8 +38,6 @@ pub const MEMORY_SWEEP_STEP: usize = 64;
 /// Audit entries that the memory store keeps: some 25 MB, the newest.
 pub const MEMORY_AUDIT_ENTRIES_MAX: usize = 100_000;
 
-/// How long audit entries are kept: they outlive the records they are about, and are for people.
-pub const AUDIT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The oldest segment is merged when at most this part of it, in percent, is current: copying the rest frees as much.
 pub const OLD_LIVE_SHARE_PERCENT: u64 = 50;
 /// The oldest segment is merged, whatever it holds, when at most this part of all of them is current.

@@ -322,6 +322,14 @@ impl Store for MemoryStore {
         })
     }
 
+    fn forget_audit(&self, before: Timestamp, limit: usize) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let mut inner = self.shared.inner.lock();
+            inner.open("forget_audit")?;
+            Ok(inner.audit.forget(before, limit))
+        })
+    }
+
     fn audit(
         &self,
         query: AuditQuery,

@@ -284,6 +284,7 @@ pub(super) fn discard_records() {}
         "entries": [{
             "action": "replayed", "fromState": "completed", "toState": "completed", "correlationId": "c-1",
             "actor": "acme", "reason": null, "recordId": "6d0f4bd6a3c51f0a9be2c1f1f0b3a7d2",
+            "operation": "payment.charge", "key": "order-1", "tags": {"order_id": "1"},
             "at": "2026-11-21T04:30:00.000Z",
             "metadata": {"isRetry": true, "originalAttemptId": "6d0f4bd6a3c51f0a9be2c1f1f0b3a7d2:1"}
         }],

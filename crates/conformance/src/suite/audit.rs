@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use semel_core::audit::{Action, Entry};
 use semel_core::command::{Judged, Resolution, Resolve};
+use semel_core::id::{Key, Operation, Tag, TagName, TagValue};
 use semel_core::query::{AuditQuery, Page};
 use semel_core::record::{StateName, Text};
 use semel_core::{RecordId, Store};
@@ -62,7 +63,11 @@ pub async fn entries_come_back_newest_first_with_the_stores_time(subject: &mut d
 
 fn matches(query: &AuditQuery, entry: &Entry) -> bool {
     let correlation = entry.correlation_id.as_ref().map(Text::as_str);
-    (query.record.is_none() || entry.record == query.record)
+    (query.key.is_none() || entry.key == query.key)
+        && (query.operation.is_none() || entry.operation == query.operation)
+        && query.tag.as_ref().is_none_or(|tag| entry.tags.iter().any(|one| one == tag))
+        && query.actor.as_ref().is_none_or(|actor| entry.actor.as_str() == actor)
+        && (query.record.is_none() || entry.record == query.record)
         && query.action.is_none_or(|action| entry.action == action)
         && (query.correlation_id.is_none() || correlation == query.correlation_id.as_deref())
         && query.from.is_none_or(|from| entry.at >= from)
@@ -86,7 +91,8 @@ pub async fn every_mix_of_filters_finds_its_entries(subject: &mut dyn Subject) {
                     [(None, None), (Some(early), None), (None, Some(late)), (Some(early), Some(late))]
                 {
                     let correlation_id = correlation_id.clone();
-                    let query = AuditQuery { record, action, correlation_id, from, until };
+                    let query =
+                        AuditQuery { record, action, correlation_id, from, until, ..AuditQuery::default() };
                     let expected: Vec<_> =
                         all.iter().filter(|entry| matches(&query, entry)).cloned().collect();
                     assert_eq!(pages(&*store, &query, 4).await, expected, "{query:?}");
@@ -94,6 +100,118 @@ pub async fn every_mix_of_filters_finds_its_entries(subject: &mut dyn Subject) {
             }
         }
     }
+}
+
+/// An entry about one of many records: each third record shares a tag, half of them an operation, and one in ten entries
+/// is by an operator.
+fn about(number: usize) -> Entry {
+    let ask = Ask::key(&format!("key-{}", number % 300)).operation(["charge", "refund"][number % 2]);
+    let ask =
+        ask.tag("order_id", &format!("order-{}", number % 300)).tag("lot", &format!("lot-{}", number % 3));
+    let actor = if number.is_multiple_of(10) { "operator" } else { "tenant" };
+    let action = [Action::Claimed, Action::Completed, Action::Replayed][(number / 300) % 3];
+    let mut entry = Entry::new(action, actor.into()).about(&ask.request());
+    entry.correlation_id = Some(format!("corr-{number}").as_str().into());
+    entry
+}
+
+/// Queries by what entries keep of their records, by who and what, and mixes of them.
+fn queries_by_what_is_kept() -> Vec<AuditQuery> {
+    let tag = |name: &str, value: &str| Tag {
+        name: TagName::try_new(name).unwrap(),
+        value: TagValue::try_new(value).unwrap(),
+    };
+    let mut queries = Vec::new();
+    for key in [None, Some(Key::try_new("key-42").unwrap())] {
+        for tag in
+            [None, Some(tag("order_id", "order-42")), Some(tag("lot", "lot-0")), Some(tag("lot", "none"))]
+        {
+            for operation in [None, Some(Operation::try_new("charge").unwrap())] {
+                for actor in [None, Some("operator".to_owned()), Some("nobody".to_owned())] {
+                    for action in [None, Some(Action::Replayed)] {
+                        let (key, tag) = (key.clone(), tag.clone());
+                        let (operation, actor) = (operation.clone(), actor.clone());
+                        queries.push(AuditQuery {
+                            key,
+                            tag,
+                            operation,
+                            actor,
+                            action,
+                            ..AuditQuery::default()
+                        });
+                    }
+                }
+            }
+        }
+    }
+    queries
+}
+
+/// By key, tag, operation and actor, which the entry keeps, so that they find it when the record is gone.
+pub async fn entries_are_found_by_what_their_record_was_found_by(subject: &mut dyn Subject) {
+    let store = subject.store();
+    for batch in 0..10 {
+        store.append_audit((batch * 90..(batch + 1) * 90).map(about).collect()).await.unwrap();
+        subject.pass(Duration::from_millis(1)).await;
+    }
+    let all = pages(&*store, &AuditQuery::default(), 1_000).await;
+    assert_eq!(all.len(), 900);
+    let record = about(42).record;
+    for query in queries_by_what_is_kept() {
+        for (from, until) in [(None, None), (Some(all[700].at), Some(all[100].at))] {
+            let query = AuditQuery { from, until, ..query.clone() };
+            let expected: Vec<_> = all.iter().filter(|entry| matches(&query, entry)).cloned().collect();
+            assert_eq!(pages(&*store, &query, 7).await, expected, "{query:?}");
+        }
+    }
+    let by_record = AuditQuery { record, ..AuditQuery::default() };
+    assert_eq!(pages(&*store, &by_record, 7).await.len(), 3);
+}
+
+/// Whatever is asked for, at most twenty entries are read for each that is shown.
+pub async fn a_page_of_the_audit_log_reads_little_more_than_it_shows(subject: &mut dyn Subject) {
+    let store = subject.store();
+    for batch in 0..30 {
+        store.append_audit((batch * 100..(batch + 1) * 100).map(about).collect()).await.unwrap();
+    }
+    for query in queries_by_what_is_kept() {
+        for limit in [1, 10] {
+            let page = store.audit(query.clone(), None, limit).await.unwrap();
+            // A page that shows nothing has a word to look at, too; and one more line says whether there is a next page.
+            let shown = page.items.len().max(1) as u64 + 1;
+            assert!(page.entries_read <= 20 * shown, "{} for {query:?}", page.entries_read);
+        }
+    }
+}
+
+/// The oldest first, in steps, and not one too many.
+pub async fn old_entries_are_forgotten_in_steps_and_younger_ones_stay(subject: &mut dyn Subject) {
+    let store = subject.store();
+    store.append_audit((0..20).map(about).collect()).await.unwrap();
+    subject.pass(Duration::from_millis(5)).await;
+    store.append_audit((20..25).map(about).collect()).await.unwrap();
+    let all = pages(&*store, &AuditQuery::default(), 100).await;
+    let (border, oldest) = (all[4].at, all[24].at);
+    assert_eq!(store.forget_audit(oldest, 10).await.unwrap(), 0, "nothing is older than the oldest");
+    assert_eq!(pages(&*store, &AuditQuery::default(), 100).await, all);
+    let mut forgotten = 0;
+    loop {
+        let step = store.forget_audit(border, 8).await.unwrap();
+        assert!(step <= 8);
+        if step == 0 {
+            break;
+        }
+        forgotten += step;
+        let left = pages(&*store, &AuditQuery::default(), 100).await;
+        assert_eq!(left, all[..left.len()], "the oldest go first");
+        assert!(left.len() >= 25 - forgotten);
+    }
+    assert_eq!(pages(&*store, &AuditQuery::default(), 100).await, all[..5]);
+    let by_key = AuditQuery { key: about(3).key, ..AuditQuery::default() };
+    assert_eq!(pages(&*store, &by_key, 100).await, [], "nor are they found by what they were found by");
+    // Numbers and cursors go on.
+    store.append_audit((25..30).map(about).collect()).await.unwrap();
+    assert_eq!(pages(&*store, &AuditQuery::default(), 3).await.len(), 10);
 }
 
 /// The cursor is the store's own number of an entry.

@@ -233,3 +233,38 @@ pub async fn what_expires_while_the_store_is_closed_is_swept(subject: &mut dyn S
         assert_eq!(subject.store().load(Ask::key("key-7").id()).await.unwrap().value, None);
     }
 }
+
+/// Neither after a close nor after a crash; and what is added later has its place behind them.
+pub async fn audit_entries_that_were_forgotten_do_not_come_back(subject: &mut dyn Subject) {
+    let entry = |actor: &str| Entry::new(Action::Claimed, actor.into());
+    let mut expected = Vec::new();
+    for (round, ending) in [Ending::Crashed, Ending::Closed, Ending::Crashed].into_iter().enumerate() {
+        let store = subject.store();
+        let old = format!("old-{round}");
+        store.append_audit(vec![entry(&old); 30]).await.unwrap();
+        subject.pass(Duration::from_millis(5)).await;
+        let border = store.time();
+        while store.forget_audit(border, 7).await.unwrap() > 0 {}
+        // All that was there before is older than the border.
+        expected.clear();
+        let young = format!("young-{round}");
+        store.append_audit(vec![entry(&young)]).await.unwrap();
+        expected.push(young);
+        drop(store);
+        for _ in 0..2 {
+            if !subject.restart(ending).await {
+                return skipped(NOT_HERE);
+            }
+            let page = subject.store().audit(AuditQuery::default(), None, 100).await.unwrap();
+            let told: Vec<_> = page.items.iter().map(|entry| entry.actor.as_str().to_owned()).collect();
+            assert_eq!(told, expected, "{ending:?}");
+        }
+        subject.pass(Duration::from_millis(5)).await;
+    }
+    // With nothing left that has a number, numbers go on all the same.
+    while subject.store().forget_audit(subject.store().time(), 7).await.unwrap() > 0 {}
+    assert!(subject.restart(Ending::Crashed).await);
+    subject.store().append_audit(vec![entry("last")]).await.unwrap();
+    let page = subject.store().audit(AuditQuery::default(), None, 100).await.unwrap();
+    assert_eq!(page.items.len(), 1);
+}

@@ -124,8 +124,7 @@ pub(super) fn entry(
     reason: &Text,
     correlation_id: Option<&Text>,
 ) -> Entry {
-    let mut entry = Entry::new(action, actor.clone());
-    entry.record = Some(record.id());
+    let mut entry = Entry::new(action, actor.clone()).about(record.request());
     entry.from = Some(record.state().name());
     entry.to = Some(write.state());
     entry.reason = Some(reason.clone());

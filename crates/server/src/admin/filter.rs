@@ -78,8 +78,19 @@ pub(super) const RECORDS: [&str; 10] =
     ["state", "states", "operation", "key", "tag", "namespace", "from", "until", "cursor", "limit"];
 
 /// The names of the parameters of a listing of the audit log.
-pub(super) const AUDIT: [&str; 7] =
-    ["record", "action", "correlation_id", "from", "until", "cursor", "limit"];
+pub(super) const AUDIT: [&str; 11] = [
+    "record",
+    "action",
+    "operation",
+    "key",
+    "tag",
+    "actor",
+    "correlation_id",
+    "from",
+    "until",
+    "cursor",
+    "limit",
+];
 
 /// A filter in core's words.
 pub(super) fn query(filter: &BulkFilter) -> Result<Query, ApiError> {
@@ -135,9 +146,19 @@ pub(super) fn audit(parameters: &mut Parameters) -> Result<AuditQuery, ApiError>
         let known = Action::ALL.map(Action::as_str).join(", ");
         Action::parse(&text).ok_or_else(|| wrong("action", format!("must be among {known}")))
     };
+    let invalid = |error: semel_core::Invalid| wrong(error.what(), error.to_string());
     Ok(AuditQuery {
         record: parameters.text("record").map(record).transpose()?,
         action: parameters.text("action").map(action).transpose()?,
+        operation: parameters
+            .text("operation")
+            .as_deref()
+            .map(Operation::try_new)
+            .transpose()
+            .map_err(invalid)?,
+        key: parameters.text("key").as_deref().map(Key::try_new).transpose().map_err(invalid)?,
+        tag: parameters.text("tag").as_deref().map(tag).transpose()?,
+        actor: parameters.text("actor"),
         correlation_id: parameters.text("correlation_id"),
         from: parameters.time("from")?.map(timestamp),
         until: parameters.time("until")?.map(timestamp),

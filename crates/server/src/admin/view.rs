@@ -152,6 +152,9 @@ pub(super) fn audit_entry(entry: &Entry) -> AuditEntry {
         actor: text(&entry.actor),
         reason: entry.reason.as_ref().map(text),
         record_id: entry.record.map(|id| id.to_string()),
+        operation: entry.operation.as_ref().map(ToString::to_string),
+        key: entry.key.as_ref().map(ToString::to_string),
+        tags: entry.tags.iter().map(|tag| (tag.name.to_string(), tag.value.to_string())).collect(),
         at: time(entry.at),
         metadata: entry.metadata.iter().map(value).collect(),
     }

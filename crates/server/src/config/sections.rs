@@ -463,7 +463,7 @@ fn dispatcher_section(section: Section<'_>) -> DispatcherConfig {
 fn audit_section(section: Section<'_>) -> AuditConfig {
     let traffic = section.boolean("traffic", true);
     let retention = section.duration_or("retention", limits::AUDIT_RETENTION_DEFAULT);
-    within(&section, "retention", retention, Duration::from_secs(60), core::RETENTION_MAX);
+    within(&section, "retention", retention, limits::AUDIT_RETENTION_MIN, core::RETENTION_MAX);
     section.finish();
     AuditConfig { traffic, retention }
 }

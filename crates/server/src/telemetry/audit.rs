@@ -4,16 +4,22 @@
 //! wait for its entries, so these stand in a queue with an end: what finds no room is counted, and never waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use semel_core::audit::{Action, Entry};
-use semel_core::id::{AttemptId, RecordId};
+use semel_core::id::AttemptId;
 use semel_core::record::{Record, State, StateName, Text};
 use semel_core::store::Store;
+use semel_core::{Request, Timestamp};
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::limits::{AUDIT_BATCH_MAX, AUDIT_GATHER, AUDIT_QUEUE_MAX};
+use crate::limits::{
+    AUDIT_BATCH_MAX, AUDIT_FORGET_AGAIN, AUDIT_FORGET_BATCH, AUDIT_FORGET_EVERY, AUDIT_GATHER,
+    AUDIT_QUEUE_MAX,
+};
 
 /// Who asked, and what links it to their request.
 #[derive(Clone, Debug)]
@@ -46,6 +52,7 @@ struct Shared {
     done: watch::Sender<u64>,
     metrics: Metrics,
     traffic: bool,
+    closing: CancellationToken,
 }
 
 #[derive(Default)]
@@ -58,7 +65,7 @@ struct Queue {
 /// An entry before it is put into words: the words cost, and the request need not wait for them.
 struct Event {
     action: Action,
-    record: Option<RecordId>,
+    request: Option<Arc<Request>>,
     from: Option<StateName>,
     to: Option<StateName>,
     caller: Caller,
@@ -96,9 +103,15 @@ impl AuditLog {
             done: watch::channel(0).0,
             metrics,
             traffic,
+            closing: CancellationToken::new(),
         });
         tokio::spawn(write(Arc::clone(&shared), store));
         Self { shared }
+    }
+
+    /// Forgets what is older than `retention`, in the background, until the log is closed.
+    pub fn forget_after(&self, store: Arc<dyn Store>, retention: Duration) {
+        tokio::spawn(forget(Arc::clone(&self.shared), store, retention));
     }
 
     /// Whether entries of traffic are written at all.
@@ -156,7 +169,7 @@ impl AuditLog {
     pub fn configuration_loaded(&self, reason: &str, details: Vec<(Box<str>, Text)>) {
         self.put(Event {
             action: Action::ConfigurationLoaded,
-            record: None,
+            request: None,
             from: None,
             to: None,
             caller: Caller::semel(),
@@ -175,6 +188,7 @@ impl AuditLog {
     /// Writes what is left, and ends the writer. What is put after it is dropped and counted.
     pub async fn close(&self) {
         self.shared.queue.lock().closed = true;
+        self.shared.closing.cancel();
         self.shared.filled.notify_one();
         self.flush().await;
     }
@@ -208,7 +222,7 @@ impl Event {
     fn about(action: Action, record: &Record, caller: &Caller) -> Self {
         Self {
             action,
-            record: Some(record.id()),
+            request: Some(Arc::clone(record.request())),
             from: None,
             to: Some(record.state().name()),
             caller: caller.clone(),
@@ -228,13 +242,15 @@ impl Event {
 
     fn into_entry(self) -> Entry {
         let mut entry = Entry::new(self.action, Text::new(&self.caller.actor));
-        entry.record = self.record;
+        if let Some(request) = &self.request {
+            entry = entry.about(request);
+        }
         entry.from = self.from;
         entry.to = self.to;
         entry.reason = self.reason;
         entry.correlation_id = self.caller.correlation_id.as_deref().map(Text::new);
         // An attempt is named by record and fence, so that a retry can be followed to the attempt it met.
-        let attempt = |fence| Text::new(&self.record.map_or_else(String::new, |id| format!("{id}:{fence}")));
+        let attempt = |fence| Text::new(&entry.record.map_or_else(String::new, |id| format!("{id}:{fence}")));
         let mut metadata: Vec<(Box<str>, Text)> = match self.metadata {
             Metadata::None => Vec::new(),
             Metadata::Attempt { fence, is_retry } => {
@@ -293,6 +309,28 @@ async fn write(shared: Arc<Shared>, store: Arc<dyn Store>) {
             }
         }
         shared.done.send_modify(|done| *done += count);
+    }
+}
+
+/// Forgets old entries in small steps, the next of which lets writers in between.
+async fn forget(shared: Arc<Shared>, store: Arc<dyn Store>, retention: Duration) {
+    let every = AUDIT_FORGET_EVERY.min(retention / 4);
+    loop {
+        let now = store.time().as_millis();
+        let kept = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        let before = Timestamp::from_millis(now.saturating_sub(kept));
+        let pause = match store.forget_audit(before, AUDIT_FORGET_BATCH).await {
+            Ok(0) => every,
+            Ok(_) => AUDIT_FORGET_AGAIN,
+            Err(error) => {
+                tracing::warn!(%error, "old audit entries could not be forgotten");
+                every
+            }
+        };
+        tokio::select! {
+            () = shared.closing.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }
 

@@ -170,6 +170,10 @@ impl Store for Metered {
         self.timed(StoreCall::Audit, self.store.audit(query, cursor, limit))
     }
 
+    fn forget_audit(&self, before: Timestamp, limit: usize) -> Answer<'_, usize> {
+        self.timed(StoreCall::ForgetAudit, self.store.forget_audit(before, limit))
+    }
+
     fn survives_failover(&self) -> bool {
         self.store.survives_failover()
     }

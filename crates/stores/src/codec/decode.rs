@@ -19,7 +19,7 @@ use semel_core::request::{Fingerprint, Input, Request};
 use semel_core::time::Timestamp;
 
 use crate::codec::encode::state_number;
-use crate::codec::{Corrupt, FORMAT, has};
+use crate::codec::{AUDIT_FORMAT, Corrupt, FORMAT, has};
 
 type Read<T> = Result<T, Corrupt>;
 
@@ -67,7 +67,10 @@ pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
 /// The bytes are no audit entry of a known format.
 pub fn decode_audit(bytes: Bytes) -> Result<(u64, Entry), Corrupt> {
     let mut from = Reader(bytes);
-    from.format()?;
+    let format = from.byte()?;
+    if !(FORMAT..=AUDIT_FORMAT).contains(&format) {
+        return Err(Corrupt("unknown version of the format"));
+    }
     let sequence = from.number()?;
     let at = Timestamp::from_millis(from.number()?);
     let action = Action::parse(&from.text()?).ok_or(Corrupt("unknown action"))?;
@@ -82,11 +85,19 @@ pub fn decode_audit(bytes: Bytes) -> Result<(u64, Entry), Corrupt> {
         let name = from.text()?;
         metadata.push((name.into_boxed_str(), from.kept_text()?));
     }
+    let (mut operation, mut key, mut tags) = (None, None, Box::default());
+    if format >= 2 {
+        operation = if from.flag()? { Some(from.name(Operation::try_new)?) } else { None };
+        key = if from.flag()? { Some(from.name(Key::try_new)?) } else { None };
+        let count = from.count(limits::TAGS_MAX)?;
+        tags = (0..count).map(|_| from.tag()).collect::<Read<_>>()?;
+    }
     if !from.0.is_empty() {
         return Err(Corrupt("bytes after the end"));
     }
+    let (from, to) = (before, after);
     let entry =
-        Entry { at, action, record, from: before, to: after, actor, reason, correlation_id, metadata };
+        Entry { at, action, record, from, to, actor, reason, correlation_id, metadata, operation, key, tags };
     Ok((sequence, entry))
 }
 

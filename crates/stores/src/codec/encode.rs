@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use semel_core::Record;
 use semel_core::audit::Entry;
-use semel_core::id::{Namespace, RecordId};
+use semel_core::id::{Key, Namespace, Operation, RecordId, Tag};
 use semel_core::outcome::{Body, Class, Headers, Outcome};
 use semel_core::policy::{Keep, OnLapse, Policy};
 use semel_core::record::{CommandDigest, State, StateName, Text, Why};
 use semel_core::request::{Input, Request};
 use semel_core::time::Timestamp;
 
-use crate::codec::{FORMAT, has};
+use crate::codec::{AUDIT_FORMAT, FORMAT, has};
 
 /// Appends the bytes of a record to `out`.
 pub fn encode_record(record: &Record, out: &mut Vec<u8>) {
@@ -83,11 +83,7 @@ fn encode_request(request: &Request, out: &mut Vec<u8>) {
     if let Some(lane) = request.lane() {
         text(out, lane.as_str());
     }
-    number(out, request.tags().len() as u64);
-    for tag in request.tags() {
-        text(out, tag.name.as_str());
-        text(out, tag.value.as_str());
-    }
+    encode_tags(request.tags(), out);
     if let Some(input) = request.input() {
         encode_input(input, out);
     }
@@ -162,7 +158,7 @@ fn encode_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
 
 /// Appends the bytes of an audit entry, numbered by the store, to `out`.
 pub fn encode_audit(sequence: u64, entry: &Entry, out: &mut Vec<u8>) {
-    out.push(FORMAT);
+    out.push(AUDIT_FORMAT);
     number(out, sequence);
     number(out, entry.at.as_millis());
     text(out, entry.action.as_str());
@@ -177,6 +173,17 @@ pub fn encode_audit(sequence: u64, entry: &Entry, out: &mut Vec<u8>) {
     for (name, value) in &entry.metadata {
         text(out, name);
         text(out, value.as_str());
+    }
+    optional(out, entry.operation.as_ref().map(Operation::as_str));
+    optional(out, entry.key.as_ref().map(Key::as_str));
+    encode_tags(&entry.tags, out);
+}
+
+fn encode_tags(tags: &[Tag], out: &mut Vec<u8>) {
+    number(out, tags.len() as u64);
+    for tag in tags {
+        text(out, tag.name.as_str());
+        text(out, tag.value.as_str());
     }
 }
 

@@ -209,7 +209,7 @@ proptest! {
     #[test]
     fn an_audit_entry_comes_back_as_it_was(
         sequence in any::<u64>(), at in any::<u64>(), texts in vec("\\PC{0,30}", 5), record in any::<Option<[u8; 16]>>(),
-        action in 0..Action::ALL.len(), end in any::<prop::sample::Index>(),
+        action in 0..Action::ALL.len(), about in option::of(request()), end in any::<prop::sample::Index>(),
     ) {
         let mut entry = Entry::new(Action::ALL[action], Text::new(&texts[0]));
         entry.at = Timestamp::from_millis(at);
@@ -218,11 +218,26 @@ proptest! {
         entry.reason = record.map(|_| Text::new(&texts[1]));
         entry.correlation_id = Some(Text::new(&texts[2]));
         entry.metadata = vec![(texts[3].as_str().into(), Text::new(&texts[4]))];
+        if let Some(request) = &about {
+            entry = entry.about(request);
+        }
         let mut bytes = Vec::new();
         encode_audit(sequence, &entry, &mut bytes);
         prop_assert_eq!(decode_audit(Bytes::from(bytes.clone())).unwrap(), (sequence, entry));
         prop_assert!(decode_audit(Bytes::copy_from_slice(&bytes[..end.index(bytes.len())])).is_err());
     }
+}
+
+#[test]
+fn an_audit_entry_of_the_first_format_is_read_without_what_it_did_not_hold() {
+    let mut entry = Entry::new(Action::Resolved, Text::new("op"));
+    entry.reason = Some(Text::new("asked the bank"));
+    let mut bytes = Vec::new();
+    encode_audit(7, &entry, &mut bytes);
+    // Since the second format three bytes more say that there is no operation, no key and no tag.
+    bytes.truncate(bytes.len() - 3);
+    bytes[0] = 1;
+    assert_eq!(decode_audit(Bytes::from(bytes)).unwrap(), (7, entry));
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Report {
         let end = built.end.offset;
         *self.log_formats.entry(Header::format_of(&bytes)).or_default() += 1;
         self.saw_formats(bytes.get(SEGMENT_HEADER_BYTES as usize..end).unwrap_or_default());
-        self.entries += (built.entries.len() + built.audits.len()) as u64;
+        self.entries += (built.entries.len() + built.audits.lines.len()) as u64;
         self.bytes += end as u64 - SEGMENT_HEADER_BYTES;
         if !built.end.ended {
             let later = frame::later_batch(&bytes, end as u32, header.store, number);
@@ -154,5 +154,6 @@ fn is_sidecar_right(folder: &dyn Folder, segment: &Segment, mut built: Built) ->
     }
     entries == built.entries
         && sidecar.check_rows().is_ok()
-        && sidecar.audits().is_ok_and(|found| found == built.audits)
+        && sidecar.check_audits().is_ok()
+        && sidecar.audits().is_ok_and(|found| found == built.audits.lines)
 }

@@ -326,7 +326,7 @@ impl Store for EmbeddedStore {
             engine.check_usable("append_audit")?;
             let mut last = None;
             for entry in entries {
-                last = Some(engine.queue.audit("append_audit", &entry.at(engine.now()))?);
+                last = Some(engine.queue.audit("append_audit", entry.at(engine.now()))?);
             }
             match last {
                 Some(batch) => engine.durable("append_audit", batch).await,
@@ -350,6 +350,23 @@ impl Store for EmbeddedStore {
                 })
             })
         }
+    }
+
+    fn forget_audit(&self, before: Timestamp, limit: usize) -> Answer<'_, usize> {
+        let engine = Arc::clone(&self.engine);
+        answer(async move {
+            engine.check_usable("forget_audit")?;
+            let held = Arc::clone(&engine);
+            let forgotten = blocking(move || held.forget(before, limit)).await.map_err(|error| {
+                StoreError::not_applied("forget_audit", true, "cannot read the log").with_source(error)
+            })?;
+            if forgotten > 0 {
+                // Every batch says from where on entries are kept.
+                let batch = engine.queue.barrier()?;
+                engine.durable("forget_audit", batch).await?;
+            }
+            Ok(forgotten)
+        })
     }
 
     fn survives_failover(&self) -> bool {

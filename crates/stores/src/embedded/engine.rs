@@ -87,8 +87,12 @@ pub(crate) struct Engine {
     pub(crate) segments: RwLock<HashMap<u32, Arc<Segment>>>,
     pub(crate) orders: Mutex<Orders>,
     pub(crate) tally: Mutex<Tally>,
-    /// Audit entries by number, of segments without a sidecar: those of others are in the sidecar.
-    pub(crate) audits: Mutex<BTreeMap<u64, Place>>,
+    /// When audit entries were stamped, by number, with their segment: of segments without a sidecar.
+    pub(crate) audits: Mutex<BTreeMap<u64, (u32, Timestamp)>>,
+    /// The number after the highest of a durable audit entry: what comes behind it is shown to nobody yet.
+    pub(crate) audit_end: AtomicU64,
+    /// The lowest number of an audit entry that is not forgotten.
+    pub(crate) audit_floor: AtomicU64,
     /// Woken when something may be due earlier than was said.
     pub(crate) due_changed: Notify,
     /// What `next_due` said last.
@@ -110,8 +114,9 @@ pub(crate) struct Found {
     pub(crate) segments: HashMap<u32, Arc<Segment>>,
     pub(crate) orders: Orders,
     pub(crate) tally: Tally,
-    pub(crate) audits: BTreeMap<u64, Place>,
+    pub(crate) audits: BTreeMap<u64, (u32, Timestamp)>,
     pub(crate) next_audit: u64,
+    pub(crate) audit_floor: u64,
     pub(crate) floor: Fence,
     pub(crate) writer: Writer,
     pub(crate) spares: Arc<Spares>,
@@ -152,6 +157,8 @@ impl Engine {
             orders: Mutex::new(found.orders),
             tally: Mutex::new(found.tally),
             audits: Mutex::new(found.audits),
+            audit_end: AtomicU64::new(found.next_audit),
+            audit_floor: AtomicU64::new(found.audit_floor),
             due_changed: Notify::new(),
             told_due: AtomicU64::new(u64::MAX),
             shards: found.shards,
@@ -271,7 +278,8 @@ impl Engine {
         let began = |segment: &Arc<Segment>| {
             self.segments.write().insert(segment.number, Arc::clone(segment));
         };
-        match writer.write(&mut gathered, time, floor, began) {
+        let audit_floor = self.audit_floor.load(Ordering::Acquire);
+        match writer.write(&mut gathered, time, floor, audit_floor, began) {
             Ok(()) => {
                 if let Health::Full(_) = self.health() {
                     *self.health.write() = Health::Well;
@@ -360,7 +368,7 @@ impl Engine {
                     self.gains(step.place);
                 }
             }
-            Effect::Audit { .. } | Effect::Nothing => {}
+            Effect::Audit { .. } | Effect::MoveAudit | Effect::Nothing => {}
         }
     }
 
@@ -439,7 +447,9 @@ impl Engine {
             let (before, after) = match &step.effect {
                 Effect::Put { record, before, .. } => (before.as_ref(), Some(record)),
                 Effect::Remove { before } => (Some(before), None),
-                Effect::Move { .. } | Effect::Audit { .. } | Effect::Nothing => (None, None),
+                Effect::Move { .. } | Effect::Audit { .. } | Effect::MoveAudit | Effect::Nothing => {
+                    (None, None)
+                }
             };
             if let Some(before) = before {
                 let cell = tally.cell(before);
@@ -464,15 +474,13 @@ impl Engine {
                         orders.note(record.id());
                         due_earlier |= record.due().is_some_and(|due| due.as_millis() < told);
                     }
-                    if let Some(sequence) = audit {
-                        self.audits.lock().insert(*sequence, step.place);
+                    if let Some((sequence, at)) = audit {
+                        self.show_audit(*sequence, *at, step.place);
                     }
                 }
                 Effect::Remove { before } => orders.forget(before.id()),
-                Effect::Audit { sequence } => {
-                    self.audits.lock().insert(*sequence, step.place);
-                }
-                Effect::Move { .. } | Effect::Nothing => {}
+                Effect::Audit { sequence, at } => self.show_audit(*sequence, *at, step.place),
+                Effect::Move { .. } | Effect::MoveAudit | Effect::Nothing => {}
             }
         }
         if orders.is_crowded() {
@@ -483,6 +491,12 @@ impl Engine {
             self.due_changed.notify_waiters();
             self.due_changed.notify_one();
         }
+    }
+
+    /// Makes an audit entry visible. They come in the order of their numbers.
+    fn show_audit(&self, sequence: u64, at: Timestamp, place: Place) {
+        self.audits.lock().insert(sequence, (place.segment(), at));
+        self.audit_end.store(sequence + 1, Ordering::Release);
     }
 
     /// Puts the orders in order.

@@ -13,6 +13,7 @@ use semel_core::record::StateName;
 use semel_core::{Fence, Record, RecordId, Timestamp};
 
 use crate::codec;
+use crate::embedded::audit_list::{AuditLine, AuditList};
 use crate::embedded::disk::File;
 use crate::embedded::engine::is_settled;
 use crate::embedded::frame::{self, Frame, Kind, Seat};
@@ -65,7 +66,7 @@ pub(crate) fn tag_term(name: &str, value: &str) -> Term {
     term(b"tag", name, value)
 }
 
-fn term(kind: &[u8], name: &str, value: &str) -> Term {
+pub(crate) fn term(kind: &[u8], name: &str, value: &str) -> Term {
     let sum = crc32c::crc32c(kind);
     let sum = crc32c::crc32c_append(sum, &(name.len() as u64).to_le_bytes());
     let sum = crc32c::crc32c_append(sum, name.as_bytes());
@@ -99,8 +100,8 @@ pub(crate) struct Built {
     pub(crate) groups: Vec<(Namespace, Operation)>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) rows: Vec<Row>,
-    /// Audit entries: number and place, in the order of the log.
-    pub(crate) audits: Vec<(u64, u32, u32)>,
+    /// Audit entries, and what they are found by.
+    pub(crate) audits: AuditList,
     pub(crate) summary: Summary,
     /// Where the frames end that were read.
     pub(crate) end: SegmentEnd,
@@ -120,6 +121,8 @@ pub(crate) struct Summary {
     pub(crate) fence: Fence,
     /// The number after the highest of an audit entry in it.
     pub(crate) next_audit: u64,
+    /// The lowest number of an audit entry that is not forgotten.
+    pub(crate) audit_floor: u64,
 }
 
 /// Where the frames of a segment end.
@@ -197,6 +200,9 @@ impl Built {
                     self.saw_time(Timestamp::from_millis(long(payload, 0)));
                     self.summary.floor = self.summary.floor.max(Fence(long(payload, 8)));
                 }
+                if payload.len() >= 24 {
+                    self.summary.audit_floor = self.summary.audit_floor.max(long(payload, 16));
+                }
             }
             Kind::Record => {
                 let (record, rest) = codec::decode_record(Bytes::copy_from_slice(payload))?;
@@ -225,7 +231,7 @@ impl Built {
         let (sequence, entry) = codec::decode_audit(payload)?;
         self.saw_time(entry.at);
         self.summary.next_audit = self.summary.next_audit.max(sequence + 1);
-        self.audits.push((sequence, offset, len));
+        self.audits.add(AuditLine { sequence, at: entry.at, offset, len }, &entry);
         Ok(())
     }
 
@@ -289,6 +295,7 @@ impl Built {
         });
         self.sorted_rows = 0;
         self.sort_rows();
+        self.audits.finish();
     }
 }
 

@@ -18,6 +18,7 @@
     reason = "offsets and lengths are packed into fields whose widths are held by assertions in `limits`"
 )]
 
+mod audit_list;
 mod audit_pages;
 mod batch;
 mod check;

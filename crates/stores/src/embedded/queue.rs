@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use semel_core::audit::Entry;
-use semel_core::{Fence, Record, RecordId, StoreError};
+use semel_core::{Fence, Record, RecordId, StoreError, Timestamp};
 
 use crate::codec;
 use crate::embedded::batch::Batch;
@@ -13,20 +13,22 @@ use crate::embedded::frame::{self, Kind};
 use crate::embedded::index::Place;
 use crate::limits::QUEUE_BYTES_MAX;
 
-/// Bytes of the payload of a [`Kind::Mark`]: time and floor.
-pub(crate) const MARK_BYTES: usize = 16;
+/// Bytes of the payload of a [`Kind::Mark`]: time, floor, and the lowest number of an audit entry that is not forgotten.
+pub(crate) const MARK_BYTES: usize = 24;
 
 /// What a frame does to the index once it is durable.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// A version of a record, in the place of `before`.
-    Put { record: Arc<Record>, before: Option<Arc<Record>>, audit: Option<u64> },
+    Put { record: Arc<Record>, before: Option<Arc<Record>>, audit: Option<(u64, Timestamp)> },
     /// The end of a record.
     Remove { before: Arc<Record> },
     /// The same version of a record, in a newer segment.
     Move { id: RecordId, from: Place },
     /// An audit entry.
-    Audit { sequence: u64 },
+    Audit { sequence: u64, at: Timestamp },
+    /// An audit entry that was there, in a newer segment.
+    MoveAudit,
     /// Nothing: somebody wants to know that all before it is durable.
     Nothing,
 }
@@ -37,7 +39,7 @@ impl Effect {
         match self {
             Self::Put { record, .. } => Some(record.id()),
             Self::Remove { before } => Some(before.id()),
-            Self::Move { .. } | Self::Audit { .. } | Self::Nothing => None,
+            Self::Move { .. } | Self::Audit { .. } | Self::MoveAudit | Self::Nothing => None,
         }
     }
 }
@@ -87,7 +89,21 @@ struct State {
     /// How many writers there have been.
     written: u64,
     closed: bool,
-    next_audit: u64,
+    next_audit: Numbering,
+}
+
+/// What the next audit entry is given: numbers and times rise together, in the order of the log.
+struct Numbering {
+    next: u64,
+    at: Timestamp,
+}
+
+impl Numbering {
+    fn number(&mut self, entry: Entry) -> (u64, Entry) {
+        self.at = self.at.max(entry.at);
+        self.next += 1;
+        (self.next - 1, entry.at(self.at))
+    }
 }
 
 /// What there is to do for the log thread.
@@ -118,7 +134,7 @@ impl Queue {
             wanted: usize::MAX,
             written: 0,
             closed: false,
-            next_audit,
+            next_audit: Numbering { next: next_audit, at: Timestamp::ZERO },
         };
         Self { state: Mutex::new(state), work: Condvar::new(), frame_max }
     }
@@ -133,7 +149,7 @@ impl Queue {
         &self,
         during: &'static str,
         kind: Kind,
-        append: impl FnOnce(&mut Vec<u8>, &mut u64) -> Effect,
+        append: impl FnOnce(&mut Vec<u8>, &mut Numbering) -> Effect,
     ) -> Result<Arc<Batch>, StoreError> {
         let mut state = self.state.lock();
         if state.closed {
@@ -173,10 +189,9 @@ impl Queue {
         self.push(during, Kind::Record, |bytes, next_audit| {
             codec::encode_record(&record, bytes);
             let audit = entry.map(|entry| {
-                let sequence = *next_audit;
+                let (sequence, entry) = next_audit.number(entry);
                 codec::encode_audit(sequence, &entry, bytes);
-                *next_audit += 1;
-                sequence
+                (sequence, entry.at)
             });
             Effect::Put { record, before, audit }
         })
@@ -192,12 +207,11 @@ impl Queue {
     }
 
     /// Appends audit entries of their own.
-    pub(crate) fn audit(&self, during: &'static str, entry: &Entry) -> Result<Arc<Batch>, StoreError> {
+    pub(crate) fn audit(&self, during: &'static str, entry: Entry) -> Result<Arc<Batch>, StoreError> {
         self.push(during, Kind::Audit, |bytes, next_audit| {
-            let sequence = *next_audit;
-            codec::encode_audit(sequence, entry, bytes);
-            *next_audit += 1;
-            Effect::Audit { sequence }
+            let (sequence, entry) = next_audit.number(entry);
+            codec::encode_audit(sequence, &entry, bytes);
+            Effect::Audit { sequence, at: entry.at }
         })
     }
 
@@ -292,9 +306,10 @@ impl Queue {
 }
 
 /// The payload of a mark.
-pub(crate) fn mark_payload(time: semel_core::Timestamp, floor: Fence) -> [u8; MARK_BYTES] {
+pub(crate) fn mark_payload(time: Timestamp, floor: Fence, audit_floor: u64) -> [u8; MARK_BYTES] {
     let mut payload = [0; MARK_BYTES];
     payload[..8].copy_from_slice(&time.as_millis().to_le_bytes());
-    payload[8..].copy_from_slice(&floor.0.to_le_bytes());
+    payload[8..16].copy_from_slice(&floor.0.to_le_bytes());
+    payload[16..].copy_from_slice(&audit_floor.to_le_bytes());
     payload
 }

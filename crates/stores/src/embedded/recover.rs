@@ -93,7 +93,9 @@ pub(crate) fn open(
         orders,
         tally: opened.tally,
         audits: opened.audits,
-        next_audit: summary.next_audit,
+        // What is forgotten has left no number behind, and no number comes twice.
+        next_audit: summary.next_audit.max(summary.audit_floor),
+        audit_floor: summary.audit_floor,
         floor: summary.floor,
         writer,
         spares,
@@ -179,7 +181,7 @@ struct Opened {
     /// For each segment that was read, the newest entries of each shard.
     read: HashMap<usize, Vec<Vec<Entry>>>,
     tally: Tally,
-    audits: BTreeMap<u64, Place>,
+    audits: BTreeMap<u64, (u32, Timestamp)>,
     summary: Summary,
     end: SegmentEnd,
 }
@@ -257,8 +259,8 @@ impl Opened {
             shards[shard_of(entry.id)].push(*entry);
         }
         self.read.insert(self.segments.len(), shards);
-        for (sequence, offset, len) in &built.audits {
-            self.audits.insert(*sequence, Place::new(number, *offset, *len as usize));
+        for line in &built.audits.lines {
+            self.audits.insert(line.sequence, (number, line.at));
         }
         *segment.listing.lock() = Listing::Memory(Box::new(built));
         Ok(groups)
@@ -269,6 +271,7 @@ impl Opened {
         all.time = all.time.max(summary.time);
         all.floor = all.floor.max(summary.floor);
         all.next_audit = all.next_audit.max(summary.next_audit);
+        all.audit_floor = all.audit_floor.max(summary.audit_floor);
     }
 
     /// Fills the shards, on all processors.

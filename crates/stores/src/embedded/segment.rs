@@ -8,12 +8,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use semel_core::{Fence, Timestamp};
 
+use crate::embedded::audit_list::AuditLists;
 use crate::embedded::disk::File;
 use crate::embedded::error::{OpenError, OpenErrorKind};
 use crate::embedded::frame::{self, Kind, Seat};
 use crate::embedded::index::{Place, shard_of};
 use crate::embedded::listing::{Built, Entry, ReadError};
-use crate::embedded::sidecar::Sidecar;
+use crate::embedded::sidecar::{AuditSpan, Sidecar};
 use crate::limits::{FRAME_HEADER_BYTES, READ_AHEAD_BYTES, SEGMENT_HEADER_BYTES};
 
 /// The version of the format of segments that is written.
@@ -196,6 +197,36 @@ impl Segment {
         let Listing::Memory(built) = &mut *listing else { return Err(io::Error::other("no lists")) };
         built.read_on(self).map_err(ReadError::into_io)?;
         Ok(show(built))
+    }
+
+    /// Shows its lists of audit entries, as far as the segment is written.
+    pub(crate) fn audit_lists<T>(
+        &self,
+        show: impl FnOnce(&dyn AuditLists) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if let Some(sidecar) = self.sidecar()
+            && sidecar.check_audits().is_ok()
+        {
+            return show(&*sidecar);
+        }
+        self.in_memory(|built| {
+            built.audits.sort();
+            show(&built.audits)
+        })?
+    }
+
+    /// About how many of its bytes hold audit entries that are not forgotten. (Of a segment without a sidecar: none.)
+    pub(crate) fn audit_bytes(&self, floor: u64) -> u64 {
+        let Some(span) = self.sidecar().and_then(|sidecar| sidecar.audit_span.map(|span| (span, sidecar)))
+        else {
+            return 0;
+        };
+        let (AuditSpan { first, last }, sidecar) = span;
+        let (numbers, kept) = (
+            last.sequence + 1 - first.sequence,
+            (last.sequence + 1).saturating_sub(floor.max(first.sequence)),
+        );
+        (u128::from(sidecar.audit_bytes) * u128::from(kept) / u128::from(numbers)) as u64
     }
 
     /// Counts a frame that the index points to from now on.

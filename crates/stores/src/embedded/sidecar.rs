@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! head     magic, versions, which segment, counts, summary, for each shard its number of entries and their checksum,
-//!          checksums of the sections, group names, checksum of the head
+//!          checksums of the sections, names of groups and of the audit log's, checksum of the head
 //! entries  by id, so that a shard's are together
 //! rows     by term, cell, created, id
-//! audits   in the order of the log
+//! audits   lines of the audit log, by number
+//! finders  what they are found by: by term, cell, number
 //! ```
 //! A sidecar says nothing that its segment does not: one that is missing, damaged, or of another segment is made anew.
 
@@ -14,23 +15,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use semel_core::id::{Namespace, Operation};
+use semel_core::record::Text;
 use semel_core::{Fence, RecordId, Timestamp};
 
+use crate::embedded::audit_list::{AuditGroup, AuditLine, AuditLists};
 use crate::embedded::disk::{File, Folder};
 use crate::embedded::frame::{self, Kind, Seat};
 use crate::embedded::index::shard_of;
-use crate::embedded::listing::{Built, Entry, Row, SegmentEnd, Summary};
+use crate::embedded::listing::{Built, Entry, Row, SegmentEnd, Summary, Term};
 use crate::embedded::segment::{long, word};
 use crate::embedded::writer::END_BYTES;
 use crate::limits::SHARDS;
 
 const MAGIC: &[u8; 8] = b"SEMELIDX";
-const FORMAT: u32 = 1;
-const FIXED_BYTES: usize = 96;
+const FORMAT: u32 = 2;
+const FIXED_BYTES: usize = 128;
 const SHARD_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 44;
 const ROW_BYTES: usize = 12;
-const AUDIT_BYTES: usize = 16;
+const AUDIT_BYTES: usize = 24;
 
 /// The name of the sidecar of a segment.
 pub(crate) fn name_of(number: u32) -> String {
@@ -69,10 +72,25 @@ fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
             rows.extend_from_slice(&word.to_le_bytes());
         }
     }
-    for (sequence, offset, len) in &built.audits {
-        audits.extend_from_slice(&sequence.to_le_bytes());
-        audits.extend_from_slice(&offset.to_le_bytes());
-        audits.extend_from_slice(&len.to_le_bytes());
+    for line in &built.audits.lines {
+        audits.extend_from_slice(&line.sequence.to_le_bytes());
+        audits.extend_from_slice(&line.at.as_millis().to_le_bytes());
+        audits.extend_from_slice(&line.offset.to_le_bytes());
+        audits.extend_from_slice(&line.len.to_le_bytes());
+    }
+    let mut finders = Vec::new();
+    for row in &built.audits.rows {
+        for word in [row.term, row.cell, row.line] {
+            finders.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    let mut audit_groups = Vec::new();
+    for (operation, actor) in &built.audits.groups {
+        // An operation has a name of one character at least, so none has none.
+        for text in [operation.as_ref().map_or("", Operation::as_str), actor.as_str()] {
+            audit_groups.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            audit_groups.extend_from_slice(text.as_bytes());
+        }
     }
     let mut groups = Vec::new();
     for (namespace, operation) in &built.groups {
@@ -88,13 +106,18 @@ fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
     words(&[
         built.entries.len() as u32,
         built.rows.len() as u32,
-        built.audits.len() as u32,
+        built.audits.lines.len() as u32,
         groups.len() as u32,
     ]);
     words(&[crc32c::crc32c(&rows), crc32c::crc32c(&audits)]);
-    let Summary { time, floor, fence, next_audit } = built.summary;
-    for long in [time.as_millis(), floor.0, fence.0, next_audit] {
+    let Summary { time, floor, fence, next_audit, audit_floor } = built.summary;
+    for long in [time.as_millis(), floor.0, fence.0, next_audit, audit_floor] {
         head.extend_from_slice(&long.to_le_bytes());
+    }
+    let audit_bytes: u32 = built.audits.lines.iter().map(|line| line.len).sum();
+    let audit_rows = built.audits.rows.len() as u32;
+    for word in [audit_rows, crc32c::crc32c(&finders), audit_groups.len() as u32, audit_bytes] {
+        head.extend_from_slice(&word.to_le_bytes());
     }
     head.resize(FIXED_BYTES, 0);
     for (count, sum) in shards {
@@ -102,9 +125,10 @@ fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
         head.extend_from_slice(&sum.to_le_bytes());
     }
     head.extend_from_slice(&groups);
+    head.extend_from_slice(&audit_groups);
     let sum = crc32c::crc32c(&head);
     head.extend_from_slice(&sum.to_le_bytes());
-    for section in [entries, rows, audits] {
+    for section in [entries, rows, audits, finders] {
         head.extend_from_slice(&section);
     }
     head
@@ -149,8 +173,22 @@ pub(crate) struct Sidecar {
     rows_sum: u32,
     audits_sum: u32,
     rows_are_checked: AtomicBool,
-    /// The highest number of an audit entry in it.
-    pub(crate) last_audit: Option<u64>,
+    finders_at: u64,
+    finders: u32,
+    finders_sum: u32,
+    audits_are_checked: AtomicBool,
+    audit_groups: Vec<AuditGroup>,
+    /// From where to where its audit entries reach, if there are any.
+    pub(crate) audit_span: Option<AuditSpan>,
+    /// Bytes of the frames that hold them.
+    pub(crate) audit_bytes: u32,
+}
+
+/// The part of the audit log that a segment holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AuditSpan {
+    pub(crate) first: AuditLine,
+    pub(crate) last: AuditLine,
 }
 
 impl Sidecar {
@@ -164,7 +202,7 @@ impl Sidecar {
         {
             return None;
         }
-        let groups_bytes = word(&fixed, 44) as usize;
+        let groups_bytes = word(&fixed, 44) as usize + word(&fixed, 104) as usize;
         let head_bytes = FIXED_BYTES + SHARDS * SHARD_BYTES + groups_bytes;
         if head_bytes as u64 > file.len().ok()? {
             return None;
@@ -183,7 +221,11 @@ impl Sidecar {
             ended: true,
             last_batch: word(&head, 28) as usize,
         };
-        let sidecar = Self::of(file, &head, head_bytes, end)?;
+        let mut sidecar = Self::of(file, &head, head_bytes, end)?;
+        if let Some(last) = sidecar.audits.checked_sub(1) {
+            let (first, last) = (sidecar.line(0).ok()?, sidecar.line(last).ok()?);
+            sidecar.audit_span = Some(AuditSpan { first, last });
+        }
         ends_there(log, number, store, end.offset).then_some(sidecar)
     }
 
@@ -208,10 +250,13 @@ impl Sidecar {
             floor: Fence(long(head, 64)),
             fence: Fence(long(head, 72)),
             next_audit: long(head, 80),
+            audit_floor: long(head, 88),
         };
+        let names = &head[FIXED_BYTES + SHARDS * SHARD_BYTES..head_bytes];
+        let (names, audit_names) = names.split_at_checked(word(head, 44) as usize)?;
         Some(Self {
             file,
-            groups: groups(&head[FIXED_BYTES + SHARDS * SHARD_BYTES..head_bytes])?,
+            groups: groups(names)?,
             summary,
             end,
             shards,
@@ -223,7 +268,13 @@ impl Sidecar {
             rows_sum: word(head, 48),
             audits_sum: word(head, 52),
             rows_are_checked: AtomicBool::new(false),
-            last_audit: (audits > 0).then(|| summary.next_audit.saturating_sub(1)),
+            finders_at: audits_at + u64::from(audits) * AUDIT_BYTES as u64,
+            finders: word(head, 96),
+            finders_sum: word(head, 100),
+            audits_are_checked: AtomicBool::new(false),
+            audit_groups: audit_groups(audit_names)?,
+            audit_span: None,
+            audit_bytes: word(head, 108),
         })
     }
 
@@ -275,15 +326,72 @@ impl Sidecar {
         Ok(())
     }
 
-    /// Audit entries: number, offset, length.
-    pub(crate) fn audits(&self) -> io::Result<Vec<(u64, u32, u32)>> {
+    /// Looks once at all that is said about audit entries, before the first search trusts it.
+    pub(crate) fn check_audits(&self) -> io::Result<()> {
+        if self.audits_are_checked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.audits()?;
+        let mut bytes = vec![0; self.finders as usize * ROW_BYTES];
+        if self.file.read_at(self.finders_at, &mut bytes)? < bytes.len()
+            || crc32c::crc32c(&bytes) != self.finders_sum
+        {
+            return Err(damaged());
+        }
+        self.audits_are_checked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Audit entries, by number.
+    pub(crate) fn audits(&self) -> io::Result<Vec<AuditLine>> {
         let mut bytes = vec![0; self.audits as usize * AUDIT_BYTES];
         if self.file.read_at(self.audits_at, &mut bytes)? < bytes.len()
             || crc32c::crc32c(&bytes) != self.audits_sum
         {
             return Err(damaged());
         }
-        Ok(bytes.chunks_exact(AUDIT_BYTES).map(|row| (long(row, 0), word(row, 8), word(row, 12))).collect())
+        Ok(bytes.chunks_exact(AUDIT_BYTES).map(get_line).collect())
+    }
+}
+
+fn get_line(bytes: &[u8]) -> AuditLine {
+    AuditLine {
+        sequence: long(bytes, 0),
+        at: Timestamp::from_millis(long(bytes, 8)),
+        offset: word(bytes, 16),
+        len: word(bytes, 20),
+    }
+}
+
+impl AuditLists for Sidecar {
+    fn lines(&self) -> u32 {
+        self.audits
+    }
+
+    fn line(&self, at: u32) -> io::Result<AuditLine> {
+        let mut bytes = [0; AUDIT_BYTES];
+        self.file.read_at(self.audits_at + u64::from(at) * AUDIT_BYTES as u64, &mut bytes)?;
+        Ok(get_line(&bytes))
+    }
+
+    fn finders(&self) -> u32 {
+        self.finders
+    }
+
+    fn finder(&self, at: u32) -> io::Result<(Term, u32)> {
+        let mut bytes = [0; ROW_BYTES];
+        self.file.read_at(self.finders_at + u64::from(at) * ROW_BYTES as u64, &mut bytes)?;
+        Ok((word(&bytes, 0), word(&bytes, 4)))
+    }
+
+    fn line_of_row(&self, at: u32) -> io::Result<AuditLine> {
+        let mut bytes = [0; ROW_BYTES];
+        self.file.read_at(self.finders_at + u64::from(at) * ROW_BYTES as u64, &mut bytes)?;
+        self.line(word(&bytes, 8))
+    }
+
+    fn groups(&self) -> &[AuditGroup] {
+        &self.audit_groups
     }
 }
 
@@ -307,6 +415,22 @@ fn groups(mut bytes: &[u8]) -> Option<Vec<(Namespace, Operation)>> {
         let text = str::from_utf8(rest.get(4..4 + len)?).ok()?;
         groups.push((namespace, Operation::try_new(text).ok()?));
         bytes = &rest[4 + len..];
+    }
+    Some(groups)
+}
+
+fn audit_groups(mut bytes: &[u8]) -> Option<Vec<AuditGroup>> {
+    let mut groups = Vec::new();
+    let text = |bytes: &mut &[u8]| {
+        let len = word(bytes.get(..4)?, 0) as usize;
+        let text = str::from_utf8(bytes.get(4..4 + len)?).ok()?.to_owned();
+        *bytes = &bytes[4 + len..];
+        Some(text)
+    };
+    while !bytes.is_empty() {
+        let (operation, actor) = (text(&mut bytes)?, text(&mut bytes)?);
+        let operation = if operation.is_empty() { None } else { Some(Operation::try_new(&operation).ok()?) };
+        groups.push((operation, Text::new(&actor)));
     }
     Some(groups)
 }

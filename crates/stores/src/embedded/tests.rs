@@ -224,10 +224,10 @@ async fn a_bad_record_in_the_middle_is_reported_and_not_cut_off_silently() {
     }
     drop(store);
     // The first record of the log, behind the header of the segment and the mark.
-    disk.flip("00000001.log", 4096 + 32 + 20);
+    disk.flip("00000001.log", 4096 + 40 + 20);
     let error = EmbeddedStore::open_in(Arc::new(disk.clone()), &options(&clock)).unwrap_err();
     assert_eq!(error.kind(), OpenErrorKind::Corrupt);
-    assert!(error.to_string().contains("damaged at byte 4128"), "{error}");
+    assert!(error.to_string().contains("damaged at byte 4136"), "{error}");
 }
 
 #[tokio::test]
@@ -249,9 +249,9 @@ async fn a_check_reads_everything_and_reports_damage() {
     let mut older = sound.clone();
     older.record_formats.insert(0, 1);
     assert!(!older.is_current());
-    disk.flip("00000001.log", 4096 + 32 + 20);
+    disk.flip("00000001.log", 4096 + 40 + 20);
     let report = check_in(&disk, |_, _| {}).unwrap();
-    assert_eq!(report.damage, ["00000001.log is damaged at byte 4128"]);
+    assert_eq!(report.damage, ["00000001.log is damaged at byte 4136"]);
 }
 
 #[tokio::test]
@@ -387,16 +387,15 @@ async fn write_samples(store: &EmbeddedStore) -> Vec<Arc<Record>> {
 
 /// A later version that cannot read these has to bring a migration. They are written anew, for a new version of the format
 /// only, with `SEMEL_WRITE_STORED_BYTES=1`.
-#[tokio::test]
-async fn stored_bytes_of_format_1_are_read() {
+async fn stored_bytes_are_read(format: &str, is_newest: bool) -> EmbeddedStore {
     let clock = clock();
     let written = SimDisk::default();
     let store = open(&written, &clock);
     let expected = write_samples(&store).await;
     drop(store);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored_bytes/format_1");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored_bytes").join(format);
     let names = ["00000001.log", "00000001.index"];
-    if std::env::var_os("SEMEL_WRITE_STORED_BYTES").is_some() {
+    if is_newest && std::env::var_os("SEMEL_WRITE_STORED_BYTES").is_some() {
         let store = EmbeddedStore::open_stepwise(Arc::new(written.clone()), &options(&clock)).unwrap();
         store.upkeep(None);
         std::fs::create_dir_all(&folder).unwrap();
@@ -421,7 +420,8 @@ async fn stored_bytes_of_format_1_are_read() {
     }
     assert!(names.iter().all(|name| folder.join(name).exists()));
     let store = open(&disk, &clock);
-    assert_eq!(store.recovery().segments_read, 1, "the first segment is known by its sidecar");
+    let read = if is_newest { 1 } else { 2 };
+    assert_eq!(store.recovery().segments_read, read, "only a sidecar of the newest format is used");
     assert_eq!(store.recovery().records, expected.len() as u64);
     for record in expected {
         assert_eq!(store.load(record.id()).await.unwrap().value, Some(record));
@@ -430,4 +430,53 @@ async fn stored_bytes_of_format_1_are_read() {
     assert_eq!(store.load(removed).await.unwrap().value, None);
     let audits = store.audit(AuditQuery::default(), None, 10).await.unwrap().items;
     assert_eq!(audits.iter().map(|entry| entry.action).collect::<Vec<_>>(), [Action::Discarded]);
+    store
+}
+
+#[tokio::test]
+async fn stored_bytes_of_format_1_are_read() {
+    let store = stored_bytes_are_read("format_1", false).await;
+    let old = store.audit(AuditQuery::default(), None, 10).await.unwrap().items.remove(0);
+    assert_eq!((old.key, old.operation, old.tags.len()), (None, None, 0), "they did not say more");
+}
+
+#[tokio::test]
+async fn stored_bytes_of_format_2_are_read() {
+    stored_bytes_are_read("format_2", true).await;
+}
+
+#[tokio::test]
+async fn the_audit_log_is_not_carried_round_and_round_and_frees_its_segments_when_it_is_forgotten() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(&clock)).unwrap();
+    for n in 0..40 {
+        let entry = |m| Entry::new(Action::Claimed, Text::new(&format!("actor {n} {m} {}", "x".repeat(200))));
+        stepped(&store, store.append_audit((0..10).map(entry).collect())).await.unwrap();
+        store.upkeep(None);
+    }
+    for _ in 0..40 {
+        store.upkeep(None);
+    }
+    let kept = store.stats().segments;
+    assert!(kept > 3, "{:?}", store.stats());
+    let names =
+        || disk.list().unwrap().into_iter().filter(|name| !name.contains("spare")).collect::<Vec<_>>();
+    let before = names();
+    for _ in 0..40 {
+        store.upkeep(None);
+    }
+    assert_eq!(names(), before, "nothing is left to do");
+    clock.advance(std::time::Duration::from_millis(1));
+    let forget = || stepped(&store, store.forget_audit(store.time(), 150));
+    assert_eq!((forget().await.unwrap(), forget().await.unwrap()), (150, 150));
+    let left = store.audit(AuditQuery::default(), None, 1_000).await.unwrap().items.len();
+    assert_eq!(left, 100);
+    for _ in 0..40 {
+        store.upkeep(None);
+    }
+    assert!(store.stats().segments < kept, "{:?}", store.stats());
+    assert_eq!(store.audit(AuditQuery::default(), None, 1_000).await.unwrap().items.len(), left);
+    drop(store);
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(&clock)).unwrap();
+    assert_eq!(store.audit(AuditQuery::default(), None, 1_000).await.unwrap().items.len(), left);
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use semel_core::{StoreError, Timestamp};
 
 use crate::codec;
+use crate::embedded::audit_list::AuditLine;
 use crate::embedded::batch::{Batch, Fate};
 use crate::embedded::disk::Folder;
 use crate::embedded::engine::{Engine, Health};
@@ -26,7 +27,7 @@ use crate::embedded::segment::{Listing, Segment, name_of};
 use crate::embedded::sidecar::{self, Sidecar};
 use crate::embedded::writer::make_spare;
 use crate::limits::{
-    AUDIT_RETENTION, LIVE_SHARE_PERCENT, MERGE_BATCH_BYTES, OLD_LIVE_SHARE_PERCENT, QUIET_LIVE_SHARE_PERCENT,
+    LIVE_SHARE_PERCENT, MERGE_BATCH_BYTES, OLD_LIVE_SHARE_PERCENT, QUIET_LIVE_SHARE_PERCENT,
     SEGMENTS_BEFORE_MERGE, SHARDS, SPARES_MAX,
 };
 
@@ -100,7 +101,7 @@ impl Engine {
         let sidecar = Sidecar::open(&*self.folder, segment.number, segment.store, &*segment.file);
         let sidecar = sidecar.ok_or_else(|| io::Error::other("the sidecar cannot be read back"))?;
         *segment.listing.lock() = Listing::File(Arc::new(sidecar));
-        self.audits.lock().retain(|_, place| place.segment() != segment.number);
+        self.audits.lock().retain(|_, (number, _)| *number != segment.number);
         Ok(())
     }
 
@@ -109,10 +110,13 @@ impl Engine {
     fn is_worth_merging(&self, sealed: &[Arc<Segment>], quiet: Option<u32>) -> bool {
         let Some(oldest) = sealed.first() else { return false };
         let share = |live: u64, segments: u64| live * 100 / (segments * self.segment_bytes).max(1);
-        if share(oldest.live_bytes(), 1) <= OLD_LIVE_SHARE_PERCENT {
+        // Audit entries that are kept would only be carried round and round.
+        let floor = self.audit_floor.load(Ordering::Acquire);
+        let live = |segment: &Segment| segment.live_bytes() + segment.audit_bytes(floor);
+        if share(live(oldest), 1) <= OLD_LIVE_SHARE_PERCENT {
             return true;
         }
-        let live = sealed.iter().map(|segment| segment.live_bytes()).sum();
+        let live = sealed.iter().map(|segment| live(segment)).sum();
         let segments = sealed.len() as u64;
         let is_quiet = quiet.is_some_and(|newest| oldest.number <= newest);
         let enough = if is_quiet { QUIET_LIVE_SHARE_PERCENT } else { LIVE_SHARE_PERCENT };
@@ -207,20 +211,21 @@ impl Engine {
         self.queue.carry(Kind::Record, record, Effect::Move { id: entry.id, from: place }).map(Some)
     }
 
-    /// Carries the audit entries of a segment that have not outlived their retention to the end of the log, once; `false` if the
+    /// Carries the audit entries of a segment that are not forgotten to the end of the log, once; `false` if the
     /// log fails. A crash may have them carried twice, which shows to nobody: they keep their numbers.
     fn carry_audits(&self, segment: &Segment, wait: &dyn Fn(&Arc<Batch>) -> Fate) -> io::Result<bool> {
         if segment.audits_are_carried.load(Ordering::Relaxed) {
             return Ok(true);
         }
-        let now = self.now();
+        let floor = self.audit_floor.load(Ordering::Acquire);
         let (mut bytes, mut last) = (0, None);
-        for (sequence, offset, len) in Self::audits_of(segment)? {
-            let place = Place::new(segment.number, offset, len as usize);
-            let kept = segment.read(place)?.and_then(audit_bytes);
-            let kept = kept.filter(|(at, _)| now < at.plus(AUDIT_RETENTION));
-            let Some((_, entry)) = kept else { continue };
-            let Ok(batch) = self.queue.carry(Kind::Audit, &entry, Effect::Audit { sequence }) else {
+        for line in Self::audits_of(segment)? {
+            if line.sequence < floor {
+                continue;
+            }
+            let place = line.place(segment.number);
+            let Some(entry) = segment.read(place)?.and_then(audit_bytes) else { continue };
+            let Ok(batch) = self.queue.carry(Kind::Audit, &entry, Effect::MoveAudit) else {
                 return Ok(false);
             };
             bytes += entry.len();
@@ -238,14 +243,14 @@ impl Engine {
         Ok(carried)
     }
 
-    /// The audit entries of a segment: number, offset, length.
-    pub(crate) fn audits_of(segment: &Segment) -> io::Result<Vec<(u64, u32, u32)>> {
+    /// The audit entries of a segment.
+    fn audits_of(segment: &Segment) -> io::Result<Vec<AuditLine>> {
         if let Some(sidecar) = segment.sidecar()
             && let Ok(audits) = sidecar.audits()
         {
             return Ok(audits);
         }
-        segment.in_memory(|built| built.audits.clone())
+        segment.in_memory(|built| built.audits.lines.clone())
     }
 
     /// Drops the oldest segment, in which nothing is current any more.
@@ -257,7 +262,7 @@ impl Engine {
             return Ok(false);
         }
         self.segments.write().remove(&number);
-        self.audits.lock().retain(|_, place| place.segment() != number);
+        self.audits.lock().retain(|_, (held, _)| *held != number);
         let folder: &dyn Folder = &*self.folder;
         if segment.sidecar().is_some() {
             folder.remove(&sidecar::name_of(number))?;
@@ -382,12 +387,11 @@ impl Engine {
 /// Those who hold a segment that nobody reads, once the map has let go of it: the list of the round, and its caller.
 const SEALED_HANDLES: usize = 1;
 
-/// When an audit entry was made, and its bytes, from the frame it lies in.
-fn audit_bytes(payload: bytes::Bytes) -> Option<(Timestamp, bytes::Bytes)> {
-    if let Ok((_, entry)) = codec::decode_audit(payload.clone()) {
-        return Some((entry.at, payload));
+/// The bytes of an audit entry, from the frame it lies in.
+fn audit_bytes(payload: bytes::Bytes) -> Option<bytes::Bytes> {
+    if codec::decode_audit(payload.clone()).is_ok() {
+        return Some(payload);
     }
     let (_, rest) = codec::decode_record(payload).ok()?;
-    let (_, entry) = codec::decode_audit(rest.clone()).ok()?;
-    Some((entry.at, rest))
+    codec::decode_audit(rest.clone()).is_ok().then_some(rest)
 }

@@ -111,11 +111,15 @@ impl Writer {
         gathered: &mut Gathered,
         time: Timestamp,
         floor: Fence,
+        audit_floor: u64,
         mut began: impl FnMut(&Arc<Segment>),
     ) -> Result<(), WriteError> {
         let Gathered { bytes, steps, .. } = gathered;
-        bytes[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + MARK_BYTES]
-            .copy_from_slice(&mark_payload(time, floor));
+        bytes[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + MARK_BYTES].copy_from_slice(&mark_payload(
+            time,
+            floor,
+            audit_floor,
+        ));
         self.reserve(steps)?;
         // Frame 0 is the mark, frame n is step n - 1.
         let frames = steps.len() + 1;

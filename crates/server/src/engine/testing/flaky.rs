@@ -150,6 +150,10 @@ impl Store for Flaky {
         self.store.audit(query, cursor, limit)
     }
 
+    fn forget_audit(&self, before: Timestamp, limit: usize) -> Answer<'_, usize> {
+        self.store.forget_audit(before, limit)
+    }
+
     fn survives_failover(&self) -> bool {
         self.store.survives_failover()
     }

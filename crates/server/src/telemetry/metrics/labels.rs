@@ -113,6 +113,8 @@ closed_set! {
         AppendAudit "append_audit",
         /// Reads audit entries.
         Audit "audit",
+        /// Drops old audit entries.
+        ForgetAudit "forget_audit",
         /// Whether it can serve.
         Ready "ready",
         /// Lets go of what it holds.

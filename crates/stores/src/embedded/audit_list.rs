@@ -1,0 +1,241 @@
+//! What a segment holds of the audit log: lines in the order of their numbers, and rows by what entries are searched
+//! for. As with records: in memory while the segment is written to, then in its sidecar.
+//!
+//! An entry's cell is who did what: operation, actor and action. So whatever mix of those is asked for, with one of
+//! record, request, key and tag or none, is a merge of a few sorted runs.
+
+use std::collections::HashMap;
+use std::io;
+
+use semel_core::Timestamp;
+use semel_core::audit::{Action, Entry};
+use semel_core::id::Operation;
+use semel_core::query::AuditQuery;
+use semel_core::record::Text;
+
+use crate::embedded::index::Place;
+use crate::embedded::listing::{ALL, Term, key_term, tag_term, term};
+
+/// An entry: its number, when it was stamped, and where it lies. Numbers and times rise together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AuditLine {
+    pub(crate) sequence: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+impl AuditLine {
+    pub(crate) fn place(&self, segment: u32) -> Place {
+        Place::new(segment, self.offset, self.len as usize)
+    }
+}
+
+/// A line of the list that is searched: within a term and a cell by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AuditRow {
+    pub(crate) term: Term,
+    pub(crate) cell: u32,
+    /// Which line.
+    pub(crate) line: u32,
+}
+
+/// Whose entries a cell holds.
+pub(crate) type AuditGroup = (Option<Operation>, Text);
+
+const ACTION_BITS: u32 = 5;
+const _: () = assert!(Action::ALL.len() <= 1 << ACTION_BITS, "an action fits its bits of a cell");
+
+fn cell_of(group: usize, action: Action) -> u32 {
+    (group as u32) << ACTION_BITS | action as u32
+}
+
+/// Whether a cell's entries are asked for.
+pub(crate) fn is_asked_for(query: &AuditQuery, groups: &[AuditGroup], cell: u32) -> bool {
+    let Some((operation, actor)) = groups.get((cell >> ACTION_BITS) as usize) else { return false };
+    query.action.is_none_or(|action| action as u32 == cell & ((1 << ACTION_BITS) - 1))
+        && (query.operation.is_none() || *operation == query.operation)
+        && query.actor.as_deref().is_none_or(|wanted| actor.as_str() == wanted)
+}
+
+/// What a query is looked up by: the narrowest thing that it says. `None` where it says nothing but when.
+pub(crate) fn term_of(query: &AuditQuery) -> Option<Term> {
+    if let Some(record) = query.record {
+        return Some(term(b"record", "", &record.to_string()));
+    }
+    if let Some(correlation_id) = &query.correlation_id {
+        return Some(term(b"correlation", "", correlation_id));
+    }
+    if let Some(key) = &query.key {
+        return Some(key_term(key.as_str()));
+    }
+    if let Some(tag) = &query.tag {
+        return Some(tag_term(tag.name.as_str(), tag.value.as_str()));
+    }
+    let says_who = query.operation.is_some() || query.actor.is_some() || query.action.is_some();
+    says_who.then_some(ALL)
+}
+
+fn terms_of(entry: &Entry) -> impl Iterator<Item = Term> + '_ {
+    let record = entry.record.map(|record| term(b"record", "", &record.to_string()));
+    let correlation = entry.correlation_id.as_ref().map(|id| term(b"correlation", "", id.as_str()));
+    let key = entry.key.as_ref().map(|key| key_term(key.as_str()));
+    let tags = entry.tags.iter().map(|tag| tag_term(tag.name.as_str(), tag.value.as_str()));
+    [Some(ALL), record, correlation, key].into_iter().flatten().chain(tags)
+}
+
+/// The lists of a segment, wherever they are.
+pub(crate) trait AuditLists {
+    /// How many lines there are, and the one at a place in the order of numbers.
+    fn lines(&self) -> u32;
+    fn line(&self, at: u32) -> io::Result<AuditLine>;
+    /// How many rows there are, and the one at a place in the order of (term, cell, number), with its line.
+    fn finders(&self) -> u32;
+    fn finder(&self, at: u32) -> io::Result<(Term, u32)>;
+    fn line_of_row(&self, at: u32) -> io::Result<AuditLine>;
+    fn groups(&self) -> &[AuditGroup];
+}
+
+/// The first place from `low` on, below `high`, that is not before what is looked for.
+fn partition(
+    mut low: u32,
+    mut high: u32,
+    mut is_before: impl FnMut(u32) -> io::Result<bool>,
+) -> io::Result<u32> {
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if is_before(middle)? {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+/// The number of the first line that was not stamped before `at`.
+pub(crate) fn first_at(lists: &dyn AuditLists, at: Timestamp) -> io::Result<Option<u64>> {
+    let first = partition(0, lists.lines(), |line| Ok(lists.line(line)?.at < at))?;
+    if first < lists.lines() { Ok(Some(lists.line(first)?.sequence)) } else { Ok(None) }
+}
+
+/// The cells that hold entries under a term, by leaps from one to the next.
+pub(crate) fn cells_under(lists: &dyn AuditLists, term: Term) -> io::Result<Vec<u32>> {
+    let mut cells = Vec::new();
+    let mut at = partition(0, lists.finders(), |row| Ok(lists.finder(row)?.0 < term))?;
+    while at < lists.finders() {
+        let (found, cell) = lists.finder(at)?;
+        if found != term {
+            break;
+        }
+        cells.push(cell);
+        at = partition(at, lists.finders(), |row| Ok(lists.finder(row)? <= (term, cell)))?;
+    }
+    Ok(cells)
+}
+
+/// The last few lines below a number, the newest last: of a term and cell, or of all.
+pub(crate) fn lines_before(
+    lists: &dyn AuditLists,
+    of: Option<(Term, u32)>,
+    before: u64,
+    count: usize,
+) -> io::Result<Vec<AuditLine>> {
+    let mut at = match of {
+        None => partition(0, lists.lines(), |line| Ok(lists.line(line)?.sequence < before))?,
+        Some(of) => partition(0, lists.finders(), |row| {
+            let found = lists.finder(row)?;
+            Ok(found < of || (found == of && lists.line_of_row(row)?.sequence < before))
+        })?,
+    };
+    let mut lines = Vec::new();
+    while at > 0 && lines.len() < count {
+        at -= 1;
+        match of {
+            None => lines.push(lists.line(at)?),
+            Some(of) if lists.finder(at)? == of => lines.push(lists.line_of_row(at)?),
+            Some(_) => break,
+        }
+    }
+    lines.reverse();
+    Ok(lines)
+}
+
+/// The lists in memory.
+#[derive(Debug, Default)]
+pub(crate) struct AuditList {
+    /// In the order of the log: what a merge has carried stands behind younger entries.
+    pub(crate) lines: Vec<AuditLine>,
+    pub(crate) rows: Vec<AuditRow>,
+    pub(crate) groups: Vec<AuditGroup>,
+    group_numbers: HashMap<AuditGroup, usize>,
+    /// Lines in the order of their numbers.
+    order: Vec<u32>,
+    sorted_rows: usize,
+}
+
+impl AuditList {
+    pub(crate) fn add(&mut self, line: AuditLine, entry: &Entry) {
+        let next = self.groups.len();
+        let group = (entry.operation.clone(), entry.actor.clone());
+        let number = *self.group_numbers.entry(group.clone()).or_insert(next);
+        if number == next {
+            self.groups.push(group);
+        }
+        let (cell, at) = (cell_of(number, entry.action), self.lines.len() as u32);
+        self.rows.extend(terms_of(entry).map(|term| AuditRow { term, cell, line: at }));
+        self.lines.push(line);
+    }
+
+    /// Sorts what has come since the last time; what was there before is one run already.
+    pub(crate) fn sort(&mut self) {
+        let lines = &self.lines;
+        if self.order.len() < lines.len() {
+            self.order.extend(self.order.len() as u32..lines.len() as u32);
+            self.order.sort_by_key(|at| lines[*at as usize].sequence);
+        }
+        if self.sorted_rows < self.rows.len() {
+            self.rows.sort_by_key(|row| (row.term, row.cell, lines[row.line as usize].sequence));
+            self.sorted_rows = self.rows.len();
+        }
+    }
+
+    /// Puts lines and rows in the order of a sidecar.
+    pub(crate) fn finish(&mut self) {
+        self.sort();
+        let mut moved = vec![0; self.lines.len()];
+        for (to, from) in self.order.iter().enumerate() {
+            moved[*from as usize] = to as u32;
+        }
+        self.lines = self.order.iter().map(|at| self.lines[*at as usize]).collect();
+        self.order = (0..self.lines.len() as u32).collect();
+        self.rows.iter_mut().for_each(|row| row.line = moved[row.line as usize]);
+    }
+}
+
+impl AuditLists for AuditList {
+    fn lines(&self) -> u32 {
+        self.order.len() as u32
+    }
+
+    fn line(&self, at: u32) -> io::Result<AuditLine> {
+        Ok(self.lines[self.order[at as usize] as usize])
+    }
+
+    fn finders(&self) -> u32 {
+        self.sorted_rows as u32
+    }
+
+    fn finder(&self, at: u32) -> io::Result<(Term, u32)> {
+        let row = self.rows[at as usize];
+        Ok((row.term, row.cell))
+    }
+
+    fn line_of_row(&self, at: u32) -> io::Result<AuditLine> {
+        Ok(self.lines[self.rows[at as usize].line as usize])
+    }
+
+    fn groups(&self) -> &[AuditGroup] {
+        &self.groups
+    }
+}
