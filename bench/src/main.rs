@@ -157,6 +157,7 @@ fn measure(cli: Cli) -> Result<()> {
             Scenario::Burst => scenario::burst::run(&mut harness, minute)?,
             Scenario::Millions => scenario::millions::run(&mut harness, records)?,
             Scenario::Expiry => scenario::expiry::run(&mut harness)?,
+            Scenario::Gateway => scenario::gateway::run(&mut harness)?,
             Scenario::Idle => scenario::idle::run(&mut harness)?,
         }
     }

@@ -4,12 +4,15 @@
 //! folder, listens on a free loopback port and is stopped by its process id. One that cannot be had is an error with what
 //! was tried; the report prints that instead of figures.
 
+mod gateway;
 mod node;
 mod postgres;
 mod python;
 mod redis;
 mod restate;
 mod semel;
+
+pub(crate) use gateway::Proxy;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -4,6 +4,7 @@ pub(crate) mod burst;
 pub(crate) mod contest;
 pub(crate) mod disk;
 pub(crate) mod expiry;
+pub(crate) mod gateway;
 pub(crate) mod idle;
 pub(crate) mod millions;
 pub(crate) mod sustained;
@@ -38,6 +39,8 @@ pub(crate) enum Scenario {
     Millions,
     /// The server: as much expires as arrives.
     Expiry,
+    /// The gateway with and without the contract, and nginx, before the same upstream.
+    Gateway,
     /// The server: nothing to do.
     Idle,
 }
