@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -70,16 +70,30 @@ struct UploadState {
     begun: Instant,
     /// Milliseconds after `begun` at which something last came.
     moved_ms: AtomicU64,
+    ended: AtomicBool,
 }
 
 impl Upload {
     fn new() -> Self {
-        Self(Arc::new(UploadState { begun: Instant::now(), moved_ms: AtomicU64::new(0) }))
+        Self(Arc::new(UploadState {
+            begun: Instant::now(),
+            moved_ms: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        }))
     }
 
     fn moved(&self) {
         let after = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.moved_ms.store(after, Ordering::Relaxed);
+    }
+
+    fn ended(&self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all of it has come.
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
     }
 
     /// When something last came.
@@ -140,6 +154,9 @@ impl Body for Outgoing {
             Poll::Ready(frame) => {
                 streamed.patience.moved();
                 streamed.upload.moved();
+                if streamed.incoming.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+                    streamed.upload.ended();
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {
@@ -207,7 +224,15 @@ impl Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let mut polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(lent) = &mut this.lent
+        {
+            // Nobody else moves the bytes.
+            lent.drive(cx);
+            polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        }
+        match polled {
             Poll::Ready(frame) => {
                 this.patience.moved();
                 match &frame {

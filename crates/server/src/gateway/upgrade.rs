@@ -21,8 +21,9 @@ pub(super) struct Tunnels {
 impl Tunnels {
     /// Ties a client's connection to an upstream's, once both have changed. When the server stops, it lasts a little
     /// longer, and is then cut: it has no end of its own to wait for.
-    pub(super) fn tie(&self, client: OnUpgrade, response: &mut Response<Incoming>, lent: Lent) {
+    pub(super) fn tie(&self, client: OnUpgrade, response: &mut Response<Incoming>, mut lent: Lent) {
         let upstream = hyper::upgrade::on(response);
+        lent.detach();
         let stopping = self.stopping.clone();
         self.tracker.spawn(async move {
             let tunnel = async {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Context;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -48,11 +49,28 @@ pub(in crate::gateway) struct Lent {
 impl Lent {
     /// The answer came whole.
     pub(in crate::gateway) fn give_back(mut self) {
-        if let Some(connection) = self.connection.take() {
+        // One that is still busy with the request (it was answered before its end) is closed.
+        if let Some(mut connection) = self.connection.take()
+            && connection.is_usable()
+        {
             let mut idle = self.endpoint.idle.lock();
             if idle.len() < limits::UPSTREAM_CONNECTIONS_IDLE_MAX {
                 idle.push((Instant::now(), connection));
             }
+        }
+    }
+
+    /// Moves what can be moved on the connection, where nobody else does.
+    pub(in crate::gateway) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection {
+            connection.drive(cx);
+        }
+    }
+
+    /// The connection goes on by itself, in another protocol.
+    pub(in crate::gateway) fn detach(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.detach();
         }
     }
 }
@@ -131,7 +149,7 @@ impl Endpoint {
         while let Some(connection) = self.take_idle() {
             match self.over_http1(connection, request, times).await {
                 Ok((response, connection)) => {
-                    lent.connection = Some(connection);
+                    lent.connection = connection;
                     return Ok((response, lent));
                 }
                 Err(Failed { sent: Sent::Nothing(again), .. }) => request = *again,
@@ -172,7 +190,7 @@ impl Endpoint {
         match opened {
             Opened::Http1(connection) => {
                 let (response, connection) = self.over_http1(connection, request, times).await?;
-                lent.connection = Some(connection);
+                lent.connection = connection;
                 Ok((response, lent))
             }
             Opened::Http2(shared) => {
@@ -185,24 +203,24 @@ impl Endpoint {
 
     /// A connection that was used last, since it is the least likely to be closed from the other side.
     fn take_idle(&self) -> Option<Http1> {
-        let mut idle = self.idle.lock();
-        let newest = idle.last()?.0;
-        if newest.elapsed() >= limits::IDLE_CONNECTION_WITHIN {
-            // All others are older still.
-            idle.clear();
-            return None;
-        }
-        let mut place = idle.len();
-        while let Some(before) = place.checked_sub(1) {
-            place = before;
-            let (since, connection) = &idle[place];
-            if connection.is_closed() {
-                idle.remove(place);
-            } else if connection.is_usable() && since.elapsed() < limits::IDLE_CONNECTION_WITHIN {
-                return Some(idle.remove(place).1);
+        loop {
+            // Looked at outside the lock: to look is to read.
+            let (since, mut connection) = self.idle.lock().pop()?;
+            if since.elapsed() >= limits::IDLE_CONNECTION_WITHIN {
+                // All others are older still.
+                self.idle.lock().clear();
+                return None;
+            }
+            if connection.is_usable() {
+                return Some(connection);
             }
         }
-        None
+    }
+
+    /// Whether a request would find an open connection.
+    #[cfg(test)]
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle.lock().iter_mut().any(|(_, connection)| connection.is_usable())
     }
 
     /// Closes connections that nobody has used for a while.
@@ -234,12 +252,17 @@ impl Endpoint {
         mut connection: Http1,
         mut request: Request<Outgoing>,
         times: Times,
-    ) -> Result<(Response<Incoming>, Http1), Failed> {
+    ) -> Result<(Response<Incoming>, Option<Http1>), Failed> {
         *request.version_mut() = Version::HTTP_11;
         self.set_host(&mut request);
         let upload = request.body().upload();
-        let answered = within(times, upload, connection.send(request)).await;
-        answered.map(|response| (response, connection))
+        let response = within(times, upload.as_ref(), connection.send(request)).await?;
+        if upload.is_some_and(|upload| !upload.has_ended()) {
+            // Answered before the end of the request: what is left of it must not wait for the client to read.
+            connection.detach();
+            return Ok((response, None));
+        }
+        Ok((response, Some(connection)))
     }
 
     async fn over_http2(
@@ -259,7 +282,7 @@ impl Endpoint {
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(header::HOST);
         let upload = request.body().upload();
-        let answered = within(times, upload, connection.send(request)).await;
+        let answered = within(times, upload.as_ref(), connection.send(request)).await;
         answered.map_err(|mut failed| {
             // It may go out over HTTP/1.1 yet.
             if let Sent::Nothing(request) = &mut failed.sent {
@@ -284,7 +307,7 @@ impl Endpoint {
 /// An answer within its time, which counts from the end of the request: a long upload is no slow upstream.
 async fn within(
     times: Times,
-    upload: Option<Upload>,
+    upload: Option<&Upload>,
     answer: impl Future<Output = Result<Response<Incoming>, Failed>>,
 ) -> Result<Response<Incoming>, Failed> {
     let mut answer = std::pin::pin!(answer);
@@ -294,7 +317,7 @@ async fn within(
         if let Ok(answered) = tokio::time::timeout_at(end, answer.as_mut()).await {
             return answered;
         }
-        let moved = upload.as_ref().map(|upload| upload.last() + times.first_byte);
+        let moved = upload.map(|upload| upload.last() + times.first_byte);
         match moved {
             Some(later) if later > until && times.deadline != Some(end) => until = later,
             // Dropping the request closes its connection, or resets its stream; a part of it may be on its way.

@@ -18,6 +18,8 @@ mod endpoint;
 mod health;
 mod http1;
 mod http2;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub(super) use connect::Connector;
