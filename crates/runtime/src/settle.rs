@@ -67,7 +67,7 @@ impl Runtime {
             complete.outcome.body = Body::Gone;
             complete.outcome.headers = Headers::default();
         }
-        self.persist(complete, lease, first, late).await
+        self.unless_stored(complete, lease, first, late).await
     }
 
     /// Gives a claim back whose attempt is known to be without effect.
@@ -83,7 +83,7 @@ impl Runtime {
         let lease = claim.lease();
         let release = Release { holder: claim.holder(), error: error.clone() };
         let first = self.ledger.release(claim, error).await;
-        self.persist(release, lease, first, late).await
+        self.unless_stored(release, lease, first, late).await
     }
 
     /// Ends an attempt of which nobody knows what it did.
@@ -100,7 +100,24 @@ impl Runtime {
         let lease = claim.lease();
         let unknown = MarkUnknown { holder: claim.holder(), why, detail: detail.clone() };
         let first = self.ledger.mark_unknown(claim, why, detail).await;
-        self.persist(unknown, lease, first, late).await
+        self.unless_stored(unknown, lease, first, late).await
+    }
+
+    /// As [`persist`](Self::persist), which is no part of a future that mostly does without it.
+    async fn unless_stored<C>(
+        &self,
+        command: C,
+        lease: Duration,
+        first: Result<Held, LedgerError>,
+        late: impl FnOnce() -> Late,
+    ) -> Result<Held, Unstored>
+    where
+        C: Command<Answer = Held> + 'static,
+    {
+        match first {
+            Ok(held) => Ok(held),
+            Err(_) => Box::pin(self.persist(command, lease, first, late)).await,
+        }
     }
 
     /// Has a command that ends an attempt, and came to `first`, stored after all. It may be repeated: its answer is

@@ -268,7 +268,7 @@ enum Gate {
     /// It is answered at once.
     Refused(Response<Body>),
     /// It runs under this key.
-    Protected(Call, Key, Identity),
+    Protected(Box<Call>, Key, Identity),
 }
 
 /// Whose key it is.
@@ -298,13 +298,13 @@ impl Shared {
         if matches!(key, Ok(None)) && !rules.require_key {
             return Gate::Pass;
         }
-        let call = Call {
+        let call = Box::new(Call {
             shared: Arc::clone(self),
             voice: Voice::of(&parts.headers, rules.form, rules.codes),
             prefer: Prefer::of_headers(&parts.headers, rules.wait_max),
             context: parts.extensions.get::<Context>().cloned(),
             rules,
-        };
+        });
         let (what, error) = match key {
             Err(error) => (What::KeyInvalid, error),
             Ok(None) => (What::KeyMissing, ErrorCode::IdempotencyKeyRequired.into()),
@@ -398,7 +398,7 @@ impl Shared {
 
 /// Reads a protected request and answers it, apart from its client from the claim on (L11).
 async fn protect<S, A, B>(
-    call: Call,
+    call: Box<Call>,
     key: Key,
     identity: Identity,
     service: S,
@@ -424,15 +424,15 @@ where
         }
     };
     let asked = match shared.asked(&call.rules, key, identity, &parts, &body) {
-        Ok(asked) => asked,
+        Ok(asked) => Arc::new(asked),
         Err(invalid) => {
             call.tell(What::Refused, None);
             return Ok(call.refuse(&refuse::invalid(&invalid)));
         }
     };
     let voice = call.voice.clone();
-    let work = Work { service, parts, body, trailers };
-    match shared.runtime.detached(call.answer(asked, work)).await {
+    let work = Box::new(Work { service, parts, body, trailers });
+    match shared.runtime.detached(async move { call.answer(asked, work).await }).await {
         Ok(answer) => answer,
         // Not the handler's panic, which is judged by the policy, but one of ours: the claim lapses.
         Err(panic) => {

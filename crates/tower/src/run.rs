@@ -47,6 +47,14 @@ pub(crate) struct Work<S> {
     pub(crate) trailers: Option<HeaderMap>,
 }
 
+impl<S: Service<Request<Body>>> Work<S> {
+    /// Calls the service, which is not needed any more once its future is there.
+    fn call(self) -> S::Future {
+        let Self { mut service, parts, body, trailers } = self;
+        service.call(Request::from_parts(parts, Body::whole(body, trailers)))
+    }
+}
+
 /// What an attempt came to.
 enum Attempt<E> {
     /// A reply, received whole.
@@ -88,14 +96,18 @@ impl Call {
     }
 
     /// Claims the key and answers, whatever that takes.
-    pub(crate) async fn answer<S, B>(self, asked: Asked, work: Work<S>) -> Result<Response<Body>, S::Error>
+    pub(crate) async fn answer<S, B>(
+        &self,
+        asked: Arc<Asked>,
+        work: Box<Work<S>>,
+    ) -> Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<B>>,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (sent, lease) = (Instant::now(), asked.policy().lease());
-        let claimed = self.shared.runtime.ledger().claim(Arc::new(asked), None).await;
+        let claimed = self.shared.runtime.ledger().claim(asked, None).await;
         let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -128,7 +140,7 @@ impl Call {
             Found::Busy { record, retry_after } => {
                 // Whoever waits holds nothing of the service's.
                 drop(work);
-                Ok(self.busy(record, retry_after).await)
+                Ok(Box::pin(self.busy(record, retry_after)).await)
             }
             Found::Mismatch(record) => {
                 self.tell(What::Mismatch, Some(&record));
@@ -209,7 +221,12 @@ impl Call {
     }
 
     /// Runs the service under the claim, and settles it by what the service says.
-    async fn run<S, B>(self, claim: Claim, sent: Instant, work: Work<S>) -> Result<Response<Body>, S::Error>
+    async fn run<S, B>(
+        &self,
+        claim: Claim,
+        sent: Instant,
+        work: Box<Work<S>>,
+    ) -> Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<B>>,
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -228,17 +245,17 @@ impl Call {
                 Ok(self.reply(parts, body, settled))
             }
             Attempt::Failed(error) => {
-                self.lost(claim, "the service failed without a reply").await;
+                Box::pin(self.lost(claim, "the service failed without a reply")).await;
                 Err(error)
             }
             Attempt::Cut(error) => {
                 tracing::warn!(record_id = %id, error, "a reply broke off");
-                let resumes = self.lost(claim, "the reply broke off").await;
+                let resumes = Box::pin(self.lost(claim, "the reply broke off")).await;
                 Ok(self.refuse(&lost(502, resumes, "The reply to this request broke off")))
             }
             Attempt::Panicked => {
                 tracing::error!(record_id = %id, "a handler has panicked");
-                let resumes = self.lost(claim, "the work ended by a panic").await;
+                let resumes = Box::pin(self.lost(claim, "the work ended by a panic")).await;
                 Ok(self.refuse(&if resumes {
                     ErrorCode::Internal.into()
                 } else {
@@ -246,14 +263,15 @@ impl Call {
                 }))
             }
             Attempt::TimedOut => {
-                let resumes = self.lost(claim, "there was no reply within the time that it had").await;
+                let resumes =
+                    Box::pin(self.lost(claim, "there was no reply within the time that it had")).await;
                 Ok(self.refuse(&lost(504, resumes, "There was no reply in time")))
             }
             Attempt::GivenUp => {
                 // Under *resume* the claim lapses, and whoever is there then takes over.
                 let resumes = claim.record().request().policy().on_lapse() == OnLapse::Resume;
                 if !resumes {
-                    self.lost(claim, "the process went down before the work had ended").await;
+                    Box::pin(self.lost(claim, "the process went down before the work had ended")).await;
                 }
                 Ok(self.refuse(&lost(502, resumes, "The service goes down")))
             }
@@ -261,7 +279,7 @@ impl Call {
     }
 
     /// The work of one attempt, under heartbeats.
-    async fn attempt<S, B>(&self, claim: &Claim, sent: Instant, work: Work<S>) -> Attempt<S::Error>
+    async fn attempt<S, B>(&self, claim: &Claim, sent: Instant, mut work: Box<Work<S>>) -> Attempt<S::Error>
     where
         S: Service<Request<Body>, Response = Response<B>>,
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -269,11 +287,10 @@ impl Call {
     {
         let runtime = &self.shared.runtime;
         let lost = CancellationToken::new();
-        let Work { mut service, mut parts, body, trailers } = work;
-        parts.extensions.insert(Claimed::new(runtime.ledger(), claim, lost.clone()));
-        let request = Request::from_parts(parts, Body::whole(body, trailers));
+        work.parts.extensions.insert(Claimed::new(runtime.ledger(), claim, lost.clone()));
         let attempt = AssertUnwindSafe(async {
-            match service.call(request).await {
+            let called = (*work).call();
+            match called.await {
                 Ok(response) => self.receive(response).await,
                 Err(error) => Attempt::Failed(error),
             }
