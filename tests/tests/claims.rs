@@ -255,3 +255,42 @@ async fn what_is_said_twice_is_counted_and_audited_once() {
     .await;
     assert_eq!(told, ["configuration_loaded", "claimed", "completed", "replayed"]);
 }
+
+#[tokio::test]
+async fn a_claim_takes_the_policy_and_the_tags_that_its_operation_has_unless_it_says_otherwise() {
+    let server = Server::start(
+        "[server]\ndevelopment = true\n[[operations]]\nname = \"ship\"\ntarget = \"http://127.0.0.1:1/\"\n\
+         semantics = \"resume\"\nlease = \"40s\"\nretention = \"3h\"\n\
+         tags = { order_id = \"/order/id\", partner = \"/partner\" }\n",
+    )
+    .await;
+    let record = async |key: &str| -> Value {
+        let url = format!("{}/v1/records?key={key}", server.admin_url());
+        let page = server.http().get(&url, &[]).await.unwrap().json();
+        let id = page["records"][0]["id"].as_str().unwrap().to_owned();
+        let url = format!("{}/v1/records/{id}", server.admin_url());
+        server.http().get(&url, &[]).await.unwrap().json()
+    };
+    let payload = r#""operation":"ship","payload":{"order":{"id":"A-1"},"partner":"p"}"#;
+    let usual = granted(&server, &format!(r#"{{"key":"usual",{payload}}}"#)).await;
+    assert_eq!(usual["lease_ms"].as_u64(), Some(40_000));
+    let shown = record("usual").await;
+    assert_eq!(shown["tags"], serde_json::json!({"order_id": "A-1", "partner": "p"}));
+    assert_eq!(
+        (&shown["policy"]["semantics"], &shown["policy"]["retention_ms"]),
+        (&serde_json::json!("resume"), &serde_json::json!(10_800_000)),
+        "{shown}"
+    );
+    let own = r#""lease_ms":7000,"policy":{"semantics":"at-most-once"},"tags":{"partner":"q","lot":"1"}"#;
+    let own = granted(&server, &format!(r#"{{"key":"own",{payload},{own}}}"#)).await;
+    assert_eq!(own["lease_ms"].as_u64(), Some(7_000));
+    let shown = record("own").await;
+    assert_eq!(shown["tags"], serde_json::json!({"order_id": "A-1", "partner": "q", "lot": "1"}));
+    assert_eq!(
+        (&shown["policy"]["semantics"], &shown["policy"]["retention_ms"]),
+        (&serde_json::json!("at-most-once"), &serde_json::json!(10_800_000)),
+        "what it does not say stays as it is configured: {shown}"
+    );
+    let plain = granted(&server, CLAIM).await;
+    assert_eq!(plain["lease_ms"].as_u64(), Some(300_000), "an operation that is not configured");
+}

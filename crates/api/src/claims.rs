@@ -25,13 +25,14 @@ pub struct ClaimRequest {
     /// The client's name for the attempt: a claim whose answer was lost can be asked for again, and is the same one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt_id: Option<String>,
-    /// How long the claim holds without being extended; 100 ms to 24 h, 5 min if it is not given.
+    /// How long the claim holds without being extended; 100 ms to 24 h. If it is not given: as is configured for the
+    /// operation, else 5 min.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lease_ms: Option<u64>,
     /// What holds for the record beside the lease.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<ClaimPolicy>,
-    /// Up to 16 names and values to find the record by.
+    /// Up to 16 names and values to find the record by, beside those that are configured for the operation.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub tags: BTreeMap<String, String>,
 }
@@ -41,10 +42,11 @@ pub struct ClaimRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClaimPolicy {
-    /// What a lapsed lease means; `at-most-once` if it is not given.
+    /// What a lapsed lease means. If it is not given: as is configured for the operation, else `at-most-once`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub semantics: Option<Semantics>,
-    /// How long the outcome is kept from its completion; up to ten years, 24 h if it is not given.
+    /// How long the outcome is kept from its completion; up to ten years. If it is not given: as is configured for the
+    /// operation, else 24 h.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retention_ms: Option<u64>,
 }

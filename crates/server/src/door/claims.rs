@@ -16,6 +16,7 @@ use semel_api::claims::{
 use semel_api::{ApiError, Detail, ErrorCode, Json, Time};
 use semel_core::command::{AddCheckpoint, Claim, Claimed, Complete, Extend, Held, Release};
 use semel_core::id::{AttemptId, Holder, Namespace, Phase, Scope, Tag, TagName, TagValue};
+use semel_core::limits::TAGS_MAX;
 use semel_core::outcome::{Body, Class, Header, Headers, Outcome};
 use semel_core::policy::{OnLapse, Policy};
 use semel_core::record::{Checkpoint, Record, Text};
@@ -46,9 +47,14 @@ pub(super) async fn claim(State(doors): State<Doors>, request: Request) -> Resul
     let scope = Scope { namespace: Namespace::Execute, tenant: caller.tenant.clone(), subject: None };
     let operation = Operation::try_new(&wanted.operation).map_err(|problem| refusal::invalid(&problem))?;
     let fingerprint = fingerprint(&wanted)?;
-    let policy = policy(&wanted, doors.claims)?;
+    // What is configured for the operation holds for whoever runs it, unless the request says otherwise.
+    let payload = wanted.payload.as_ref().map(|payload| payload.as_str().as_bytes());
+    let configured = doors.engine.configured(&wanted.operation, payload);
+    let (usual, configured_tags) = configured.unwrap_or_else(|| (doors.claims, Vec::new()));
+    let policy = policy(&wanted, usual)?;
+    let tags = tags(&wanted.tags, configured_tags)?;
     let asked = Asked::new(scope, key.clone(), operation, fingerprint, policy);
-    let asked = asked.try_with_tags(tags(&wanted.tags)?).map_err(|problem| refusal::invalid(&problem))?;
+    let asked = asked.try_with_tags(tags).map_err(|problem| refusal::invalid(&problem))?;
     let attempt_id = wanted.attempt_id.as_deref().map(AttemptId::try_new).transpose();
     let attempt_id = attempt_id.map_err(|problem| refusal::invalid(&problem))?;
     let operation = Some(wanted.operation.as_str().into());
@@ -190,7 +196,9 @@ fn policy(wanted: &ClaimRequest, usual: Policy) -> Result<Policy, Refusal> {
     })
 }
 
-fn tags(given: &BTreeMap<String, String>) -> Result<Vec<Tag>, Refusal> {
+/// The request's own tags, and of the configured ones those that it does not name itself, as far as there is room: they
+/// are for finding, and no reason to refuse.
+fn tags(given: &BTreeMap<String, String>, configured: Vec<Tag>) -> Result<Vec<Tag>, Refusal> {
     let tag = |(name, value): (&String, &String)| {
         let tag =
             TagName::try_new(name).and_then(|name| TagValue::try_new(value).map(|value| Tag { name, value }));
@@ -198,7 +206,11 @@ fn tags(given: &BTreeMap<String, String>) -> Result<Vec<Tag>, Refusal> {
             Refusal::from(Detail::new(format!("tags.{name}"), "value", problem.to_string()))
         })
     };
-    given.iter().map(tag).collect()
+    let mut tags = given.iter().map(tag).collect::<Result<Vec<_>, _>>()?;
+    let room = TAGS_MAX.saturating_sub(tags.len());
+    let others = configured.into_iter().filter(|tag| !given.contains_key(tag.name.as_str()));
+    tags.extend(others.take(room));
+    Ok(tags)
 }
 
 /// What links what a request causes to it.

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use semel_core::command::{Accept, Accepted, Claimed};
-use semel_core::id::{AttemptId, Version};
+use semel_core::id::{AttemptId, Tag, Version};
 use semel_core::ledger::{Applied, LedgerError};
 use semel_core::record::{State, StateName};
-use semel_core::{Ledger, Record, RecordId, Request};
+use semel_core::{Ledger, Policy, Record, RecordId, Request};
 use semel_runtime::Runtime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -167,6 +167,14 @@ impl Engine {
     /// See [`EngineErrorKind`].
     pub async fn submit(&self, ask: Ask) -> Result<Execution, EngineError> {
         self.detached(ask, |engine, work, ask| async move { engine.take_in(work, ask).await }).await
+    }
+
+    /// What is configured for claims of an operation: its policy, and the tags that this payload gives a record.
+    /// `None` where no operation of that name is configured.
+    pub(crate) fn configured(&self, operation: &str, payload: Option<&[u8]>) -> Option<(Policy, Vec<Tag>)> {
+        let operation = self.operation(operation)?;
+        let tags = payload.map(|payload| operation.tags_of(payload)).unwrap_or_default();
+        Some((*operation.policy(), tags))
     }
 
     /// Asks for a claim on behalf of a client that does the work itself.
