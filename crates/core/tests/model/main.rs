@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests panic as tests do")]
 #![allow(unreachable_pub, reason = "nothing is reached from outside of a test")]
 
+mod effects;
 mod explore;
 mod guards;
 mod histories;
