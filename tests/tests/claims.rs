@@ -294,3 +294,20 @@ async fn a_claim_takes_the_policy_and_the_tags_that_its_operation_has_unless_it_
     let plain = granted(&server, CLAIM).await;
     assert_eq!(plain["lease_ms"].as_u64(), Some(300_000), "an operation that is not configured");
 }
+
+#[tokio::test]
+async fn a_resumable_claim_that_nobody_drives_is_found_by_its_missing_wake_time_and_ended_by_a_takeover_l8() {
+    let server = Server::start("").await;
+    let body = CLAIM.replace("}}", r#"},"lease_ms":200,"policy":{"semantics":"resume"}}"#);
+    let lost = granted(&server, &body).await;
+    let listed = format!("{}/v1/records?state=running", server.admin_url());
+    eventually("the lapse is seen", async || {
+        let page = server.http().get(&listed, &[]).await.unwrap().json();
+        (page["records"][0]["wake_at"].is_null() && page["records"][0]["id"] == lost["id"]).then_some(())
+    })
+    .await;
+    let mine = granted(&server, &body).await;
+    assert_eq!((mine["attempt"].as_u64(), mine["resumed"].as_bool()), (Some(2), Some(true)));
+    let released = command(&server, &mine, "release", "").await;
+    assert_eq!((released.status, released.json()["state"].as_str()), (200, Some("released")));
+}
