@@ -30,7 +30,7 @@ use crate::observe::{Context, Event, Observer, Watching, What};
 use crate::prefer::Prefer;
 use crate::refuse::{self, Voice};
 use crate::route::Matcher;
-use crate::run::{Call, Work};
+use crate::run::{Answer, Call, Work};
 use crate::steer::Steer;
 use crate::{key, limits};
 
@@ -222,11 +222,11 @@ pin_project_lite::pin_project! {
     enum Kind<F, E> {
         Passing { #[pin] passing: F },
         Refused { response: Option<Response<Body>> },
-        Protected { answer: Answer<E> },
+        Protected { answer: Answering<E> },
     }
 }
 
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+type Answering<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 impl<F, E> fmt::Debug for ResponseFuture<F, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -268,7 +268,7 @@ enum Gate {
     /// It is answered at once.
     Refused(Response<Body>),
     /// It runs under this key.
-    Protected(Box<Call>, Key, Identity),
+    Protected(Arc<Call>, Key, Identity),
 }
 
 /// Whose key it is.
@@ -298,7 +298,7 @@ impl Shared {
         if matches!(key, Ok(None)) && !rules.require_key {
             return Gate::Pass;
         }
-        let call = Box::new(Call {
+        let call = Arc::new(Call {
             shared: Arc::clone(self),
             voice: Voice::of(&parts.headers, rules.form, rules.codes),
             prefer: Prefer::of_headers(&parts.headers, rules.wait_max),
@@ -398,7 +398,7 @@ impl Shared {
 
 /// Reads a protected request and answers it, apart from its client from the claim on (L11).
 async fn protect<S, A, B>(
-    call: Box<Call>,
+    call: Arc<Call>,
     key: Key,
     identity: Identity,
     service: S,
@@ -430,14 +430,16 @@ where
             return Ok(call.refuse(&refuse::invalid(&invalid)));
         }
     };
-    let voice = call.voice.clone();
     let work = Box::new(Work { service, parts, body, trailers });
-    match shared.runtime.detached(async move { call.answer(asked, work).await }).await {
-        Ok(answer) => answer,
+    let answering = Arc::clone(&call);
+    match shared.runtime.detached(async move { answering.answer(asked, work).await }).await {
+        Ok(Ok(Answer::Ready(response))) => Ok(response),
+        Ok(Ok(Answer::Busy { record, retry_after })) => Ok(Box::pin(call.busy(record, retry_after)).await),
+        Ok(Err(error)) => Err(error),
         // Not the handler's panic, which is judged by the policy, but one of ours: the claim lapses.
         Err(panic) => {
             tracing::error!(panic = panic.text(), "the layer has panicked");
-            Ok(voice.say(&ErrorCode::Internal.into(), &shared.errors_base))
+            Ok(call.refuse(&ErrorCode::Internal.into()))
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::steer::Steer;
 
 /// Passes a request on, and reports what its key would have done.
 pub(crate) async fn report<S, A, B>(
-    call: Box<Call>,
+    call: Arc<Call>,
     key: Key,
     identity: Identity,
     mut service: S,
@@ -68,7 +68,7 @@ where
 }
 
 /// Claims the key beside the request, and settles the claim by its reply.
-async fn follow(call: Box<Call>, asked: Asked, reply: oneshot::Receiver<(StatusCode, Option<Steer>)>) {
+async fn follow(call: Arc<Call>, asked: Asked, reply: oneshot::Receiver<(StatusCode, Option<Steer>)>) {
     let runtime = &call.shared.runtime;
     let (sent, lease) = (tokio::time::Instant::now(), asked.policy().lease());
     let claim = match runtime.ledger().claim(Arc::new(asked), None).await {

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -55,6 +56,23 @@ impl<S: Service<Request<Body>>> Work<S> {
     }
 }
 
+/// What a request came to, apart from its client.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is nearly always ready, and a box would cost more than a move"
+)]
+pub(crate) enum Answer {
+    /// This.
+    Ready(Response<Body>),
+    /// Another request is at it. Whoever waits for that holds nothing of the service's.
+    Busy {
+        /// Its record, as it was seen.
+        record: Arc<Record>,
+        /// When asking again may give another answer.
+        retry_after: Duration,
+    },
+}
+
 /// What an attempt came to.
 enum Attempt<E> {
     /// A reply, received whole.
@@ -96,11 +114,7 @@ impl Call {
     }
 
     /// Claims the key and answers, whatever that takes.
-    pub(crate) async fn answer<S, B>(
-        &self,
-        asked: Arc<Asked>,
-        work: Box<Work<S>>,
-    ) -> Result<Response<Body>, S::Error>
+    pub(crate) async fn answer<S, B>(&self, asked: Arc<Asked>, work: Box<Work<S>>) -> Result<Answer, S::Error>
     where
         S: Service<Request<Body>, Response = Response<B>>,
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -113,14 +127,14 @@ impl Call {
             Err(error) => {
                 self.shared.observer.storage_failed(&error);
                 self.shared.runtime.claim_failed(&error, lease);
-                return Ok(self.refuse(&match error.kind() {
+                return Ok(Answer::Ready(self.refuse(&match error.kind() {
                     // What is stored cannot be read, and waiting does not mend it.
                     LedgerErrorKind::Corrupt => ErrorCode::Internal.into(),
                     LedgerErrorKind::TooLarge => ErrorCode::PayloadTooLarge.into(),
                     LedgerErrorKind::Unavailable | LedgerErrorKind::InDoubt | LedgerErrorKind::Contended => {
                         refuse::storage()
                     }
-                }));
+                })));
             }
         };
         let after = sent.elapsed();
@@ -135,24 +149,23 @@ impl Call {
             | Found::Dead(record) => (What::Found { after }, record),
         };
         self.tell(what, Some(record));
-        match claimed {
-            Found::Granted(claim) => self.run(claim, sent, work).await,
-            Found::Busy { record, retry_after } => {
-                // Whoever waits holds nothing of the service's.
-                drop(work);
-                Ok(Box::pin(self.busy(record, retry_after)).await)
-            }
+        Ok(Answer::Ready(match claimed {
+            Found::Granted(claim) => self.run(claim, sent, work).await?,
+            Found::Busy { record, retry_after } => return Ok(Answer::Busy { record, retry_after }),
             Found::Mismatch(record) => {
                 self.tell(What::Mismatch, Some(&record));
                 let error = ApiError::new(ErrorCode::IdempotencyParameterMismatch);
-                Ok(self.refuse(&error.with_status(self.rules.mismatch_status)))
+                self.refuse(&error.with_status(self.rules.mismatch_status))
             }
-            Found::Replay(record) | Found::Unknown(record) | Found::Dead(record) => Ok(self.stands(&record)),
-        }
+            Found::Replay(record) | Found::Unknown(record) | Found::Dead(record) => self.stands(&record),
+        }))
     }
 
     /// Another request is at it: wait for its end if the client prefers that, else say when to come back.
-    async fn busy(&self, record: Arc<Record>, retry_after: std::time::Duration) -> Response<Body> {
+    ///
+    /// # Cancellation
+    /// Ends the wait: nobody waits for a client that has gone away.
+    pub(crate) async fn busy(&self, record: Arc<Record>, retry_after: Duration) -> Response<Body> {
         let Some(wait) = self.prefer.wait.filter(|wait| !wait.is_zero()) else {
             return self.in_progress(&record, retry_after);
         };
@@ -176,7 +189,7 @@ impl Call {
         response
     }
 
-    fn in_progress(&self, record: &Arc<Record>, retry_after: std::time::Duration) -> Response<Body> {
+    fn in_progress(&self, record: &Arc<Record>, retry_after: Duration) -> Response<Body> {
         self.tell(What::Busy, Some(record));
         let after = if self.voice.form() == Form::Flat { limits::RETRY_AFTER_IN_FLIGHT } else { retry_after };
         self.refuse(&ApiError::new(ErrorCode::IdempotencyConcurrentRequest).with_retry_after(after))

@@ -244,6 +244,25 @@ async fn work_that_outlives_a_drain_is_left_to_its_policy() {
     }
 }
 
+#[tokio::test]
+async fn nobody_waits_for_a_client_that_waited_and_has_gone_away() {
+    let (bench, go) = slow(Config::new("orders"));
+    let mut first = Box::pin(bench.post("k"));
+    assert!(poll!(&mut first).is_pending());
+    let waiting = || {
+        let mut request = post("k", r#"{"amount":5}"#);
+        request.headers_mut().insert("prefer", "wait=30".parse().unwrap());
+        Box::pin(bench.send(request))
+    };
+    for mut waits in [waiting(), waiting()] {
+        assert!(poll!(&mut waits).is_pending());
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(bench.tasks().len(), 1, "the first, and nobody else");
+    go.notify_one();
+    assert_eq!(first.await.status, 201);
+}
+
 /// A service that counts who asked whether it is ready, and is called only by who did.
 #[derive(Debug)]
 struct Strict {
