@@ -172,10 +172,12 @@ async fn a_connection_that_changes_its_protocol_carries_bytes_both_ways() {
         read_until(&mut stream, said).await;
     }
     drop(stream);
-    // When the server stops, it waits for such a connection a little, and not for ever.
-    let mut stream = connect(&server).await;
+    // When the server stops, it waits for such a connection a little, and not for ever; for events likewise.
+    let (mut stream, mut events) = (connect(&server).await, connect(&server).await);
     stream.write_all(asked).await.unwrap();
     read_until(&mut stream, "\r\n\r\n").await;
+    events.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_until(&mut events, "\r\n\r\n").await;
     assert_eq!(server.stop().await.code(), Some(0));
 }
 

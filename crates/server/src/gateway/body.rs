@@ -189,17 +189,26 @@ pub(super) struct Reply {
     lent: Option<Lent>,
     patience: Patience,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Ends it, where it has no end of its own.
+    cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Reply {
     /// An answer that comes over a connection. It may stand still for `idle`, and must be whole at `deadline`.
     pub(super) fn new(incoming: Incoming, lent: Lent, idle: Duration, deadline: Option<Instant>) -> Self {
-        let mut reply = Self { incoming, lent: Some(lent), patience: Patience::new(idle), deadline: None };
+        let mut reply =
+            Self { incoming, lent: Some(lent), patience: Patience::new(idle), deadline: None, cut: None };
         reply.done_if_at_its_end();
         if reply.lent.is_some() {
             reply.deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
         }
         reply
+    }
+
+    /// Ends when `cut` does, if it has not ended before.
+    pub(super) fn until(mut self, cut: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.cut = Some(Box::pin(cut));
+        self
     }
 
     fn done_if_at_its_end(&mut self) {
@@ -244,11 +253,14 @@ impl Body for Reply {
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {
-                let late = this.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
-                if !late {
+                let why = if this.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+                    "the exchange took too long"
+                } else if this.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+                    "the server stops"
+                } else {
                     ready!(this.patience.poll(cx));
-                }
-                let why = if late { "the exchange took too long" } else { "the upstream stopped sending" };
+                    "the upstream stopped sending"
+                };
                 this.lent = None;
                 Poll::Ready(Some(Err(TooSlow(why).into())))
             }

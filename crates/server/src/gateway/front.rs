@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use semel_api::{ApiError, ErrorCode};
 
-use super::body::{Outgoing, Reply};
+use super::body::Outgoing;
 use super::guard;
 use super::head::{self, Peer};
 use super::passage::{Passage, told};
@@ -136,7 +136,12 @@ impl Inner {
         })?;
         head::check(&request)?;
         let upstream = Arc::clone(upstream.ok_or(ErrorCode::NotFound)?);
-        let passage = Passage { upstream, rules: Arc::clone(&route.rules), route: Arc::clone(&route.name) };
+        let passage = Passage {
+            upstream,
+            rules: Arc::clone(&route.rules),
+            route: Arc::clone(&route.name),
+            stopping: self.tunnels.stopping.clone(),
+        };
         let is_keyed = guard::is_keyed(&request);
         let rule = route.rule.as_ref().filter(|rule| rule.concerns(request.method()));
         if rule.is_some() {
@@ -175,7 +180,7 @@ impl Inner {
             self.tunnels.tie(client, &mut response, lent);
             return Ok(response.map(|_| Body::empty()));
         }
-        let idle = passage.rules.idle_within;
-        Ok(response.map(|incoming| Body::new(Reply::new(incoming, lent, idle, times.deadline))))
+        let (response, reply) = passage.reply(response, lent, times);
+        Ok(response.map(|()| Body::new(reply)))
     }
 }

@@ -7,6 +7,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use semel_api::{ApiError, ErrorCode};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::body::{Outgoing, Reply};
 use super::head;
@@ -19,6 +20,8 @@ pub(super) struct Passage {
     pub(super) upstream: Arc<Upstream>,
     pub(super) rules: Arc<RouteRules>,
     pub(super) route: Arc<str>,
+    /// Cancelled when the server stops.
+    pub(super) stopping: CancellationToken,
 }
 
 impl Passage {
@@ -28,9 +31,24 @@ impl Passage {
         if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failed::lost("it changes the protocol, and nobody asked it to"));
         }
+        Ok(self.reply(response, lent, times))
+    }
+
+    /// The body of an answer, as it comes. Events have no end to wait for when the server stops: they go on a little
+    /// longer, and are then cut, as their clients expect of any connection.
+    pub(super) fn reply(
+        &self,
+        response: Response<Incoming>,
+        lent: Lent,
+        times: Times,
+    ) -> (Response<()>, Reply) {
         let (parts, incoming) = response.into_parts();
         let reply = Reply::new(incoming, lent, self.rules.idle_within, times.deadline);
-        Ok((Response::from_parts(parts, ()), reply))
+        let kind = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_endless = kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+        let stopping = self.stopping.clone();
+        let reply = if is_endless { reply.until(ended_after(stopping)) } else { reply };
+        (Response::from_parts(parts, ()), reply)
     }
 
     /// Sends a request, and gives the answer with the connection that it comes over.
@@ -51,6 +69,12 @@ impl Passage {
         }
         Ok((response, lent, times))
     }
+}
+
+/// Ends a while after the server has begun to stop.
+pub(super) async fn ended_after(stopping: CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(limits::STREAMS_END_WITHIN).await;
 }
 
 /// A length that the client has given stays only where it is the body's own: two servers that read different lengths

@@ -8,8 +8,8 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::passage::ended_after;
 use super::upstream::Lent;
-use crate::limits;
 
 /// What holds connections together until they end.
 #[derive(Clone, Debug)]
@@ -33,17 +33,13 @@ impl Tunnels {
                 tokio::io::copy_bidirectional(&mut client, &mut upstream).await.ok();
                 Ok::<_, hyper::Error>(())
             };
-            let cut = async {
-                stopping.cancelled().await;
-                tokio::time::sleep(limits::STREAMS_END_WITHIN).await;
-            };
             tokio::select! {
                 ended = tunnel => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection could not change its protocol");
                     }
                 }
-                () = cut => {}
+                () = ended_after(stopping) => {}
             }
             drop(lent);
         });
