@@ -124,6 +124,11 @@ impl Bench {
         Self { layer, service, ..self.clone() }
     }
 
+    /// The layered service.
+    pub(crate) fn service(&self) -> IdempotencyService<Inner> {
+        self.service.clone()
+    }
+
     /// What runs apart from any request.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         self.layer.runtime().tasks()

@@ -11,3 +11,4 @@ mod harness;
 mod races;
 mod report;
 mod streams;
+mod wire;
