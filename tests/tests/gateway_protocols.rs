@@ -184,3 +184,29 @@ async fn http_2_without_tls_is_spoken_on_both_sides_by_prior_knowledge() {
     let answer = server.http().post(&server.gateway_url(), &[], "body").await.unwrap();
     assert_eq!((answer.status, upstream.connections()), (201, 2));
 }
+
+#[tokio::test]
+async fn trailers_go_through_with_and_without_the_contract() {
+    let upstream = Upstream::start().await;
+    let config = format!(
+        "[gateway]\nlisten = \"127.0.0.1:0\"\n[[gateway.upstreams]]\nname = \"a\"\nurl = \"{}\"\nprotocol = \"h2\"\n",
+        upstream.url()
+    );
+    let server = Server::start(&config).await;
+    let stream = TcpStream::connect(server.gateway_url().replace("http://", "")).await.unwrap();
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut sender, driver) = handshake.unwrap();
+    tokio::spawn(driver);
+    for key in [None, Some("k-1")] {
+        let mut request =
+            Request::builder().method("POST").uri("http://shop.example/trailers").header("te", "trailers");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let body = Full::new(Bytes::from_static(b"{}"));
+        let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let whole = response.into_body().collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()["grpc-status"], "0", "{key:?}");
+    }
+}

@@ -222,6 +222,7 @@ async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Response<B
         "/upgrade" => upgraded(upgrade, &wants("upgrade").unwrap_or_default()),
         "/silent" => std::future::pending().await,
         "/half" => half(),
+        "/trailers" => with_trailers(),
         "/empty" => Response::builder().status(204).body(Body::empty()).unwrap(),
         path if path.starts_with("/status/") => {
             json_of(path["/status/".len()..].parse().unwrap(), &json!({ "run": run }))
@@ -267,6 +268,15 @@ fn stream(state: &State, path: &str) -> Response<Body> {
         pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok::<_, Infallible>(Frame::data(piece))))
     }));
     Response::builder().header("content-type", kind).body(Body::new(body)).unwrap()
+}
+
+/// A body with a trailer behind it, as gRPC has it.
+fn with_trailers() -> Response<Body> {
+    let mut trailers = hyper::HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    let frames = [Frame::data(Bytes::from_static(b"{}")), Frame::trailers(trailers)];
+    let frames = futures_util::stream::iter(frames.map(Ok::<_, Infallible>));
+    Response::new(Body::new(http_body_util::StreamBody::new(frames)))
 }
 
 /// Begins an answer and breaks off, once the beginning is on its way.

@@ -108,8 +108,8 @@ pub(super) enum Outgoing {
     Empty,
     /// What a client sends, as it comes.
     Streamed(Streamed),
-    /// What the contract's layer has read, or lets through.
-    Layered(semel_tower::Body),
+    /// What the contract's layer has read, or lets through; and how far the client has come with it.
+    Layered(semel_tower::Body, Option<Upload>),
 }
 
 /// See [`Outgoing::Streamed`].
@@ -132,7 +132,8 @@ impl Outgoing {
     pub(super) fn upload(&self) -> Option<Upload> {
         match self {
             Self::Streamed(streamed) => Some(streamed.upload.clone()),
-            Self::Empty | Self::Layered(_) => None,
+            Self::Layered(_, upload) => upload.clone(),
+            Self::Empty => None,
         }
     }
 }
@@ -147,7 +148,7 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let streamed = match &mut *self {
             Self::Empty => return Poll::Ready(None),
-            Self::Layered(body) => return Pin::new(body).poll_frame(cx),
+            Self::Layered(body, _) => return Pin::new(body).poll_frame(cx),
             Self::Streamed(streamed) => streamed,
         };
         match Pin::new(&mut streamed.incoming).poll_frame(cx) {
@@ -169,7 +170,7 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Layered(body) => body.is_end_stream(),
+            Self::Layered(body, _) => body.is_end_stream(),
             Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
         }
     }
@@ -177,7 +178,7 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Layered(body) => body.size_hint(),
+            Self::Layered(body, _) => body.size_hint(),
             Self::Streamed(streamed) => streamed.incoming.size_hint(),
         }
     }

@@ -136,10 +136,11 @@ impl Inner {
         })?;
         head::check(&request)?;
         let upstream = Arc::clone(upstream.ok_or(ErrorCode::NotFound)?);
-        let passage = Passage {
+        let mut passage = Passage {
             upstream,
             rules: Arc::clone(&route.rules),
             route: Arc::clone(&route.name),
+            upload: None,
             stopping: self.tunnels.stopping.clone(),
         };
         let is_keyed = guard::is_keyed(&request);
@@ -153,6 +154,8 @@ impl Inner {
             return self.plain(&passage, request, upgrade).await;
         };
         head::to_upstream(&mut request, peer, host, style, false)?;
+        let mut request = request.map(|incoming| Outgoing::of(incoming, route.rules.idle_within));
+        passage.upload = request.body().upload();
         rule.prepare(&mut request, &route.rules, passage, Arc::clone(&arrival.asked));
         Ok(self.guard.call(request).await.map(Body::new))
     }

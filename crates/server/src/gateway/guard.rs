@@ -9,7 +9,6 @@ use std::task::{Context as Task, Poll};
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use semel_core::policy::OnLapse;
 use semel_runtime::Runtime;
 use semel_tower::{Caller, Claimed, Context, Fields, IdempotencyLayer, IdempotencyService, OnServerError};
@@ -84,7 +83,7 @@ impl Guard {
     }
 
     /// Passes a request on under the contract.
-    pub(super) async fn call(&self, request: Request<Incoming>) -> Response<semel_tower::Body> {
+    pub(super) async fn call(&self, request: Request<Outgoing>) -> Response<semel_tower::Body> {
         let Ok(response) = self.service.clone().call(request).await;
         response
     }
@@ -104,7 +103,7 @@ impl Rule {
     /// Puts into a request what the layer, and what is behind it, have to know.
     pub(super) fn prepare(
         &self,
-        request: &mut Request<Incoming>,
+        request: &mut Request<Outgoing>,
         rules: &RouteRules,
         passage: Passage,
         asked: Arc<Asked>,
@@ -221,7 +220,8 @@ async fn through(mut request: Request<semel_tower::Body>) -> Response<Back> {
         headers.insert(FENCE, HeaderValue::from(claimed.fence().0));
         headers.insert(ATTEMPT, HeaderValue::from(claimed.attempt()));
     }
-    match passage.pass(request.map(Outgoing::Layered)).await {
+    let request = request.map(|body| Outgoing::Layered(body, passage.upload.clone()));
+    match passage.pass(request).await {
         Ok((mut response, reply)) => {
             if passage.rules.not_executed.contains(&response.status()) {
                 response.extensions_mut().insert(Steer::Release);

@@ -9,7 +9,7 @@ use semel_api::{ApiError, ErrorCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::body::{Outgoing, Reply};
+use super::body::{Outgoing, Reply, Upload};
 use super::head;
 use super::upstream::{Failed, Lent, Sent, Times, Upstream};
 use crate::config::gateway::RouteRules;
@@ -20,6 +20,8 @@ pub(super) struct Passage {
     pub(super) upstream: Arc<Upstream>,
     pub(super) rules: Arc<RouteRules>,
     pub(super) route: Arc<str>,
+    /// How far the client has come with its request, where that comes bit by bit.
+    pub(super) upload: Option<Upload>,
     /// Cancelled when the server stops.
     pub(super) stopping: CancellationToken,
 }

@@ -11,6 +11,8 @@ use super::{Secret, TlsConfig};
 pub(super) mod check;
 mod pattern;
 pub(super) mod read;
+#[cfg(test)]
+mod tests;
 
 pub use pattern::{HostPattern, Network, PathPattern, RoutePattern};
 

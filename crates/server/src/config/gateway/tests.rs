@@ -1,0 +1,116 @@
+//! The gateway's part of the configuration as its users meet it: texts in, values or messages out.
+
+use std::time::Duration;
+
+use semel_core::policy::OnLapse;
+
+use super::super::load::read;
+use super::super::{ConfigError, Sources};
+use super::{Contract, GatewayConfig, On5xx, ProfileName, Protocol};
+
+fn take(text: &str) -> GatewayConfig {
+    let (config, _) =
+        read(text, "semel.toml", false, &Sources::default()).map_err(|e| e.to_string()).unwrap();
+    config.gateway.unwrap()
+}
+
+fn refused(text: &str) -> String {
+    let error: ConfigError = read(text, "semel.toml", false, &Sources::default()).map(|_| ()).unwrap_err();
+    error.to_string()
+}
+
+#[test]
+fn a_line_is_enough_and_what_is_not_said_is_careful() {
+    let gateway = take("[gateway]\nupstream = \"http://127.0.0.1:9000\"\n");
+    assert_eq!(gateway.listen, "127.0.0.1:8082".parse().unwrap());
+    assert_eq!((gateway.upstreams.len(), gateway.upstreams[0].name.as_str()), (1, "upstream"));
+    assert_eq!(gateway.upstreams[0].protocol, Protocol::Auto);
+    let usual = &gateway.usual;
+    assert_eq!(
+        (usual.contract, usual.profile, usual.on_5xx),
+        (Contract::Kept, ProfileName::Ietf, On5xx::Profile)
+    );
+    assert_eq!(usual.on_lapse, OnLapse::AtMostOnce, "what may have happened is not repeated by itself");
+    assert!(gateway.trusted_proxies.is_empty(), "nobody is believed");
+}
+
+#[test]
+fn a_route_says_what_is_its_own_and_takes_the_rest_from_the_gateway() {
+    let gateway = take(
+        "[gateway]\nupstream = \"http://a\"\nprofile = \"wms\"\nenforce = false\nretention = \"2d\"\n\
+         [[gateway.routes]]\nmatch = \"/a\"\nenforce = true\nretention = \"7d\"\n\
+         [[gateway.routes]]\nmatch = \"/b\"\nprotect = false\n[[gateway.routes]]\nmatch = \"/c\"\nprofile = \"acp\"\n",
+    );
+    let [a, b, c] = &gateway.routes[..] else { panic!("three routes") };
+    assert_eq!((a.rules.contract, a.rules.profile), (Contract::Kept, ProfileName::Wms));
+    assert_eq!(a.rules.retention, Duration::from_secs(7 * 24 * 60 * 60));
+    assert_eq!((b.rules.contract, c.rules.contract), (Contract::Off, Contract::Reported));
+    assert_eq!((c.rules.require_key, a.rules.require_key), (true, false), "this profile needs a key");
+    assert_eq!(c.rules.retention, gateway.usual.retention);
+}
+
+#[test]
+fn what_is_wrong_with_a_gateway_is_said_with_its_line_its_key_and_what_is_allowed() {
+    let check = |text: &str, expected: &str| {
+        let said = refused(text);
+        assert!(said.contains(expected), "{said}\ndoes not say\n{expected}");
+    };
+    let with = |more: &str| format!("[gateway]\nupstream = \"http://127.0.0.1:9000\"\n{more}\n");
+    check("[gateway]\n", "semel.toml:1: gateway.upstream: is missing");
+    check(
+        "[gateway]\nupstream = \"ftp://a\"\n",
+        "semel.toml:2: gateway.upstream: must begin with http:// or https://",
+    );
+    check("[gateway]\nupstream = \"http://a/b\"\n", "must have no path");
+    check("[gateway]\nupstream = \"http://169.254.169.254\"\n", "where no upstream has any business");
+    check(&with("protectt = true"), "semel.toml:3: gateway.protectt: unknown key; did you mean `protect`?");
+    check(&with("profile = \"mine\""), "one of \"ietf\", \"wms\", \"stripe\", \"acp\"");
+    check(&with("scope = [\"x-account\"]"), "\"header:x-account-id\"");
+    check(&with("scope = [\"header:Authorization\"]"), "a credential that rotates makes duplicates");
+    check(&with("trusted_proxies = [\"10.0.0.0/99\"]"), "an address or a network such as");
+    check(&with("fingerprint_exclude = [\"sent_at\"]"), "is no JSON Pointer");
+    check(
+        &with("fingerprint_select = [\"/a\"]\nfingerprint_exclude = [\"/b\"]"),
+        "semel.toml:4: gateway.fingerprint_exclude: contradicts fingerprint_select",
+    );
+    check(&with("methods = [\"post\"]"), "methods are written in capitals");
+    check(&with("lease = \"1ms\""), "gateway.lease");
+    check(&with("listen = \"127.0.0.1:8080\""), "127.0.0.1:8080 is server.listen, too");
+    check(
+        &with("[[gateway.routes]]\nmatch = \"POST orders\""),
+        "gateway.routes[0].match: a path must begin with `/`",
+    );
+    check(&with("[[gateway.routes]]\nmatch = \"/a\"\nupstream = \"b\""), "there is no upstream `b`");
+    check(
+        &with("[[gateway.routes]]\nmatch = \"/a\"\n[[gateway.routes]]\nmatch = \"/a\""),
+        "so this one is never taken",
+    );
+    check(&with("[[gateway.upstreams]]\nname = \"a b\"\nurl = \"http://a\""), "gateway.upstreams[0].name");
+    check(&with("[[gateway.upstreams]]\nname = \"a\""), "gateway.upstreams[0].url: is missing");
+    check(
+        &with("[[gateway.upstreams]]\nname = \"upstream\"\nurl = \"http://a\""),
+        "there is an upstream `upstream` above",
+    );
+    check(
+        &with("[[gateway.upstreams]]\nname = \"a\"\nurl = \"http://a\"\nhosts = [\"*a\"]"),
+        "a host is a name such as",
+    );
+}
+
+#[test]
+fn an_address_that_strangers_reach_needs_a_word_about_whose_keys_they_are() {
+    let open = "[gateway]\nlisten = \"0.0.0.0:8082\"\nupstream = \"http://127.0.0.1:9000\"\n";
+    assert!(
+        refused(open)
+            .contains("semel.toml:2: gateway.listen: 0.0.0.0:8082 is not loopback: needs gateway.scope")
+    );
+    for enough in ["scope = [\"header:x-account-id\"]", "shared_keys = true", "protect = false"] {
+        take(&format!("{open}{enough}\n"));
+    }
+    let route = format!("{open}protect = false\n[[gateway.routes]]\nmatch = \"/a\"\nprotect = true\n");
+    assert!(refused(&route).contains("needs gateway.scope"), "a route is as open as the whole");
+    assert!(
+        refused(&format!("[server]\ndevelopment = true\n{open}shared_keys = true\n"))
+            .contains("only for loopback")
+    );
+}
