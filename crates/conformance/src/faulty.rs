@@ -27,10 +27,12 @@ pub enum Fault {
     LostAfter,
     /// Nobody is told, and it happens later: when [`Faulty::land`] is called, or by chance.
     Late,
+    /// It finds stored bytes that cannot be read. Never by chance: it is no fault that passes.
+    Corrupt,
 }
 
 impl Fault {
-    /// All that goes wrong.
+    /// All that goes wrong by chance.
     pub const ALL: [Self; 4] = [Self::Refused, Self::LostBefore, Self::LostAfter, Self::Late];
 }
 
@@ -193,6 +195,7 @@ impl Faulty {
             Fault::LostAfter => Ok((write, false)),
             Fault::Refused => Err(StoreError::not_applied(during, true, "no connection")),
             Fault::LostBefore => Err(in_doubt(during)),
+            Fault::Corrupt => Err(StoreError::corrupt(during, "a checksum does not hold")),
             Fault::Late => {
                 self.fate.lock().late.push((write, expected));
                 Err(in_doubt(during))

@@ -181,6 +181,16 @@ async fn l12_when_the_store_does_not_answer_nothing_runs_and_the_client_is_told_
     }
 }
 
+#[tokio::test]
+async fn l13_a_record_that_cannot_be_read_is_never_absent_and_nothing_runs() {
+    let bench = Bench::new(Config::new("orders"));
+    bench.post("k").await;
+    bench.store.script(&[Fault::Corrupt]);
+    let damaged = bench.post("k").await;
+    assert_eq!((damaged.status, damaged.code().as_str(), bench.runs()), (500, "INTERNAL", 1));
+    assert!(!String::from_utf8_lossy(&damaged.body).contains("checksum"), "nothing of the inside");
+}
+
 #[tokio::test(start_paused = true)]
 async fn l12_an_outcome_that_cannot_be_stored_is_told_to_nobody_and_never_released() {
     let bench = Bench::new(Config::new("orders"));
