@@ -48,3 +48,8 @@ pub const SWEEP_BATCH: usize = 512;
 pub const SWEEP_AGAIN: Duration = Duration::from_millis(5);
 /// The pause after the last step.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long a reply in report mode waits, at most, until its key has been looked up: that was asked for before the
+/// service was called, so mostly not at all. A store that hangs costs no request more than this.
+pub const REPORT_WITHIN: Duration = Duration::from_millis(50);
+/// How long a report waits for that of an earlier request, to learn when that one was answered. No client waits.
+pub const REPORT_WAIT: Duration = Duration::from_secs(5);

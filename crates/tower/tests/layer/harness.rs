@@ -162,6 +162,11 @@ impl Bench {
         records
     }
 
+    /// The store's time.
+    pub(crate) fn now(&self) -> semel_core::Timestamp {
+        self.store.time()
+    }
+
     pub(crate) async fn load(&self, id: RecordId) -> Option<Arc<Record>> {
         self.store.load(id).await.unwrap().value
     }

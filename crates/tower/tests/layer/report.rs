@@ -119,3 +119,60 @@ async fn a_report_never_stands_in_a_requests_way() {
     reporting.bench.store.script(&[Fault::Refused, Fault::Refused]);
     assert_eq!(reporting.send(post("k", "{}")).await, 201, "the store is down");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_duplicate_that_comes_before_the_report_of_the_first_is_stored_is_a_replay_all_the_same() {
+    for round in 0..20 {
+        let told = Arc::new(Told::default());
+        let bench = Bench::new(Config::new("orders").metrics(Arc::clone(&told)).enforce(false));
+        bench.store.odds(semel_conformance::faulty::Odds { writes: 0, reads: 0, delays: 100 });
+        for _ in 0..4 {
+            bench.post("k").await;
+        }
+        bench.layer.drain(std::time::Duration::from_secs(20)).await;
+        let events = told.events.lock();
+        let count = |is: fn(&What) -> bool| events.iter().filter(|(_, what, _)| is(what)).count();
+        let (run, replayed) =
+            (count(|what| matches!(what, What::Claimed { .. })), count(|what| *what == What::Replayed));
+        assert_eq!((run, replayed, events.len()), (1, 3, 4), "round {round}: {events:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_duplicate_of_what_runs_and_one_of_what_was_not_kept_are_reported_as_such() {
+    let (told, go) = (Arc::new(Told::default()), Arc::new(Notify::new()));
+    let waiting = Arc::clone(&go);
+    let config = Config::new("orders").metrics(Arc::clone(&told)).enforce(false);
+    let bench = Bench::serving(config, move |run, request| {
+        let go = Arc::clone(&waiting);
+        let slow = request.headers()["idempotency-key"] == "slow" && run == 1;
+        async move {
+            if slow {
+                go.notified().await;
+            }
+            crate::harness::reply(503, "")
+        }
+    });
+    let first = tokio::spawn({
+        let bench = bench.clone();
+        async move { bench.post("slow").await }
+    });
+    while bench.runs() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // So that the two replies are in different milliseconds of the store's clock.
+    let began = bench.now();
+    bench.post("slow").await;
+    while bench.now().since(began) < std::time::Duration::from_millis(3) {
+        tokio::task::yield_now().await;
+    }
+    go.notify_one();
+    first.await.unwrap();
+    bench.post("free").await;
+    bench.post("free").await;
+    bench.layer.drain(std::time::Duration::from_secs(20)).await;
+    let told = told.events.lock();
+    let would: Vec<_> = told.iter().map(|(_, what, _)| matches!(what, What::Claimed { .. })).collect();
+    assert_eq!(would.iter().filter(|ran| **ran).count(), 3, "{told:?}");
+    assert_eq!(told.iter().filter(|(_, what, _)| *what == What::Busy).count(), 1, "{told:?}");
+}
