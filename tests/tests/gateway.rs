@@ -354,3 +354,36 @@ async fn a_stream_that_stands_still_is_cut_and_so_is_an_answer_that_breaks_off()
     assert!(ended.is_ok(), "the whole exchange has its time, whatever moves");
     assert!(!String::from_utf8_lossy(&read).contains("0\r\n\r\n"), "it does not look whole");
 }
+
+#[tokio::test]
+async fn above_the_bound_requests_are_refused_at_once_and_nothing_waits() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.gateway("max_in_progress = 1")).await;
+    upstream.close();
+    let url = format!("{}/gated", server.gateway_url());
+    let first = server.http().post(&url, &[("idempotency-key", "k-1")], "{}");
+    let second = async {
+        upstream.arrived(1).await;
+        let refused = server.http().get(&server.gateway_url(), &[]).await.unwrap();
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("OVERLOADED")));
+        assert!(refused.header("retry-after").is_some());
+        upstream.open();
+    };
+    let (first, ()) = tokio::join!(first, second);
+    assert_eq!((first.unwrap().status, upstream.seen().len()), (201, 1));
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_is_served_and_told_who_passed_it_on() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.gateway("")).await;
+    let answer = raw(&server.gateway_url(), b"GET /old HTTP/1.0\r\n\r\n").await;
+    let answer = String::from_utf8(answer).unwrap().to_lowercase();
+    assert!(answer.starts_with("http/1.0 201") && answer.contains("via: 1.0 semel"), "{answer}");
+    assert_eq!(header(&upstream.seen()[0], "host"), [upstream.address().to_string()], "it named none");
+    // A tunnel to anywhere is nothing that a gateway gives.
+    let refused =
+        raw(&server.gateway_url(), b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nConnection: close\r\n\r\n").await;
+    assert!(String::from_utf8(refused).unwrap().starts_with("HTTP/1.1 405"));
+    assert_eq!(upstream.seen().len(), 1);
+}
