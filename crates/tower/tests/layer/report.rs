@@ -120,7 +120,7 @@ async fn a_report_never_stands_in_a_requests_way() {
     assert_eq!(reporting.send(post("k", "{}")).await, 201, "the store is down");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn a_duplicate_that_comes_before_the_report_of_the_first_is_stored_is_a_replay_all_the_same() {
     for round in 0..20 {
         let told = Arc::new(Told::default());
