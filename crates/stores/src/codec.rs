@@ -9,8 +9,8 @@ mod encode;
 
 use std::fmt;
 
-pub use decode::{decode_audit, decode_record};
-pub use encode::{encode_audit, encode_record};
+pub use decode::{decode_audit, decode_input, decode_record};
+pub use encode::{encode_audit, encode_input, encode_record};
 
 /// The version of the format that is written.
 pub const FORMAT: u8 = 1;

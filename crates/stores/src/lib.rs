@@ -4,9 +4,10 @@
 //! suite runs over all of them. The rules of the ledger are nowhere in this crate.
 //!
 //! Rooms: [`codec`] records as bytes · `clock` what a store's time is read from · `embedded` a log of our own,
-//! for one node with nothing to install · `memory` the store of tests · [`limits`] every number.
+//! for one node with nothing to install · `postgres` several nodes over one database · `memory` the store of tests ·
+//! [`limits`] every number.
 
-#[cfg(any(feature = "memory", feature = "embedded"))]
+#[cfg(any(feature = "memory", feature = "embedded", feature = "postgres"))]
 pub mod clock;
 pub mod codec;
 #[cfg(feature = "embedded")]
@@ -14,3 +15,5 @@ pub mod embedded;
 pub mod limits;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;

@@ -37,6 +37,34 @@ pub const MEMORY_WAIT_PLACES: usize = 256;
 pub const MEMORY_SWEEP_STEP: usize = 64;
 /// Audit entries that the memory store keeps: some 25 MB, the newest.
 pub const MEMORY_AUDIT_ENTRIES_MAX: usize = 100_000;
+/// Connections of the PostgreSQL store's pool, unless the URL says otherwise: a few per core of a usual database server.
+pub const POSTGRES_POOL: usize = 16;
+/// Most connections that a URL may ask for: more only queue inside the server.
+pub const POSTGRES_POOL_MAX: usize = 1_000;
+/// How long a connection to PostgreSQL may take, and how long a call waits for a free one.
+pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the server lets one statement run, unless the URL says otherwise.
+pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much longer than that a call waits for its answer, before it takes the connection for dead.
+pub const POSTGRES_ANSWER_MARGIN: Duration = Duration::from_secs(2);
+/// Between two looks at a record that somebody waits for, or at what is due, where no notification comes.
+pub const POSTGRES_POLL: Duration = Duration::from_millis(250);
+/// The same where notifications come: they are a hint, and may be lost with their connection.
+pub const POSTGRES_POLL_LISTENING: Duration = Duration::from_secs(2);
+/// Expired records that PostgreSQL removes in one statement: short transactions let others and vacuum by.
+pub const POSTGRES_SWEEP_STEP: usize = 200;
+/// Writes of a node between two foldings of the moves into the counts.
+pub const POSTGRES_FOLD_EVERY: u64 = 512;
+/// Moves that are folded in one statement.
+pub const POSTGRES_FOLD_STEP: i64 = 5_000;
+/// Times that a call begins anew because a row came or went between two of its statements.
+pub const POSTGRES_ROUNDS: usize = 32;
+/// Ids in one notification: its payload holds less than 8,000 bytes.
+pub const POSTGRES_NOTIFY_IDS: usize = 240;
+/// Ids that wait to be notified; more are left to the waiters' own looks.
+pub const POSTGRES_NOTIFY_QUEUE: usize = 16 * 1024;
+/// Places in which waiters for changes wait, as in the memory store.
+pub const POSTGRES_WAIT_PLACES: usize = 256;
 
 /// The oldest segment is merged when at most this part of it, in percent, is current: copying the rest frees as much.
 pub const OLD_LIVE_SHARE_PERCENT: u64 = 50;
@@ -69,6 +97,11 @@ pub const SPARES_MAX: usize = 2;
 const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_MIN && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX / FRAME_ALIGN as u64 == 1 << 24, "an offset fits 24 bits");
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGN as u64));
+const _: () = assert!(POSTGRES_NOTIFY_IDS * 32 < 8_000, "PostgreSQL takes no longer payload");
+const _: () = assert!(
+    POSTGRES_STATEMENT_TIMEOUT.as_secs() < semel_core::limits::WRITE_WITHIN.as_secs(),
+    "a statement ends before its write's deadline"
+);
 const _: () = assert!(SHARDS.is_power_of_two());
 const _: () = assert!(
     SEGMENT_BYTES > 3 * semel_core::limits::BODY_BYTES_MAX as u64,

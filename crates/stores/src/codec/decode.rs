@@ -61,6 +61,19 @@ pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
     Ok((Record::from_parts(parts).map_err(Corrupt)?, from.0))
 }
 
+/// Reads an input that was kept apart from its record.
+///
+/// # Errors
+/// The bytes are no input.
+pub fn decode_input(bytes: Bytes) -> Result<Input, Corrupt> {
+    let mut from = Reader(bytes);
+    let input = from.input()?;
+    if !from.0.is_empty() {
+        return Err(Corrupt("bytes after the end"));
+    }
+    Ok(input)
+}
+
 /// Reads an audit entry and its number.
 ///
 /// # Errors

@@ -114,7 +114,8 @@ fn encode_policy(policy: &Policy, out: &mut Vec<u8>) {
     }
 }
 
-fn encode_input(input: &Input, out: &mut Vec<u8>) {
+/// Appends the bytes of an input alone to `out`, for stores that keep it apart from what changes.
+pub fn encode_input(input: &Input, out: &mut Vec<u8>) {
     text(out, input.method());
     text(out, input.path());
     headers(out, input.headers());

@@ -1,0 +1,40 @@
+//! The PostgreSQL store: any number of nodes over one database, version 15 or later.
+//!
+//! Rooms: [`options`] what a URL says · [`tls`] rustls under the driver · [`schema`] tables and their migrations ·
+//! [`sql`] every statement · [`pool`] connections, time-outs, statements under way · [`error`] what a SQLSTATE means
+//! for a command · [`rows`] records as rows · [`time`] the database's clock, as far as it is known here · [`wake`]
+//! waiters and notifications · [`find`] search and audit · [`store`] the contract.
+//!
+//! # A write
+//! One statement, its own transaction, one round trip: it reads the clock, refuses if the deadline has passed, compares,
+//! swaps, stamps, and puts the tags, the count's move and the audit entry beside it. Versions and times are columns,
+//! stamped by the database; the rest of the record is the bytes of the [codec](crate::codec), and its input lies apart
+//! so that a heartbeat does not write it again. `READ COMMITTED` is enough: the row is the lock.
+//!
+//! # Fences (L2)
+//! Whatever removes a record raises the `floor` in the same statement. An insert takes its fence from the floor it sees,
+//! and looks at the floor once more, in a newer snapshot, when its row is there: from then on nobody can remove an
+//! earlier life of the id. A floor that has risen meanwhile ends the statement, and the insert begins anew.
+
+mod error;
+mod find;
+mod options;
+mod pool;
+mod rows;
+mod schema;
+mod sql;
+mod store;
+mod time;
+mod tls;
+mod wake;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use options::{InvalidUrl, Options};
+pub use schema::OpenError;
+pub use store::PostgresStore;

@@ -1,0 +1,108 @@
+//! Tables, and how they come to be: migrations that many nodes may run at once.
+//!
+//! A node looks at the version first and takes the lock only if it has something to do, so that a role without the right
+//! to create anything can open a schema that is up to date. The lock is of the transaction, not of the session: behind a
+//! pooler, a session is nobody's.
+
+use std::error::Error;
+use std::fmt;
+
+use tokio_postgres::{Client, IsolationLevel};
+
+/// Why a store does not open.
+#[derive(Debug)]
+pub struct OpenError {
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl OpenError {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+
+    pub(super) fn because(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self { message: message.into(), source: Some(source.into()) }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        // What the server says is what an operator needs; the driver's own text is `db error`.
+        match self.source.as_deref().and_then(|source| source.source().or(Some(source))) {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for OpenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Each brings the schema from the version of its place in the list to the next; none is changed once it was released.
+/// `SCHEMA` stands for the schema's name.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
+
+/// The version that this program works with.
+pub(super) const VERSION: i32 = 1;
+const _: () = assert!(MIGRATIONS.len() == VERSION as usize);
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// The database cannot be reached, the role may not create what is missing, or a newer program has been there.
+pub(super) async fn migrate(client: &mut Client, schema: &str) -> Result<(), OpenError> {
+    let failed = |error| OpenError::because(format!("cannot migrate the schema `{schema}`"), error);
+    if version(client, schema).await.map_err(failed)? == Some(VERSION) {
+        return Ok(());
+    }
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .start()
+        .await
+        .map_err(failed)?;
+    let lock = format!("SELECT pg_advisory_xact_lock(hashtextextended('semel schema {schema}', 0))");
+    transaction.batch_execute(&lock).await.map_err(failed)?;
+    // Whoever had the lock before may have done it all.
+    let found = version(transaction.client(), schema).await.map_err(failed)?;
+    let from = usize::try_from(found.unwrap_or(0)).unwrap_or(usize::MAX);
+    if from > MIGRATIONS.len() {
+        return Err(OpenError::new(format!(
+            "the schema `{schema}` has version {from}, made by a newer program; this one knows {VERSION}"
+        )));
+    }
+    if found.is_none() {
+        let exists = format!("SELECT 1 FROM pg_namespace WHERE nspname = '{schema}'");
+        if transaction.simple_query(&exists).await.map_err(failed)?.len() < 3 {
+            transaction.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(failed)?;
+        }
+        let table = format!("CREATE TABLE {schema}.version (version int NOT NULL)");
+        transaction.batch_execute(&table).await.map_err(failed)?;
+        let first = format!("INSERT INTO {schema}.version VALUES (0)");
+        transaction.batch_execute(&first).await.map_err(failed)?;
+    }
+    for migration in &MIGRATIONS[from..] {
+        transaction.batch_execute(&migration.replace("SCHEMA", schema)).await.map_err(failed)?;
+    }
+    let now = format!("UPDATE {schema}.version SET version = {VERSION}");
+    transaction.batch_execute(&now).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)
+}
+
+/// The version of the schema; `None` if it is not there. By unnamed statements, for whatever pooler there is.
+async fn version(client: &Client, schema: &str) -> Result<Option<i32>, tokio_postgres::Error> {
+    let there = format!("SELECT to_regclass('{schema}.version') IS NOT NULL");
+    if !client.query_typed_one(&there, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(None);
+    }
+    let row = client.query_typed_one(&format!("SELECT version FROM {schema}.version"), &[]).await?;
+    row.try_get(0).map(Some)
+}
