@@ -32,19 +32,44 @@ pub mod time;
 /// After so long a case hangs, which is a failure: a wake-up was lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What opening a subject gives: one, or none where its server is not there, which whoever opens it has said.
+pub trait Opened {
+    /// The subject.
+    type Subject: Subject + 'static;
+
+    /// The subject, if there is one.
+    fn opened(self) -> Option<Self::Subject>;
+}
+
+impl<S: Subject + 'static> Opened for S {
+    type Subject = S;
+
+    fn opened(self) -> Option<S> {
+        Some(self)
+    }
+}
+
+impl<S: Subject + 'static> Opened for Option<S> {
+    type Subject = S;
+
+    fn opened(self) -> Self {
+        self
+    }
+}
+
 /// Runs one case in a runtime of its own.
 ///
 /// # Panics
 /// The store does not keep its contract.
-pub fn run<S: Subject + 'static, F: Future<Output = S>>(
+pub fn run<F: Future<Output: Opened>>(
     name: &str,
     open: impl FnOnce() -> F,
     case: impl for<'a> FnOnce(&'a mut dyn Subject) -> Doing<'a, ()>,
 ) {
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut subject = open().await;
+        let Some(mut subject) = open().await.opened() else { return };
         let judged = tokio::time::timeout(PATIENCE, case(&mut subject)).await;
         assert!(judged.is_ok(), "{name} hangs: somebody waits for what has happened");
     });

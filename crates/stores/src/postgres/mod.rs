@@ -3,7 +3,7 @@
 //! Rooms: [`options`] what a URL says · [`tls`] rustls under the driver · [`schema`] tables and their migrations ·
 //! [`sql`] every statement · [`pool`] connections, time-outs, statements under way · [`error`] what a SQLSTATE means
 //! for a command · [`rows`] records as rows · [`time`] the database's clock, as far as it is known here · [`wake`]
-//! waiters and notifications · [`find`] search and audit · [`store`] the contract.
+//! waiters · [`listen`] notifications between nodes · [`find`] search and audit · [`store`] the contract.
 //!
 //! # A write
 //! One statement, its own transaction, one round trip: it reads the clock, refuses if the deadline has passed, compares,
@@ -18,6 +18,7 @@
 
 mod error;
 mod find;
+mod listen;
 mod options;
 mod pool;
 mod rows;

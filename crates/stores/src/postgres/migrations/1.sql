@@ -75,15 +75,23 @@ CREATE TABLE SCHEMA.moves (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 -- Numbers are the time in the upper bits and this counter in the lower 21: one order for both.
-CREATE SEQUENCE SCHEMA.audit_counter CACHE 1;
+CREATE SEQUENCE SCHEMA.audit_counter;
 CREATE TABLE SCHEMA.audit (
   number bigint PRIMARY KEY,
   at bigint NOT NULL,
-  record uuid,
-  action text COLLATE "C" NOT NULL,
-  correlation bigint,
+  cell bigint NOT NULL,
+  terms bigint[] NOT NULL,
   entry bytea NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+-- What entries are looked up by, as hashes: everything, the record, the correlation, the key, each tag; and within
+-- that by who did what.
+CREATE TABLE SCHEMA.audit_terms (term bigint NOT NULL, cell bigint NOT NULL, number bigint NOT NULL)
+  WITH (autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX audit_terms_term ON SCHEMA.audit_terms (term, cell, number);
+-- Who did what, by hash: a few for each actor.
+CREATE TABLE SCHEMA.audit_cells (
+  cell bigint PRIMARY KEY,
+  operation bigint,
+  actor bigint NOT NULL,
+  action text COLLATE "C" NOT NULL
 );
-CREATE INDEX audit_record ON SCHEMA.audit (record, number) WHERE record IS NOT NULL;
-CREATE INDEX audit_action ON SCHEMA.audit (action, number);
-CREATE INDEX audit_correlation ON SCHEMA.audit (correlation, number) WHERE correlation IS NOT NULL;

@@ -1,0 +1,193 @@
+//! Search and audit: pages by a place that does not move, each from the narrowest order there is.
+
+use bytes::Bytes;
+use semel_core::audit::Entry;
+use semel_core::query::{AuditCursor, AuditQuery, Cursor, Page, Query, Summary};
+use semel_core::{RecordId, StoreError, Timestamp};
+use tokio_postgres::types::ToSql;
+
+use super::error::Kind;
+use super::pool::Statement;
+use super::rows::{
+    EVERYTHING, Id, actor_hash, corrupt, correlation_hash, key_hash, millis, namespace_number, operation_hash,
+    record, record_hash, state_number, tag_hash, time, unreadable,
+};
+use super::store::Shared;
+use crate::codec::{Corrupt, decode_audit};
+
+/// Bits of an audit entry's number below its time.
+const COUNTER_BITS: u32 = 21;
+
+/// The number below which all entries were stamped before this time.
+pub(super) fn audit_number(at: Timestamp) -> i64 {
+    let at = millis(at).min(i64::MAX >> COUNTER_BITS);
+    at << COUNTER_BITS
+}
+
+/// What was read of an order at once.
+struct Run<T, P> {
+    items: Vec<(P, T)>,
+    /// Whether there may be more.
+    full: bool,
+    read: u64,
+}
+
+impl Shared {
+    pub(super) async fn search(
+        &self,
+        query: &Query,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<Summary, Cursor>, StoreError> {
+        let limit = limit.clamp(1, semel_core::limits::PAGE_MAX);
+        let mut page = Page { items: Vec::<Summary>::new(), next: None, entries_read: 0 };
+        let last = Cursor { created: Timestamp::MAX, id: RecordId::from_bytes([0xff; 16]) };
+        let (mut below, mut window) = (cursor.unwrap_or(last), limit + 1);
+        loop {
+            let run = self.records(query, below, window).await?;
+            page.entries_read += run.read;
+            for (place, found) in run.items {
+                below = place;
+                let Some(summary) = found else { continue };
+                if page.items.len() == limit {
+                    page.next = page.items.last().map(Summary::cursor);
+                    return Ok(page);
+                }
+                page.items.push(summary);
+            }
+            if !run.full {
+                return Ok(page);
+            }
+            // Little of what was read was asked for: fewer and longer looks.
+            window = (window * 2).min(semel_core::limits::PAGE_MAX + 1);
+        }
+    }
+
+    /// The next places of the narrowest order, with what is shown of those that match.
+    async fn records(
+        &self,
+        query: &Query,
+        below: Cursor,
+        window: usize,
+    ) -> Result<Run<Option<Summary>, Cursor>, StoreError> {
+        let (created, id) = (millis(below.created), Id(below.id));
+        let until = query.until.map_or(i64::MAX, millis);
+        let from = query.from.map_or(0, millis);
+        let count = i64::try_from(window).unwrap_or(i64::MAX);
+        let place: [&(dyn ToSql + Sync); 5] = [&created, &id, &until, &from, &count];
+        let rows = if let Some(key) = &query.key {
+            self.rows_by(&self.sql.search_key, &place, &[&key_hash(key)]).await?
+        } else if let Some(tag) = &query.tag {
+            self.rows_by(&self.sql.search_tag, &place, &[&tag_hash(tag)]).await?
+        } else if query.namespace.is_none() && query.states.is_empty() && query.operation.is_none() {
+            self.rows_by(&self.sql.search, &place, &[]).await?
+        } else {
+            let namespace = query.namespace.map(namespace_number);
+            let states: Vec<_> = query.states.iter().copied().map(state_number).collect();
+            let states = (!states.is_empty()).then_some(states);
+            let operation = query.operation.as_ref().map(semel_core::Operation::as_str);
+            self.rows_by(&self.sql.search_kinds, &place, &[&namespace, &states, &operation]).await?
+        };
+        let mut run = Run { items: Vec::with_capacity(rows.len()), full: rows.len() >= window, read: 0 };
+        for row in &rows {
+            let now = self.time.told(time(row.try_get(0).map_err(unreadable)?));
+            let id: Id = row.try_get(1).map_err(unreadable)?;
+            run.read = run.read.max(entries(row, 2)?);
+            let found = record(row, 3)?.ok_or_else(|| corrupt(Corrupt("a listed record that is not there")))?;
+            let shown = !found.is_expired(now) && query.matches(&found);
+            let place = Cursor { created: found.times().created, id: id.0 };
+            run.items.push((place, shown.then(|| Summary::of(&found))));
+        }
+        run.read = run.read.max(rows.len() as u64);
+        Ok(run)
+    }
+
+    async fn rows_by(
+        &self,
+        statement: &Statement,
+        place: &[&(dyn ToSql + Sync)],
+        by: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        self.rows("search", Kind::Read, statement, &[place, by].concat()).await
+    }
+
+    pub(super) async fn audit(
+        &self,
+        query: &AuditQuery,
+        cursor: Option<AuditCursor>,
+        limit: usize,
+    ) -> Result<Page<Entry, AuditCursor>, StoreError> {
+        let limit = limit.clamp(1, semel_core::limits::PAGE_MAX);
+        let mut page = Page { items: Vec::new(), next: None, entries_read: 0 };
+        let until = query.until.map_or(i64::MAX, audit_number);
+        let from = query.from.map_or(0, audit_number);
+        let below = cursor.map_or(i64::MAX, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
+        let (mut below, mut window, mut last) = (below.min(until), limit + 1, None);
+        loop {
+            let run = self.entries(query, below, from, window).await?;
+            page.entries_read += run.read;
+            for (number, entry) in run.items {
+                below = number;
+                if !query.matches(&entry) {
+                    continue;
+                }
+                if page.items.len() == limit {
+                    page.next = last;
+                    return Ok(page);
+                }
+                last = u64::try_from(number).ok().map(AuditCursor);
+                page.items.push(entry);
+            }
+            if !run.full {
+                return Ok(page);
+            }
+            window = (window * 2).min(semel_core::limits::PAGE_MAX + 1);
+        }
+    }
+
+    async fn entries(
+        &self,
+        query: &AuditQuery,
+        below: i64,
+        from: i64,
+        window: usize,
+    ) -> Result<Run<Entry, i64>, StoreError> {
+        let count = i64::try_from(window).unwrap_or(i64::MAX);
+        let operation = query.operation.as_ref().map(operation_hash);
+        let actor = query.actor.as_deref().map(actor_hash);
+        let action = query.action.map(semel_core::audit::Action::as_str);
+        let term = term(query);
+        let rows = if term == EVERYTHING && operation.is_none() && actor.is_none() && action.is_none() {
+            self.rows("audit", Kind::Read, &self.sql.audit, &[&below, &from, &count]).await?
+        } else {
+            let values: [&(dyn ToSql + Sync); 7] =
+                [&below, &from, &count, &term, &operation, &actor, &action];
+            self.rows("audit", Kind::Read, &self.sql.audit_term, &values).await?
+        };
+        let mut run = Run { items: Vec::with_capacity(rows.len()), full: rows.len() >= window, read: 0 };
+        for row in &rows {
+            let number: i64 = row.try_get(0).map_err(unreadable)?;
+            let at = time(row.try_get(1).map_err(unreadable)?);
+            let bytes: &[u8] = row.try_get(2).map_err(unreadable)?;
+            run.read = run.read.max(entries(row, 3)?);
+            let (_, entry) = decode_audit(Bytes::copy_from_slice(bytes)).map_err(corrupt)?;
+            run.items.push((number, entry.at(at)));
+        }
+        run.read = run.read.max(rows.len() as u64);
+        Ok(run)
+    }
+}
+
+/// How many entries of an order a statement says it has read.
+fn entries(row: &tokio_postgres::Row, at: usize) -> Result<u64, StoreError> {
+    row.try_get::<_, i64>(at).map(i64::unsigned_abs).map_err(unreadable)
+}
+
+/// The narrowest thing that a query says.
+fn term(query: &AuditQuery) -> i64 {
+    let record = query.record.map(record_hash);
+    let correlation = || query.correlation_id.as_deref().map(correlation_hash);
+    let key = || query.key.as_ref().map(key_hash);
+    let tag = || query.tag.as_ref().map(tag_hash);
+    record.or_else(correlation).or_else(key).or_else(tag).unwrap_or(EVERYTHING)
+}
