@@ -46,6 +46,21 @@ pub(crate) fn run(command: Command) -> Result<()> {
     }
 }
 
+/// PostgreSQL for tests: the variable that they read, and where it listens. One that is named there already is taken as
+/// it is.
+///
+/// # Errors
+/// When it cannot be installed or started.
+pub(crate) fn postgres() -> Result<(&'static str, String)> {
+    let service = Service::Postgres;
+    if let Ok(url) = std::env::var(service.variable()) {
+        return Ok((service.variable(), url));
+    }
+    service.up().with_context(|| format!("{} does not come up", service.name()))?;
+    let port = service.port().with_context(|| format!("{} has no port", service.name()))?;
+    Ok((service.variable(), service.url(port)))
+}
+
 fn environment() -> Result<()> {
     for service in [Service::Postgres, Service::Redis] {
         match service.port() {

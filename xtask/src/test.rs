@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::cargo::cargo;
-use crate::workspace;
+use crate::{services, workspace};
 
 /// Which tests to run.
 #[derive(Debug, Args)]
@@ -86,11 +86,26 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(server) = server(options, level)? {
         tests = tests.env("SEMEL_BIN", server);
     }
+    if let Some((variable, url)) = database(options, level)? {
+        tests = tests.env(variable, url);
+    }
     let succeeded = tests.lines(|line| {
         println!("{line}");
         sum.add(line);
     })?;
     sum.report(succeeded)
+}
+
+/// The packages whose tests want a database.
+const WITH_DATABASE: &[&str] = &["semel-stores"];
+
+/// Brings the database up that some tests want, if they are to run.
+fn database(options: &Options, level: Level) -> Result<Option<(&'static str, String)>> {
+    let wanted = match &options.package {
+        Some(package) => WITH_DATABASE.contains(&package.as_str()),
+        None => true,
+    };
+    if level == Level::Quick || !wanted { Ok(None) } else { services::postgres().map(Some) }
 }
 
 /// Builds the server that the end-to-end tests drive, if they are to run: once, before them, as a part of the same

@@ -66,8 +66,7 @@ pub fn run<F: Future<Output: Opened>>(
     open: impl FnOnce() -> F,
     case: impl for<'a> FnOnce(&'a mut dyn Subject) -> Doing<'a, ()>,
 ) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let Some(mut subject) = open().await.opened() else { return };
         let judged = tokio::time::timeout(PATIENCE, case(&mut subject)).await;

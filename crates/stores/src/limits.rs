@@ -59,6 +59,8 @@ pub const POSTGRES_FOLD_EVERY: u64 = 512;
 pub const POSTGRES_FOLD_STEP: i64 = 5_000;
 /// Times that a call begins anew because a row came or went between two of its statements.
 pub const POSTGRES_ROUNDS: usize = 32;
+/// Times that a read is asked again because its connection turned out to be lost: one is often found so after a pause.
+pub const POSTGRES_READS_AGAIN: usize = 3;
 /// Ids in one notification: its payload holds less than 8,000 bytes.
 pub const POSTGRES_NOTIFY_IDS: usize = 240;
 /// Ids that wait to be notified; more are left to the waiters' own looks.

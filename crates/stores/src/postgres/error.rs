@@ -54,6 +54,11 @@ impl Failure {
         })
     }
 
+    /// Whether the connection was lost, perhaps long before the statement.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        matches!(self, Self::Sent(error) if error.as_db_error().is_none())
+    }
+
     /// Whether the connection is of no more use although it may look so: a statement that the server no longer has, or
     /// whose result has another shape since somebody migrated, or an answer that never came.
     pub(super) fn spoils_connection(&self) -> bool {
@@ -67,7 +72,8 @@ impl Failure {
     pub(super) fn into_error(self, kind: Kind, during: &'static str) -> StoreError {
         match self {
             Self::NotSent(error, retry_helps) => {
-                StoreError::not_applied(during, retry_helps, "PostgreSQL could not be asked").with_source(error)
+                StoreError::not_applied(during, retry_helps, "PostgreSQL could not be asked")
+                    .with_source(error)
             }
             Self::NoAnswer if kind == Kind::Write => {
                 StoreError::in_doubt(during, "PostgreSQL did not answer in time")

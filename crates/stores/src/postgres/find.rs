@@ -9,8 +9,8 @@ use tokio_postgres::types::ToSql;
 use super::error::Kind;
 use super::pool::Statement;
 use super::rows::{
-    EVERYTHING, Id, actor_hash, corrupt, correlation_hash, key_hash, millis, namespace_number, operation_hash,
-    record, record_hash, state_number, tag_hash, time, unreadable,
+    AuditDraft, EVERYTHING, Id, actor_hash, correlation_hash, corrupt, key_hash, millis, namespace_number,
+    operation_hash, record, record_hash, state_number, tag_hash, time, unreadable,
 };
 use super::store::Shared;
 use crate::codec::{Corrupt, decode_audit};
@@ -19,7 +19,7 @@ use crate::codec::{Corrupt, decode_audit};
 const COUNTER_BITS: u32 = 21;
 
 /// The number below which all entries were stamped before this time.
-pub(super) fn audit_number(at: Timestamp) -> i64 {
+fn audit_number(at: Timestamp) -> i64 {
     let at = millis(at).min(i64::MAX >> COUNTER_BITS);
     at << COUNTER_BITS
 }
@@ -93,7 +93,8 @@ impl Shared {
             let now = self.time.told(time(row.try_get(0).map_err(unreadable)?));
             let id: Id = row.try_get(1).map_err(unreadable)?;
             run.read = run.read.max(entries(row, 2)?);
-            let found = record(row, 3)?.ok_or_else(|| corrupt(Corrupt("a listed record that is not there")))?;
+            let found =
+                record(row, 3)?.ok_or_else(|| corrupt(Corrupt("a listed record that is not there")))?;
             let shown = !found.is_expired(now) && query.matches(&found);
             let place = Cursor { created: found.times().created, id: id.0 };
             run.items.push((place, shown.then(|| Summary::of(&found))));
@@ -176,6 +177,30 @@ impl Shared {
         run.read = run.read.max(rows.len() as u64);
         Ok(run)
     }
+
+    pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            return self.open("append_audit");
+        }
+        let drafts: Vec<_> = entries.iter().map(AuditDraft::of).collect();
+        let cells: Vec<_> = drafts.iter().map(|draft| draft.cell).collect();
+        // An array of arrays would have to be a rectangle.
+        let terms: Vec<_> = drafts.iter().map(|draft| literal(&draft.terms)).collect();
+        let bytes: Vec<_> = drafts.iter().map(|draft| draft.entry.as_slice()).collect();
+        let operations: Vec<_> = drafts.iter().map(|draft| draft.operation).collect();
+        let actors: Vec<_> = drafts.iter().map(|draft| draft.actor).collect();
+        let actions: Vec<_> = drafts.iter().map(|draft| draft.action).collect();
+        let values: [&(dyn ToSql + Sync); 6] = [&cells, &terms, &bytes, &operations, &actors, &actions];
+        self.row("append_audit", Kind::Write, &self.sql.append_audit, &values).await.map(drop)
+    }
+
+    pub(super) async fn forget_audit(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let values: [&(dyn ToSql + Sync); 2] = [&audit_number(before), &limit];
+        let row = self.row("forget_audit", Kind::Write, &self.sql.forget_audit, &values).await?;
+        let forgotten = row.try_get::<_, i64>(0).map_err(unreadable)?;
+        Ok(usize::try_from(forgotten).unwrap_or(0))
+    }
 }
 
 /// How many entries of an order a statement says it has read.
@@ -190,4 +215,10 @@ fn term(query: &AuditQuery) -> i64 {
     let key = || query.key.as_ref().map(key_hash);
     let tag = || query.tag.as_ref().map(tag_hash);
     record.or_else(correlation).or_else(key).or_else(tag).unwrap_or(EVERYTHING)
+}
+
+/// An array as text.
+fn literal(numbers: &[i64]) -> String {
+    let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", numbers.join(","))
 }

@@ -99,7 +99,11 @@ pub(super) async fn migrate(client: &mut Client, schema: &str) -> Result<(), Ope
 
 /// The version of the schema; `None` if it is not there. By unnamed statements, for whatever pooler there is.
 async fn version(client: &Client, schema: &str) -> Result<Option<i32>, tokio_postgres::Error> {
-    let there = format!("SELECT to_regclass('{schema}.version') IS NOT NULL");
+    // From the catalog itself: what a session remembers of names that are not there outlives the wait for the lock.
+    let there = format!(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = '{schema}' AND c.relname = 'version')"
+    );
     if !client.query_typed_one(&there, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(None);
     }

@@ -123,47 +123,15 @@ impl Sql {
             search_key: make(&search("", "AND p.key = $6"), &with(std::slice::from_ref(&int))),
             search_tag: make(&search("tag", "AND p.name = $6"), &with(std::slice::from_ref(&int))),
             search_kinds: make(&search_kinds(), &with(&[Type::INT2, Type::INT2_ARRAY, text.clone()])),
-            append_audit: make(
-                APPEND_AUDIT,
-                &[
-                    Type::INT8_ARRAY,
-                    Type::TEXT_ARRAY,
-                    Type::BYTEA_ARRAY,
-                    Type::INT8_ARRAY,
-                    Type::INT8_ARRAY,
-                    Type::TEXT_ARRAY,
-                ],
-            ),
-            audit: make(
-                "SELECT number, at, entry, 1::bigint FROM SCHEMA.audit WHERE number < $1 AND number >= $2
-                 ORDER BY number DESC LIMIT $3",
-                &[int.clone(), int.clone(), int.clone()],
-            ),
-            audit_term: make(
-                AUDIT_TERM,
-                &[
-                    int.clone(),
-                    int.clone(),
-                    int.clone(),
-                    int.clone(),
-                    int.clone(),
-                    int.clone(),
-                    text.clone(),
-                ],
-            ),
+            append_audit: make(APPEND_AUDIT, &APPEND_AUDIT_TYPES),
+            audit: make(AUDIT, &[Type::INT8; 3]),
+            audit_term: make(AUDIT_TERM, &[&[Type::INT8; 6][..], &[Type::TEXT]].concat()),
             forget_audit: make(FORGET_AUDIT, &[int.clone(), int]),
             ready: make(
                 "SELECT SCHEMA.now_ms(), pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'",
                 &[],
             ),
-            durability: make(
-                "SELECT current_setting('server_encoding') = 'UTF8',
-                   current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
-                   current_setting('synchronous_commit') <> 'local'
-                     AND current_setting('synchronous_standby_names') <> ''
-                     OR NOT EXISTS (SELECT FROM pg_stat_replication)",
-                &[],
-            ),
+            durability: make(DURABILITY, &[]),
             notify: make(
                 "SELECT pg_notify($1, payload) FROM unnest($2) AS payload",
                 &[text, Type::TEXT_ARRAY],
@@ -382,6 +350,25 @@ fn search_kinds() -> String {
     )
 }
 
+/// Whether texts can be kept, whether commits are synced, and whether they are on a standby if there is one.
+const DURABILITY: &str = "
+    SELECT current_setting('server_encoding') = 'UTF8',
+      current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
+      current_setting('synchronous_commit') <> 'local' AND current_setting('synchronous_standby_names') <> ''
+        OR NOT EXISTS (SELECT FROM pg_stat_replication)";
+
+const AUDIT: &str = "
+    SELECT number, at, entry, 1::bigint FROM SCHEMA.audit WHERE number < $1 AND number >= $2
+    ORDER BY number DESC LIMIT $3";
+
+const APPEND_AUDIT_TYPES: [Type; 6] = [
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
+];
 const APPEND_AUDIT: &str = "
     WITH clock AS MATERIALIZED (SELECT SCHEMA.now_ms() AS now),
     given AS MATERIALIZED (

@@ -17,13 +17,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::error::{Failure, Kind};
-use super::find::audit_number;
 use super::listen::{channel, hear, tell};
 use super::options::Options;
 use super::pool::{Database, Statement, Values};
 use super::rows::{
-    AuditDraft, Draft, Id, Stamps, lane_name, millis, namespace_of, record, stamps, state_of, time, unreadable,
-    version_numbers,
+    AuditDraft, Draft, Id, Stamps, lane_name, millis, namespace_of, record, stamps, state_of, time,
+    unreadable, version_numbers,
 };
 use super::schema::{OpenError, migrate};
 use super::sql::Sql;
@@ -90,7 +89,8 @@ impl PostgresStore {
         if !says(0) {
             return Err(OpenError::new("the database's encoding must be UTF8"));
         }
-        let poll = if options.listen.is_some() { limits::POSTGRES_POLL_LISTENING } else { limits::POSTGRES_POLL };
+        let poll =
+            if options.listen.is_some() { limits::POSTGRES_POLL_LISTENING } else { limits::POSTGRES_POLL };
         let shared = Arc::new(Shared {
             sql,
             time: Time::new(Arc::clone(&options.clock)),
@@ -136,7 +136,7 @@ fn no_answer(during: &'static str) -> StoreError {
 }
 
 impl Shared {
-    fn open(&self, during: &'static str) -> Result<(), StoreError> {
+    pub(super) fn open(&self, during: &'static str) -> Result<(), StoreError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(StoreError::not_applied(during, false, "the store is closed"));
         }
@@ -151,11 +151,17 @@ impl Shared {
         values: &Values<'_>,
     ) -> Result<Vec<Row>, StoreError> {
         self.open(during)?;
-        let answer = self.database.rows(statement, values).await;
-        answer.map_err(|failure| failure.into_error(kind, during))
+        let mut again = if kind == Kind::Read { limits::POSTGRES_READS_AGAIN } else { 0 };
+        loop {
+            match self.database.rows(statement, values).await {
+                // What changes nothing may be said twice.
+                Err(failure) if failure.is_lost_connection() && again > 0 => again -= 1,
+                answer => return answer.map_err(|failure| failure.into_error(kind, during)),
+            }
+        }
     }
 
-    async fn row(
+    pub(super) async fn row(
         &self,
         during: &'static str,
         kind: Kind,
@@ -184,7 +190,12 @@ impl Shared {
         }
     }
 
-    fn written(self: &Arc<Self>, draft: &Draft, swapped: &Swapped, stamps: Stamps) -> Result<Arc<Record>, StoreError> {
+    fn written(
+        self: &Arc<Self>,
+        draft: &Draft,
+        swapped: &Swapped,
+        stamps: Stamps,
+    ) -> Result<Arc<Record>, StoreError> {
         let record = draft.stamped(stamps)?;
         self.waiters.changed(record.id());
         self.waiters.written(&record, swapped.as_of);
@@ -215,7 +226,8 @@ impl Shared {
             &draft.input,
             &deadline,
         ];
-        let statement = audited(draft.audit.as_ref(), &mut values, &self.sql.insert, &self.sql.insert_audited);
+        let statement =
+            audited(draft.audit.as_ref(), &mut values, &self.sql.insert, &self.sql.insert_audited);
         for _ in 0..limits::POSTGRES_ROUNDS {
             let Some(swapped) = self.swap(DURING, statement, &values).await? else { continue };
             if let Some(stamps) = swapped.stamps {
@@ -262,7 +274,8 @@ impl Shared {
             &draft.input,
             &deadline,
         ];
-        let statement = audited(draft.audit.as_ref(), &mut values, &self.sql.replace, &self.sql.replace_audited);
+        let statement =
+            audited(draft.audit.as_ref(), &mut values, &self.sql.replace, &self.sql.replace_audited);
         for _ in 0..limits::POSTGRES_ROUNDS {
             let Some(swapped) = self.swap(DURING, statement, &values).await? else { continue };
             if let Some(stamps) = swapped.stamps {
@@ -338,11 +351,7 @@ impl Shared {
         Ok(AsOf { as_of, value })
     }
 
-    async fn take_due(
-        &self,
-        lane: Option<Lane>,
-        limit: usize,
-    ) -> Result<AsOf<Vec<Arc<Record>>>, StoreError> {
+    async fn take_due(&self, lane: Option<Lane>, limit: usize) -> Result<AsOf<Vec<Arc<Record>>>, StoreError> {
         let limit = i64::try_from(limit.min(semel_core::limits::TAKE_MAX)).unwrap_or(0);
         let values: [&(dyn ToSql + Sync); 2] = [&lane_name(lane.as_ref()), &limit];
         let rows = self.rows("take_due", Kind::Read, &self.sql.take_due, &values).await?;
@@ -457,30 +466,6 @@ impl Shared {
         Ok(AsOf { as_of, value: row.try_get::<_, Option<i64>>(1).map_err(unreadable)?.map(time) })
     }
 
-    async fn append_audit(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        if entries.is_empty() {
-            return self.open("append_audit");
-        }
-        let drafts: Vec<_> = entries.iter().map(AuditDraft::of).collect();
-        let cells: Vec<_> = drafts.iter().map(|draft| draft.cell).collect();
-        // An array of arrays would have to be a rectangle.
-        let terms: Vec<_> = drafts.iter().map(|draft| literal(&draft.terms)).collect();
-        let bytes: Vec<_> = drafts.iter().map(|draft| draft.entry.as_slice()).collect();
-        let operations: Vec<_> = drafts.iter().map(|draft| draft.operation).collect();
-        let actors: Vec<_> = drafts.iter().map(|draft| draft.actor).collect();
-        let actions: Vec<_> = drafts.iter().map(|draft| draft.action).collect();
-        let values: [&(dyn ToSql + Sync); 6] = [&cells, &terms, &bytes, &operations, &actors, &actions];
-        self.row("append_audit", Kind::Write, &self.sql.append_audit, &values).await.map(drop)
-    }
-
-    async fn forget_audit(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let values: [&(dyn ToSql + Sync); 2] = [&audit_number(before), &limit];
-        let row = self.row("forget_audit", Kind::Write, &self.sql.forget_audit, &values).await?;
-        let forgotten = row.try_get::<_, i64>(0).map_err(unreadable)?;
-        Ok(usize::try_from(forgotten).unwrap_or(0))
-    }
-
     async fn ready(&self) -> Result<(), StoreError> {
         let row = self.row("ready", Kind::Read, &self.sql.ready, &[]).await?;
         self.time.told(time(row.try_get(0).map_err(unreadable)?));
@@ -489,12 +474,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-/// An array as text.
-fn literal(numbers: &[i64]) -> String {
-    let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
-    format!("{{{}}}", numbers.join(","))
 }
 
 /// Adds what is written to the audit log, if anything, and says by which statement.

@@ -41,7 +41,9 @@ impl Tls {
         } else {
             let of_the_system = rustls_native_certs::load_native_certs().certs;
             if trusted.add_parsable_certificates(of_the_system).0 == 0 {
-                return Err(OpenError::new("the system has no root certificates; name a file as sslrootcert"));
+                return Err(OpenError::new(
+                    "the system has no root certificates; name a file as sslrootcert",
+                ));
             }
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
