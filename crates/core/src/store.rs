@@ -154,7 +154,9 @@ pub trait Store: Send + Sync + 'static {
     /// The earliest creation of a pending record. Maintained, never a scan.
     fn oldest_pending(&self) -> Answer<'_, AsOf<Option<Timestamp>>>;
 
-    /// Records that match, newest first by (created, id), from after `cursor`; expired ones are left out.
+    /// Records that match, newest first by (created, id), from after `cursor`; expired ones are left out. What matches all
+    /// the time is in one of the pages, whatever is merged or written meanwhile. A record that cannot be read is never left
+    /// out: the page fails as corrupt, or shows what is known of it (L13).
     fn search(&self, query: Query, cursor: Option<Cursor>, limit: usize)
     -> Answer<'_, Page<Summary, Cursor>>;
 

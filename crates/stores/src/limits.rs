@@ -80,6 +80,8 @@ pub const QUIET_AFTER: Duration = Duration::from_secs(5);
 pub const SEGMENTS_BEFORE_MERGE: u64 = 4;
 /// Lines of a list that a search reads at once.
 pub const SEARCH_RUN: usize = 8;
+/// Records that a line about damage names.
+pub const DAMAGE_NAMED_MAX: usize = 8;
 /// Bytes that a merge hands to the log before it waits for them to be durable, so that it takes its turn among writers.
 pub const MERGE_BATCH_BYTES: usize = 256 * 1024;
 /// Between two looks whether such a batch is durable, and between two rounds of upkeep that found something to do.

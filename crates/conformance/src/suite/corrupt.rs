@@ -35,9 +35,13 @@ pub async fn l13_damaged_bytes_are_an_error_and_never_absent(subject: &mut dyn S
         assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
     }
     assert_eq!(store.load(two.id()).await.unwrap().value, Some(sound), "the others are still served");
-    // A listing may say that it cannot be read, or show what it knows; it may not panic, nor invent.
-    if let Ok(page) = store.search(Query::default(), None, 10).await {
-        assert!(page.items.iter().any(|item| item.id == two.id()));
+    // A page that it belongs to fails, or shows what is known of it; it is never left out of one.
+    match store.search(Query::default(), None, 10).await {
+        Ok(page) => assert!(page.items.iter().any(|item| item.id == one.id()), "it is left out of the page"),
+        Err(error) => assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}"),
     }
+    let of_the_sound = Query { key: Some(two.request().key().clone()), ..Query::default() };
+    let page = store.search(of_the_sound, None, 10).await.expect("a page that it does not belong to");
+    assert_eq!(page.items.iter().map(|item| item.id).collect::<Vec<_>>(), [two.id()]);
     Hand::on(subject.store()).complete(&Ask::key("three")).await;
 }

@@ -18,6 +18,7 @@ use crate::embedded::audit_list::{AuditLine, cells_under, first_at, is_asked_for
 use crate::embedded::engine::Engine;
 use crate::embedded::listing::Term;
 use crate::embedded::segment::Segment;
+use crate::embedded::upkeep::unreadable;
 use crate::limits::SEARCH_RUN;
 
 /// A run of lines, read in pieces that grow: most runs give a page little.
@@ -107,8 +108,11 @@ impl Engine {
             if std::mem::replace(&mut shown, line.sequence) == line.sequence {
                 continue;
             }
-            let entry = segment.read(line.place(segment.number))?.and_then(audit_in);
-            let Some(entry) = entry.filter(|entry| query.matches(entry)) else { continue };
+            let place = line.place(segment.number);
+            let entry = segment.read(place)?.and_then(audit_in).ok_or_else(|| unreadable(place))?;
+            if !query.matches(&entry) {
+                continue;
+            }
             if page.items.len() == limit {
                 page.next = Some(AuditCursor(line.sequence + 1));
                 break;

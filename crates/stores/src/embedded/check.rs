@@ -1,17 +1,20 @@
 //! Looking at every byte of a store without opening it: before a copy is trusted, and to say in which formats it is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
+
+use semel_core::RecordId;
 
 use crate::codec;
 use crate::embedded::disk::Folder;
 use crate::embedded::disk::real::RealFolder;
 use crate::embedded::error::OpenError;
 use crate::embedded::frame::{self, Kind};
-use crate::embedded::listing::{Built, read_all};
+use crate::embedded::listing::{Built, Entry, read_all};
 use crate::embedded::segment::{Header, LOG_FORMAT, Segment, name_of, number_of};
 use crate::embedded::sidecar::Sidecar;
-use crate::limits::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SHARDS};
+use crate::limits::{DAMAGE_NAMED_MAX, FRAME_ALIGN, FRAME_HEADER_BYTES, SHARDS};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +34,35 @@ pub struct Report {
     /// What a crash left at the end of the log; opening cuts it off, nobody was told of it.
     pub has_torn_tail: bool,
     /// Damage: what had been acknowledged and cannot be read. Restore from a copy.
-    pub damage: Vec<String>,
+    pub damage: Vec<Damage>,
+}
+
+/// A part of the log that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: String,
+    /// From which byte on; `None` if it is all of the file.
+    pub offset: Option<u64>,
+    /// What is wrong.
+    pub why: String,
+    /// The records whose newest version in this file stood there, as far as the lists beside it tell.
+    pub records: Vec<RecordId>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(offset) = self.offset {
+            write!(f, " at byte {offset}")?;
+        }
+        write!(f, ": {}", self.why)?;
+        let (named, more) = self.records.split_at(self.records.len().min(DAMAGE_NAMED_MAX));
+        for (at, id) in named.iter().enumerate() {
+            write!(f, "{}{id}", if at == 0 { "; there stood " } else { ", " })?;
+        }
+        if more.is_empty() { Ok(()) } else { write!(f, " and {} more", more.len()) }
+    }
 }
 
 impl Report {
@@ -71,13 +102,28 @@ pub(crate) fn check_in(folder: &dyn Folder, mut told: impl FnMut(u64, u64)) -> R
     let mut store = None;
     for (index, number) in numbers.iter().copied().enumerate() {
         if index > 0 && numbers[index - 1] + 1 != number {
-            report.damage.push(format!("{} is missing", name_of(number - 1)));
+            report.damage.push(Damage::of(name_of(number - 1), "is missing"));
         }
         let is_last = index + 1 == numbers.len();
         report.segment(folder, number, is_last, &mut store)?;
         told(report.segments, numbers.len() as u64);
     }
     Ok(report)
+}
+
+impl Damage {
+    pub(crate) fn of(file: String, why: impl Into<String>) -> Self {
+        Self { file, offset: None, why: why.into(), records: Vec::new() }
+    }
+
+    /// Damage from one offset to another, where `sidecar` may know what stood.
+    fn between(segment: &Segment, from: usize, to: usize, why: &str, sidecar: Option<&Sidecar>) -> Self {
+        let entries = sidecar.into_iter().flat_map(|sidecar| (0..SHARDS).map(|shard| sidecar.entries_of(shard)));
+        let there = |entry: &Entry| (from..to).contains(&(entry.offset as usize));
+        let records = entries.flatten().flatten().filter(there).map(|entry| entry.id).collect();
+        let (file, offset) = (name_of(segment.number), Some(from as u64));
+        Self { file, offset, why: why.into(), records }
+    }
 }
 
 impl Report {
@@ -96,35 +142,59 @@ impl Report {
         let header = Header::decode(&bytes)?
             .filter(|header| header.segment == number && *store.get_or_insert(header.store) == header.store);
         let Some(header) = header else {
-            self.damage.push(format!("{name} has no header of this store"));
+            self.damage.push(Damage::of(name, "has no header of this store"));
             return Ok(());
         };
-        let mut built = Built::default();
-        let frames = bytes.get(SEGMENT_HEADER_BYTES as usize..).unwrap_or_default();
-        if let Err(error) = built.read_bytes(frames, number, header.store) {
-            self.damage.push(format!("{name}: {}", error.into_io()));
-            return Ok(());
-        }
-        let end = built.end.offset;
         *self.log_formats.entry(Header::format_of(&bytes)).or_default() += 1;
-        self.saw_formats(bytes.get(SEGMENT_HEADER_BYTES as usize..end).unwrap_or_default());
+        let segment = Segment::new(number, header.store, file, bytes.len() as u64);
+        let sidecar = Sidecar::open(folder, number, header.store, &*segment.file);
+        let damaged_before = self.damage.len();
+        let built = self.frames(&segment, &bytes, is_last, sidecar.as_ref());
         self.entries += (built.entries.len() + built.audits.lines.len()) as u64;
-        self.bytes += end as u64 - SEGMENT_HEADER_BYTES;
-        if !built.end.ended {
-            let later = frame::later_batch(&bytes, end as u32, header.store, number);
-            if !is_last || later.is_some() {
-                self.damage.push(format!("{name} is damaged at byte {end}"));
-            } else {
-                let tail = &bytes[end..];
-                self.has_torn_tail |= frame::any_frame(tail, end as u32, header.store, number);
-            }
+        if !built.end.ended || self.damage.len() > damaged_before {
             return Ok(());
         }
-        let segment = Segment::new(number, header.store, file, bytes.len() as u64);
-        if !is_sidecar_right(folder, &segment, built) {
+        if !sidecar.is_some_and(|sidecar| is_sidecar_right(&sidecar, built)) {
             self.sidecars_missing += 1;
         }
         Ok(())
+    }
+
+    /// Reads all frames of a segment, those behind damage as well.
+    fn frames(&mut self, segment: &Segment, bytes: &[u8], is_last: bool, sidecar: Option<&Sidecar>) -> Built {
+        let (number, store) = (segment.number, segment.store);
+        let mut built = Built::default();
+        loop {
+            let from = built.end.offset;
+            let read = built.read_bytes(bytes.get(from..).unwrap_or_default(), number, store);
+            let at = built.end.offset;
+            self.saw_formats(bytes.get(from..at).unwrap_or_default());
+            self.bytes += (at - from) as u64;
+            if read.is_ok() && built.end.ended {
+                return built;
+            }
+            let rest = bytes.get(at..).unwrap_or_default();
+            if read.is_ok() && is_last && frame::later_batch(bytes, at as u32, store, number).is_none() {
+                self.has_torn_tail |= frame::whole_frame(rest, at as u32, store, number).is_some();
+                return built;
+            }
+            let (why, next) = match read {
+                // A whole frame of what makes no sense: the next one stands behind it.
+                Err(error) => {
+                    let len = frame::header(rest).map_or(FRAME_ALIGN, |(_, payload)| frame::frame_len(payload));
+                    (error.to_string(), Some(at + len))
+                }
+                Ok(()) => {
+                    let from = at + FRAME_ALIGN;
+                    let behind = bytes.get(from..).unwrap_or_default();
+                    let next = frame::whole_frame(behind, from as u32, store, number);
+                    ("no whole record".to_owned(), next.map(|next| next as usize))
+                }
+            };
+            self.damage.push(Damage::between(segment, at, next.unwrap_or(bytes.len()), &why, sidecar));
+            let Some(next) = next else { return built };
+            built.end.offset = next;
+        }
     }
 
     /// Counts the formats of records in frames that were read whole.
@@ -140,11 +210,9 @@ impl Report {
     }
 }
 
-/// Whether there is a sidecar, and it says what the segment says.
-fn is_sidecar_right(folder: &dyn Folder, segment: &Segment, mut built: Built) -> bool {
+/// Whether the sidecar says what the segment says.
+fn is_sidecar_right(sidecar: &Sidecar, mut built: Built) -> bool {
     built.finish();
-    let sidecar = Sidecar::open(folder, segment.number, segment.store, &*segment.file);
-    let Some(sidecar) = sidecar else { return false };
     let mut entries = Vec::new();
     for shard in 0..SHARDS {
         match sidecar.entries_of(shard) {

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use crate::embedded::batch::{Batch, Fate};
 use crate::embedded::engine::{Decision, Engine, Health, Need, fact};
 use crate::embedded::index::Place;
+use crate::embedded::search::unread;
 use crate::embedded::segment::Resident;
 use crate::embedded::shard::{Fact, Facts, Shard};
 use crate::embedded::store::EmbeddedStore;
@@ -282,9 +283,7 @@ impl Store for EmbeddedStore {
         let engine = Arc::clone(&self.engine);
         answer(async move {
             engine.check_usable("sweep")?;
-            blocking(move || engine.sweep(limit)).await.map_err(|error| {
-                StoreError::not_applied("sweep", true, "cannot read the log").with_source(error)
-            })
+            blocking(move || engine.sweep(limit)).await.map_err(|error| unread("sweep", error))
         })
     }
 
@@ -314,9 +313,8 @@ impl Store for EmbeddedStore {
         let engine = Arc::clone(&self.engine);
         answer(async move {
             engine.check_usable("search")?;
-            blocking(move || engine.search(&query, cursor, limit)).await.map_err(|error| {
-                StoreError::not_applied("search", true, "cannot read the log").with_source(error)
-            })
+            let read = blocking(move || Ok(engine.search(&query, cursor, limit))).await;
+            read.map_err(|error| unread("search", error))?
         })
     }
 
@@ -345,9 +343,7 @@ impl Store for EmbeddedStore {
             let engine = Arc::clone(&self.engine);
             answer(async move {
                 engine.check_usable("audit")?;
-                blocking(move || engine.audit_page(&query, cursor, limit)).await.map_err(|error| {
-                    StoreError::not_applied("audit", true, "cannot read the log").with_source(error)
-                })
+                blocking(move || engine.audit_page(&query, cursor, limit)).await.map_err(|error| unread("audit", error))
             })
         }
     }
@@ -357,9 +353,7 @@ impl Store for EmbeddedStore {
         answer(async move {
             engine.check_usable("forget_audit")?;
             let held = Arc::clone(&engine);
-            let forgotten = blocking(move || held.forget(before, limit)).await.map_err(|error| {
-                StoreError::not_applied("forget_audit", true, "cannot read the log").with_source(error)
-            })?;
+            let forgotten = blocking(move || held.forget(before, limit)).await.map_err(|error| unread("forget_audit", error))?;
             if forgotten > 0 {
                 // Every batch says from where on entries are kept.
                 let batch = engine.queue.barrier()?;

@@ -225,7 +225,7 @@ impl Engine {
                 Some(record)
             }
             Look::Read(place) => return Ok(Err(Need::Read(place))),
-            Look::Damaged(place) => return Err(damaged(during, place)),
+            Look::Damaged(place, why) => return Err(damaged(during, id, place, why)),
         };
         decision(&mut shard, newest).map(Ok)
     }
@@ -414,9 +414,9 @@ impl Engine {
     }
 
     fn place_among(&self, shard: &Shard, id: RecordId) -> Option<Place> {
-        shard.table.places(tag_of(id)).find(|place| match self.read(*place) {
+        shard.table.places(tag_of(id)).find(|place| match self.read("publish", *place) {
             Ok(Fact::Holds(record)) => record.id() == id,
-            Ok(Fact::Gone) | Err(_) => false,
+            Ok(Fact::Gone | Fact::Damaged(_)) | Err(_) => false,
         })
     }
 
@@ -509,9 +509,9 @@ impl Engine {
     }
 
     /// Reads a record, waiting for the disk if need be.
-    pub(crate) fn read(&self, place: Place) -> Result<Fact, StoreError> {
+    pub(crate) fn read(&self, during: &'static str, place: Place) -> Result<Fact, StoreError> {
         let Some(segment) = self.segment(place) else { return Ok(Fact::Gone) };
-        fact("read", place, segment.read(place))
+        fact(during, place, segment.read(place))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -525,15 +525,20 @@ pub(crate) fn fact(
     place: Place,
     read: std::io::Result<Option<bytes::Bytes>>,
 ) -> Result<Fact, StoreError> {
-    let failed = || StoreError::not_applied(during, true, format!("cannot read {place:?} of the log"));
-    let Some(payload) = read.map_err(|error| failed().with_source(error))? else { return Ok(Fact::Gone) };
-    let (record, _) =
-        crate::codec::decode_record(payload).map_err(|error| damaged(during, place).with_source(error))?;
-    Ok(Fact::Holds(Arc::new(record)))
+    let failed = || StoreError::not_applied(during, true, format!("cannot read {}", place.in_words()));
+    let Some(payload) = read.map_err(|error| failed().with_source(error))? else {
+        return Ok(Fact::Damaged("there is no whole record"));
+    };
+    Ok(match crate::codec::decode_record(payload) {
+        Ok((record, _)) => Fact::Holds(Arc::new(record)),
+        Err(crate::codec::Corrupt(why)) => Fact::Damaged(why),
+    })
 }
 
-fn damaged(during: &'static str, place: Place) -> StoreError {
-    StoreError::corrupt(during, format!("the record at {place:?} of the log cannot be read"))
+/// The index points to a place where the record cannot be read (L13): which one, for whoever has to look for it.
+pub(crate) fn damaged(during: &'static str, id: RecordId, place: Place, why: &str) -> StoreError {
+    let place = place.in_words();
+    StoreError::corrupt(during, format!("the record {id}, at {place}, cannot be read: {why}"))
 }
 
 /// Whether a record is at rest: then only its place is kept in memory.

@@ -121,9 +121,9 @@ pub(crate) fn later_batch(segment: &[u8], from: u32, store: u64, number: u32) ->
     find(behind, base, store, number, |batch, offset| batch > from && batch <= offset)
 }
 
-/// Whether a whole frame of this segment lies anywhere in `bytes`, which begin at `base`.
-pub(crate) fn any_frame(bytes: &[u8], base: u32, store: u64, number: u32) -> bool {
-    find(bytes, base, store, number, |_, _| true).is_some()
+/// Where the first whole frame of this segment lies in `bytes`, which begin at `base`, if any does.
+pub(crate) fn whole_frame(bytes: &[u8], base: u32, store: u64, number: u32) -> Option<u32> {
+    find(bytes, base, store, number, |_, _| true)
 }
 
 fn find(bytes: &[u8], base: u32, store: u64, number: u32, wanted: impl Fn(u32, u32) -> bool) -> Option<u32> {

@@ -9,6 +9,7 @@ use std::fmt;
 
 use semel_core::RecordId;
 
+use crate::embedded::segment::name_of;
 use crate::limits::{BUCKET_ENTRIES, FRAME_ALIGN};
 
 /// Where a frame lies: segment, offset, and about how long it is, in eight bytes.
@@ -45,6 +46,11 @@ impl Place {
     /// The length as far as the field can tell, for accounts.
     pub(crate) const fn bytes(self) -> u64 {
         (self.0 & SIZE_MAX) * SIZE_UNIT as u64
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn in_words(self) -> String {
+        format!("byte {} of {}", self.offset(), name_of(self.segment()))
     }
 
     /// No place yet.

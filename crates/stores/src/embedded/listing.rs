@@ -5,6 +5,7 @@
 //! when somebody asks; a search that never comes costs nothing.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::embedded::engine::is_settled;
 use crate::embedded::frame::{self, Frame, Kind, Seat};
 use crate::embedded::index::Place;
 use crate::embedded::segment::{Segment, long};
+use crate::embedded::writer::END_BYTES;
 use crate::limits::{SCAN_BYTES, SEGMENT_HEADER_BYTES};
 
 /// The newest thing that a segment says about an id.
@@ -134,6 +136,13 @@ pub(crate) struct SegmentEnd {
     pub(crate) ended: bool,
     /// Where the last batch begins.
     pub(crate) last_batch: usize,
+}
+
+impl SegmentEnd {
+    /// The offset behind all frames, the end frame as well.
+    pub(crate) const fn behind(&self) -> usize {
+        self.offset + if self.ended { END_BYTES } else { 0 }
+    }
 }
 
 impl Default for SegmentEnd {
@@ -312,6 +321,15 @@ pub(crate) enum ReadError {
     Io(io::Error),
     /// At this offset lies a whole frame whose payload cannot be read.
     Corrupt(u32, codec::Corrupt),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Corrupt(_, error) => error.fmt(f),
+        }
+    }
 }
 
 impl ReadError {

@@ -51,7 +51,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Report, check, check_told};
+pub use check::{Damage, Report, check, check_told};
 pub use error::{OpenError, OpenErrorKind};
 pub use recover::Recovery;
 pub use store::{EmbeddedStore, Options, Stats};

@@ -129,8 +129,7 @@ fn make_durable(
     bytes: &[u8],
     read: &SegmentEnd,
 ) -> std::io::Result<()> {
-    let end = read.offset + if read.ended { writer::END_BYTES } else { 0 };
-    if let Some(batch) = bytes.get(read.last_batch..end) {
+    if let Some(batch) = bytes.get(read.last_batch..read.behind()) {
         file.write_at(read.last_batch as u64, batch)?;
     }
     file.sync()?;
@@ -167,7 +166,7 @@ fn cut_tail(file: &dyn File, bytes: &[u8], offset: usize, number: u32, store: u6
     file.write_at(offset as u64, &vec![0; last + 1]).map_err(failed)?;
     file.sync().map_err(failed)?;
     // What an earlier life of the file left there is no torn tail of this one.
-    let torn = frame::any_frame(tail, offset as u32, store, number) || frame::header(tail).is_some();
+    let torn = frame::whole_frame(tail, offset as u32, store, number).is_some() || frame::header(tail).is_some();
     Ok(if torn { last as u64 + 1 } else { 0 })
 }
 
@@ -223,6 +222,7 @@ impl Opened {
     fn by_sidecar(&mut self, segment: &Segment, sidecar: Sidecar) -> Vec<usize> {
         self.saw(sidecar.summary);
         self.end = sidecar.end;
+        segment.wrote_to(sidecar.end.behind());
         let groups = sidecar.groups.iter().map(|group| self.tally.group(group.0, &group.1)).collect();
         *segment.listing.lock() = Listing::File(Arc::new(sidecar));
         groups
@@ -252,6 +252,7 @@ impl Opened {
             make_durable(folder, &*segment.file, &bytes, &end).map_err(io("sync the log"))?;
         }
         self.end = end;
+        segment.wrote_to(end.behind());
         self.saw(built.summary);
         let groups = built.groups.iter().map(|group| self.tally.group(group.0, &group.1)).collect();
         let mut shards = vec![Vec::new(); SHARDS];
@@ -360,7 +361,9 @@ type Counts = HashMap<(usize, StateName), u64>;
 fn unsettled(segment: &Segment, place: Place, id: RecordId) -> Result<Arc<semel_core::Record>, OpenError> {
     match fact("open", place, segment.read(place)) {
         Ok(Fact::Holds(record)) if record.id() == id => Ok(record),
-        Ok(_) => Err(broken(place.segment(), place.offset() as usize)),
+        Ok(Fact::Holds(_) | Fact::Gone | Fact::Damaged(_)) => {
+            Err(broken(place.segment(), place.offset() as usize))
+        }
         Err(error) => Err(OpenError::corrupt(error.to_string())),
     }
 }

@@ -3,7 +3,8 @@
 //! Unsettled records are in an order in memory, settled ones in the lists of their segments; within a term and a cell (an
 //! operation and a state) each list is in the order of the page. So a page is a merge of short runs, whatever is asked
 //! for, and what is read grows with the page and with the number of segments, not with the number of records. A segment keeps lines about records that have moved on;
-//! the index tells them from the current ones.
+//! the index tells them from the current ones. A record that cannot be read fails the page that it belongs to: it is never
+//! absent (L13).
 
 use std::collections::BinaryHeap;
 use std::io;
@@ -12,13 +13,13 @@ use std::sync::Arc;
 use semel_core::id::{Namespace, Operation};
 use semel_core::query::{Cursor, Page, Query, Summary};
 use semel_core::record::StateName;
-use semel_core::{Record, RecordId, Timestamp};
+use semel_core::{Record, RecordId, StoreError, Timestamp};
 
-use crate::embedded::engine::Engine;
+use crate::embedded::engine::{Engine, damaged};
 use crate::embedded::index::{Place, tag_of};
 use crate::embedded::listing::{ALL, Built, Entry, Row, Term, cell_of, key_term, tag_term};
 use crate::embedded::segment::Segment;
-use crate::embedded::shard::Fact;
+use crate::embedded::shard::{Fact, Facts, Shard};
 use crate::limits::SEARCH_RUN;
 
 /// Where a record stands in a listing.
@@ -95,10 +96,11 @@ impl Engine {
         query: &Query,
         cursor: Option<Cursor>,
         limit: usize,
-    ) -> io::Result<Page<Summary, Cursor>> {
+    ) -> Result<Page<Summary, Cursor>, StoreError> {
         let plan = Plan::new(query, cursor);
         let mut page = Page { items: Vec::new(), next: None, entries_read: 0 };
-        let mut runs = self.runs(&plan)?;
+        let begun_at = self.newest_segment();
+        let mut runs = self.runs(&plan).map_err(|error| unread("search", error))?;
         let mut heads = BinaryHeap::new();
         for (at, run) in runs.iter_mut().enumerate() {
             if let Some(hit) = self.next_hit(run, &plan, &mut page.entries_read)? {
@@ -106,14 +108,17 @@ impl Engine {
             }
         }
         let now = self.now();
+        let mut found = None;
         while let Some((hit, at)) = heads.pop() {
             if let Some(next) = self.next_hit(&mut runs[at], &plan, &mut page.entries_read)? {
                 heads.push((next, at));
             }
-            if hit.expires.is_some_and(|expires| now >= expires) {
+            // A record may have a line in two places: a merge has copied it, or it has changed meanwhile.
+            if hit.expires.is_some_and(|expires| now >= expires) || found == Some(hit.stand) {
                 continue;
             }
-            let Some(record) = self.find_hit(&hit)? else { continue };
+            let Some(record) = self.find_hit(&hit, begun_at)? else { continue };
+            found = Some(hit.stand);
             if !query.matches(&record) || record.is_expired(now) {
                 continue;
             }
@@ -162,11 +167,18 @@ impl Engine {
     }
 
     /// The next line of a run, the newest first.
-    fn next_hit(&self, run: &mut Run, plan: &Plan, entries_read: &mut u64) -> io::Result<Option<Hit>> {
+    fn next_hit(
+        &self,
+        run: &mut Run,
+        plan: &Plan,
+        entries_read: &mut u64,
+    ) -> Result<Option<Hit>, StoreError> {
         if run.ready.is_empty() && !run.is_read {
             run.ready = match &run.segment {
                 None => self.unsettled_hits(run, plan),
-                Some(segment) => segment_hits(segment, run, plan)?,
+                Some(segment) => {
+                    segment_hits(segment, run, plan).map_err(|error| unread("search", error))?
+                }
             };
             *entries_read += run.ready.len() as u64;
             run.is_read = run.ready.len() < SEARCH_RUN;
@@ -185,23 +197,63 @@ impl Engine {
         hits
     }
 
-    /// The record of a line, if the line is about its newest version.
-    fn find_hit(&self, hit: &Hit) -> io::Result<Option<Arc<Record>>> {
-        let id = hit.stand.1;
-        let shard = self.shard(id).lock();
-        let Some(place) = hit.place else {
-            return Ok(shard.active.get(&id).map(|active| Arc::clone(&active.record)));
-        };
-        if !shard.table.holds(tag_of(id), place) {
-            return Ok(None);
-        }
-        drop(shard);
-        match self.read(place).map_err(io::Error::other)? {
-            Fact::Holds(record) => Ok(Some(record).filter(|record| record.id() == id)),
-            // A merge was quicker: the copy stands in a newer segment, which this page may have passed already.
-            Fact::Gone => Ok(None),
+    /// The record of a line, if it still stands where the line says; `begun_at` is the newest segment of the time when
+    /// the page was begun.
+    ///
+    /// What a merge has copied meanwhile, or somebody has changed, is found by its id: the page may have passed the line
+    /// that is about it now, and what was there all the time must not drop out of it.
+    fn find_hit(&self, hit: &Hit, begun_at: u32) -> Result<Option<Arc<Record>>, StoreError> {
+        let (created, id) = hit.stand;
+        let stands = |record: Arc<Record>| Some(record).filter(|record| record.times().created == created);
+        let mut facts = Facts::new();
+        loop {
+            let place = {
+                let shard = self.shard(id).lock();
+                if let Some(active) = shard.active.get(&id) {
+                    return Ok(stands(Arc::clone(&active.record)));
+                }
+                let is_read = |place| facts.iter().any(|(read, _)| *read == place);
+                match newest_place(&shard, hit, begun_at, is_read) {
+                    Some(place) => place,
+                    None => return Ok(None),
+                }
+            };
+            let read = self.read("search", place)?;
+            let why = match &read {
+                Fact::Holds(record) if record.id() == id => return Ok(stands(Arc::clone(record))),
+                Fact::Holds(_) => None,
+                Fact::Gone => Some("its segment is not there"),
+                Fact::Damaged(why) => Some(*why),
+            };
+            if let Some(why) = why
+                && self.shard(id).lock().table.holds(tag_of(id), place)
+            {
+                return Err(damaged("search", id, place, why));
+            }
+            facts.push((place, read));
         }
     }
+}
+
+/// Where the record of a line may be now, and nobody has looked yet. What had changed before the page was begun has a
+/// line of its own in the page, so only later places are worth a read.
+fn newest_place(
+    shard: &Shard,
+    hit: &Hit,
+    begun_at: u32,
+    is_read: impl Fn(Place) -> bool,
+) -> Option<Place> {
+    let tag = tag_of(hit.stand.1);
+    let line = hit.place.filter(|place| !is_read(*place) && shard.table.holds(tag, *place));
+    line.or_else(|| shard.table.places(tag).find(|place| place.segment() >= begun_at && !is_read(*place)))
+}
+
+/// Lists that could not be read: damage, or a disk that may answer the next time.
+pub(crate) fn unread(during: &'static str, error: io::Error) -> StoreError {
+    if error.kind() == io::ErrorKind::InvalidData {
+        return StoreError::corrupt(during, error.to_string());
+    }
+    StoreError::not_applied(during, true, "cannot read the log").with_source(error)
 }
 
 fn segment_hits(segment: &Segment, run: &Run, plan: &Plan) -> io::Result<Vec<Hit>> {
@@ -270,5 +322,60 @@ impl<R: Fn(u32) -> io::Result<Row>, E: Fn(u32) -> io::Result<Entry>> Lists<R, E>
         }
         lines.reverse();
         Ok(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use semel_core::store::Store;
+
+    use super::*;
+    use crate::clock::SteppedClock;
+    use crate::embedded::disk::sim::SimDisk;
+    use crate::embedded::testing::{claim, complete, request};
+    use crate::embedded::{EmbeddedStore, Options};
+    use crate::limits::SEGMENT_BYTES_MIN;
+
+    fn step<T>(store: &EmbeddedStore, mut future: semel_core::store::Answer<'_, T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for _ in 0..8 {
+            if let std::task::Poll::Ready(answer) = future.as_mut().poll(&mut context) {
+                return answer.unwrap();
+            }
+            store.step();
+        }
+        panic!("a writer was forgotten");
+    }
+
+    #[test]
+    fn a_reader_follows_an_index_entry_into_a_segment_that_a_merge_has_just_removed_and_finds_the_record() {
+        let clock = Arc::new(SteppedClock::at(Timestamp::from_millis(1_000_000)));
+        let options = Options::new("simulated").segment_bytes(SEGMENT_BYTES_MIN * 2).clock(clock);
+        let store = EmbeddedStore::open_stepwise(Arc::new(SimDisk::default()), &options).unwrap();
+        for n in 0..200 {
+            let write = claim(&request(&format!("key-{n}")), 1, None, store.time());
+            step(&store, store.insert(write));
+            let running = step(&store, store.load(request(&format!("key-{n}")).id())).value.unwrap();
+            step(&store, store.replace(complete(&running, &[7; 400]), running.version()));
+        }
+        (0..20).for_each(|_| store.upkeep(None));
+        let engine = &store.engine;
+        let plan = Plan::new(&Query::default(), None);
+        let begun_at = engine.newest_segment();
+        let mut hits = Vec::new();
+        for mut run in engine.runs(&plan).unwrap() {
+            while let Some(hit) = engine.next_hit(&mut run, &plan, &mut 0).unwrap() {
+                hits.push(hit);
+            }
+        }
+        assert_eq!(hits.len(), 200);
+        let oldest = |engine: &Engine| engine.segments.read().keys().min().copied().unwrap();
+        let before = oldest(engine);
+        (0..200).for_each(|_| store.upkeep(Some(begun_at)));
+        assert!(oldest(engine) > before + 3, "segments were merged meanwhile");
+        for hit in hits {
+            let found = engine.find_hit(&hit, begun_at).unwrap();
+            assert_eq!(found.map(|record| record.id()), Some(hit.stand.1));
+        }
     }
 }

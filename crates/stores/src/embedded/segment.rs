@@ -113,6 +113,8 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn File>,
     /// Its length.
     pub(crate) bytes: u64,
+    /// Up to where there are frames that are durable: who finds fewer of them has found damage.
+    written: AtomicU64,
     /// Bytes of frames that the index points to.
     live_bytes: AtomicU64,
     live_records: AtomicU64,
@@ -141,6 +143,7 @@ impl Segment {
             store,
             file,
             bytes,
+            written: AtomicU64::new(SEGMENT_HEADER_BYTES),
             live_bytes: AtomicU64::new(0),
             live_records: AtomicU64::new(0),
             sweep_at: AtomicU64::new(u64::MAX),
@@ -148,6 +151,11 @@ impl Segment {
             audits_are_carried: AtomicBool::new(false),
             listing: Mutex::new(Listing::Memory(Box::default())),
         }
+    }
+
+    /// Notes that there are durable frames up to this offset.
+    pub(crate) fn wrote_to(&self, offset: usize) {
+        self.written.fetch_max(offset as u64, Ordering::AcqRel);
     }
 
     /// Notes that something in it expires then.
@@ -195,7 +203,14 @@ impl Segment {
             *listing = Listing::Memory(Box::default());
         }
         let Listing::Memory(built) = &mut *listing else { return Err(io::Error::other("no lists")) };
+        let written = self.written.load(Ordering::Acquire);
         built.read_on(self).map_err(ReadError::into_io)?;
+        let end = built.end;
+        if !end.ended && (end.offset as u64) < written {
+            // Lists that end before the segment does would have records drop out of pages (L13).
+            let message = format!("{} is damaged at byte {}", name_of(self.number), end.offset);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         Ok(show(built))
     }
 

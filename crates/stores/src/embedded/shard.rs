@@ -43,8 +43,10 @@ pub(crate) struct Active {
 pub(crate) enum Fact {
     /// This record.
     Holds(Arc<Record>),
-    /// Nothing that can be read: a merge may have taken the segment away since the index was asked.
+    /// A merge has taken the segment away since the index was asked: the record is somewhere else, if it is there.
     Gone,
+    /// No record, and this is what is wrong with it. Never absent: while the index points here, the store is damaged.
+    Damaged(&'static str),
 }
 
 /// What lies at places that were read while a shard was not locked. A place never holds anything else later.
@@ -58,8 +60,8 @@ pub(crate) enum Look {
     Found(Arc<Record>),
     /// One has to read there to know.
     Read(Place),
-    /// The index points to a place that cannot be read, twice.
-    Damaged(Place),
+    /// The index points to a place that cannot be read, for this reason.
+    Damaged(Place, &'static str),
 }
 
 /// One of the parts that the ids are divided into. Under its lock are only steps in memory, never a read or a wait.
@@ -94,7 +96,8 @@ impl Shard {
                     return Look::Found(Arc::clone(record));
                 }
                 Some((_, Fact::Holds(_))) => {}
-                Some((_, Fact::Gone)) => return Look::Damaged(place),
+                Some((_, Fact::Gone)) => return Look::Damaged(place, "its segment is not there"),
+                Some((_, Fact::Damaged(why))) => return Look::Damaged(place, why),
                 None => {
                     if let Some(record) = cached.take().and_then(|cached| cached()) {
                         return Look::Found(record);

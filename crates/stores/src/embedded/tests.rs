@@ -7,7 +7,8 @@ use std::task::Poll;
 
 use semel_core::audit::{Action, Entry};
 use semel_core::error::StoreErrorKind;
-use semel_core::query::AuditQuery;
+use semel_core::id::Key;
+use semel_core::query::{AuditQuery, Query};
 use semel_core::record::Text;
 use semel_core::store::{Inserted, Replaced, Store};
 use semel_core::{Record, Timestamp, Version};
@@ -250,8 +251,58 @@ async fn a_check_reads_everything_and_reports_damage() {
     older.record_formats.insert(0, 1);
     assert!(!older.is_current());
     disk.flip("00000001.log", 4096 + 40 + 20);
+    disk.flip("00000002.log", 4096 + 3000);
     let report = check_in(&disk, |_, _| {}).unwrap();
-    assert_eq!(report.damage, ["00000001.log is damaged at byte 4136"]);
+    let [first, second] = &report.damage[..] else { panic!("{:?}", report.damage) };
+    assert_eq!(first.to_string(), "00000001.log at byte 4136: no whole record");
+    assert_eq!(second.file, "00000002.log");
+    assert!(report.entries >= 198 && report.segments == sound.segments, "it goes on behind it: {report:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_an_error_of_its_page_and_never_absent_from_it_l13() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(&clock)).unwrap();
+    for n in 0..200 {
+        stepped(&store, completed(&store, &format!("key-{n}"), &[7; 400])).await;
+    }
+    (0..20).for_each(|_| store.upkeep(None));
+    drop(store);
+    let damaged = request("key-60");
+    let key = damaged.key().as_str().as_bytes();
+    for name in disk.list().unwrap().iter().filter(|name| name.strip_suffix(".log").is_some()) {
+        let bytes = disk.bytes(name);
+        let found = bytes.windows(key.len()).enumerate().filter(|(_, window)| *window == key);
+        found.for_each(|(offset, _)| disk.flip(name, offset));
+    }
+    let report = check_in(&disk, |_, _| {}).unwrap();
+    assert!(report.damage.iter().any(|damage| damage.records == [damaged.id()]), "{report:?}");
+    let store = open(&disk, &clock);
+    let of = |key: &str| Query { key: Some(Key::try_new(key).unwrap()), ..Query::default() };
+    let errors = [
+        store.load(damaged.id()).await.unwrap_err(),
+        store.search(of("key-60"), None, 10).await.unwrap_err(),
+        store.search(Query::default(), None, 200).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+        let said = error.to_string();
+        assert!(said.contains(&damaged.id().to_string()) && said.contains(".log, cannot be read"), "{said}");
+    }
+    assert_eq!(store.search(of("key-61"), None, 10).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn lists_that_end_before_their_segment_does_are_damage_and_no_shorter_page_l13() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(&clock)).unwrap();
+    for n in 0..8 {
+        stepped(&store, completed(&store, &format!("key-{n}"), b"x")).await;
+    }
+    // The segment is being written to, and nobody has read it yet.
+    disk.flip("00000001.log", 4096 + 3000);
+    let error = store.search(Query::default(), None, 10).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
 }
 
 #[tokio::test]

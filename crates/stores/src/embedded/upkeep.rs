@@ -164,8 +164,7 @@ impl Engine {
                 continue;
             }
             let Some(payload) = segment.read(place)? else {
-                let message = format!("the record at {place:?} of the log cannot be read");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                return Err(unreadable(place));
             };
             // Without the audit entry that may stand behind it: those are carried by themselves.
             let (_, rest) = codec::decode_record(payload.clone())
@@ -224,7 +223,10 @@ impl Engine {
                 continue;
             }
             let place = line.place(segment.number);
-            let Some(entry) = segment.read(place)?.and_then(audit_bytes) else { continue };
+            // What cannot be read is not dropped with its segment, but stays where it is, to be found there.
+            let Some(entry) = segment.read(place)?.and_then(audit_bytes) else {
+                return Err(unreadable(place));
+            };
             let Ok(batch) = self.queue.carry(Kind::Audit, &entry, Effect::MoveAudit) else {
                 return Ok(false);
             };
@@ -382,6 +384,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// There is no record or entry, where the lists say that there is one.
+pub(crate) fn unreadable(place: Place) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{} cannot be read", place.in_words()))
 }
 
 /// Those who hold a segment that nobody reads, once the map has let go of it: the list of the round, and its caller.

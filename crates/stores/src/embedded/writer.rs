@@ -157,6 +157,7 @@ impl Writer {
         self.current.file.write_at(self.offset as u64, bytes).map_err(failed("write to the log"))?;
         self.current.file.sync().map_err(failed("sync the log"))?;
         self.offset += bytes.len();
+        self.current.wrote_to(self.offset);
         Ok(())
     }
 
