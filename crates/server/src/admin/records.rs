@@ -7,6 +7,7 @@ use http::StatusCode;
 use semel_api::records::{JudgeReply, JudgeRequest, RecordPage, Resolution as Said, ResolveRequest};
 use semel_api::{ApiError, Detail, ErrorCode};
 use semel_core::command::Resolution;
+use semel_core::error::StoreErrorKind;
 use semel_core::ledger::{LedgerError, LedgerErrorKind};
 use semel_core::query::Summary;
 use semel_core::{RecordId, StoreError, Version};
@@ -90,6 +91,10 @@ fn record_id(text: &str) -> Result<RecordId, ApiError> {
 /// What a store that does not answer means for an operator; what lies behind it goes into the log.
 pub(super) fn storage(error: &StoreError) -> ApiError {
     tracing::error!(%error, source = source(error), "the store has no answer for an operator");
+    // What cannot be read is not mended by waiting.
+    if error.kind() == StoreErrorKind::Corrupt {
+        return ErrorCode::Internal.into();
+    }
     ApiError::new(ErrorCode::IdempotencyStorageUnavailable).with_retry_after(RETRY_AFTER_STORAGE)
 }
 

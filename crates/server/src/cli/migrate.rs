@@ -5,28 +5,17 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
-use indicatif::ProgressBar;
 use semel_core::Store;
-use semel_stores::embedded::{EmbeddedStore, Options, Recovery, Report, check_told};
+use semel_stores::embedded::{EmbeddedStore, Options, Recovery, Report};
 use serde_json::json;
 
+use super::store::read_all;
 use super::{exit, fail, say};
 
 /// Migrates the store in this folder. Doing it again finds nothing to do.
 pub(super) fn run(folder: &Path, as_json: bool, runtime: &tokio::runtime::Runtime) -> u8 {
-    if !holds_a_store(folder) {
-        let said = format!("{}: there is no store yet, so there is nothing to migrate", folder.display());
-        let found = json!({ "store": null, "changed": false });
-        tell(as_json, &said, &found);
-        return exit::DONE;
-    }
     // Every byte is read before anything is changed: what cannot be read is not to be made worse.
-    let bar = ProgressBar::new(0).with_message("segments read");
-    let report = check_told(folder, |read, all| {
-        bar.set_length(all);
-        bar.set_position(read);
-    });
-    bar.finish_and_clear();
+    let report = read_all(folder);
     let report = match report {
         Ok(report) => report,
         Err(error) => return fail(exit::FAILED, error),
@@ -46,11 +35,6 @@ pub(super) fn run(folder: &Path, as_json: bool, runtime: &tokio::runtime::Runtim
         }
         Err(why) => fail(exit::FAILED, why),
     }
-}
-
-fn holds_a_store(folder: &Path) -> bool {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    files.into_iter().any(|file| file.path().extension().is_some_and(|extension| extension == "log"))
 }
 
 /// Opening is what migrates: it cuts off what a crash left half written, and refuses what it cannot read.

@@ -1,16 +1,16 @@
 //! `semel store migrate|check|stats`: what can be done to a store while no server has it open.
 
-use std::sync::Arc;
+use std::path::Path;
 
 use clap::Subcommand;
 use indicatif::ProgressBar;
-use semel_core::query::{Count, Cursor, Query};
-use semel_core::{RecordId, Store, StoreError};
+use semel_core::query::Count;
+use semel_core::{Store, StoreError};
+use semel_stores::embedded::{Damage, EmbeddedStore, OpenError, Report, check_told};
 use serde_json::json;
 
 use super::{ConfigArgs, config, exit, fail, migrate, say, table};
 use crate::store;
-use crate::telemetry::metrics::Sizes;
 
 /// What `semel store` takes.
 #[derive(Clone, Debug, Subcommand)]
@@ -26,7 +26,9 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Read every record, and say which cannot be read
+    /// Read every byte of the log, and say what cannot be read
+    ///
+    /// Changes nothing, and works on a read-only file system, such as a snapshot. Exit code 1 if there is damage.
     Check {
         #[command(flatten)]
         config: ConfigArgs,
@@ -35,6 +37,8 @@ pub(super) enum StoreCommand {
         json: bool,
     },
     /// Count records by operation and state
+    ///
+    /// Changes nothing, and works on a read-only file system.
     Stats {
         #[command(flatten)]
         config: ConfigArgs,
@@ -44,13 +48,10 @@ pub(super) enum StoreCommand {
     },
 }
 
-/// Records that one step of a check reads.
-const STEP: usize = semel_core::limits::PAGE_MAX;
-
 pub(super) fn run(command: &StoreCommand) -> u8 {
-    let (StoreCommand::Migrate { config, .. }
-    | StoreCommand::Check { config, .. }
-    | StoreCommand::Stats { config, .. }) = command;
+    let (StoreCommand::Migrate { config, json }
+    | StoreCommand::Check { config, json }
+    | StoreCommand::Stats { config, json }) = command;
     let loaded = match config::checked(config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
@@ -59,88 +60,84 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return fail(exit::FAILED, format!("no threads: {error}")),
     };
-    let url = &loaded.config.store.url;
-    match (store::Location::parse(url), command) {
-        (Ok(store::Location::Memory), _) => {
+    let folder = match store::Location::parse(&loaded.config.store.url) {
+        Ok(store::Location::Embedded(folder)) => folder,
+        Ok(store::Location::Memory) => {
             return fail(
                 exit::FAILED,
                 "a store in memory lives and ends with its server; ask that: semel records, /metrics",
             );
         }
-        (Ok(store::Location::Embedded(folder)), StoreCommand::Migrate { json, .. }) => {
-            return migrate::run(&folder, *json, &runtime);
+        Err(error) => return fail(exit::FAILED, error),
+    };
+    match command {
+        StoreCommand::Migrate { .. } => migrate::run(&folder, *json, &runtime),
+        StoreCommand::Check { .. } => check(&folder, *json),
+        StoreCommand::Stats { .. } => {
+            let store = match EmbeddedStore::look(&folder) {
+                Ok(store) => store,
+                Err(error) => return fail(exit::FAILED, error),
+            };
+            let told = runtime.block_on(stats(&store, *json));
+            told.unwrap_or_else(|error| fail(exit::FAILED, error))
         }
-        (Ok(store::Location::Embedded(_)) | Err(_), _) => {}
     }
-    runtime.block_on(async {
-        let store = match store::open(&loaded.config.store, Sizes::default()) {
-            Ok(store) => store,
-            Err(error) => return fail(exit::FAILED, error),
-        };
-        let done = match command {
-            // Has been done, or names no store, which opening has said.
-            StoreCommand::Migrate { .. } => Ok(exit::DONE),
-            StoreCommand::Check { json, .. } => check(&store, *json).await,
-            StoreCommand::Stats { json, .. } => stats(&store, *json).await,
-        };
-        let closed = store.close().await;
-        match (done, closed) {
-            (Ok(code), Ok(())) => code,
-            (Err(error), _) | (Ok(_), Err(error)) => fail(exit::FAILED, error),
-        }
-    })
 }
 
-/// What a check found.
-#[derive(Default)]
-struct Checked {
-    read: u64,
-    unreadable: Vec<(RecordId, String)>,
-}
-
-async fn check(store: &Arc<dyn Store>, as_json: bool) -> Result<u8, StoreError> {
-    let total: u64 = store.counts().await?.iter().map(|count| count.records).sum();
-    let bar = ProgressBar::new(total);
-    let checked = read_all(&**store, &bar).await?;
-    bar.finish_and_clear();
-    let Checked { read, unreadable } = &checked;
+/// Reads every byte of the log, and then opens it as a server would, to count what is there.
+fn check(folder: &Path, as_json: bool) -> u8 {
+    let report = match read_all(folder) {
+        Ok(report) => report,
+        Err(error) => return fail(exit::FAILED, error),
+    };
+    let records = match EmbeddedStore::look(folder) {
+        Ok(store) => Some(store.stats().records),
+        // Damage that is reported already may be why.
+        Err(_) if !report.is_sound() => None,
+        Err(error) => return fail(exit::FAILED, error),
+    };
+    let damage = &report.damage;
     if as_json {
-        let unreadable: Vec<_> =
-            unreadable.iter().map(|(id, why)| json!({ "id": id.to_string(), "why": why })).collect();
-        say(format_args!("{:#}", json!({ "read": read, "unreadable": unreadable })));
+        let unreadable: Vec<_> = damage.iter().map(in_json).collect();
+        let found = json!({
+            "store": "embedded", "records": records, "segments": report.segments, "entries": report.entries,
+            "bytes": report.bytes, "has_torn_tail": report.has_torn_tail, "unreadable": unreadable,
+        });
+        say(format_args!("{found:#}"));
     } else {
-        for (id, why) in unreadable {
-            eprintln!("semel: {id}: {why}");
-        }
-        say(format_args!("{read} records read, {} cannot be read", unreadable.len()));
-    }
-    Ok(if unreadable.is_empty() { exit::DONE } else { exit::FAILED })
-}
-
-async fn read_all(store: &dyn Store, bar: &ProgressBar) -> Result<Checked, StoreError> {
-    let mut checked = Checked::default();
-    let mut cursor: Option<Cursor> = None;
-    loop {
-        let page = store.search(Query::default(), cursor, STEP).await?;
-        for summary in &page.items {
-            match store.load(summary.id).await {
-                Ok(_) => checked.read += 1,
-                // Another failure than of this record would be met again with the next one.
-                Err(error) if error.kind() == semel_core::error::StoreErrorKind::Corrupt => {
-                    checked.unreadable.push((summary.id, error.to_string()));
-                }
-                Err(error) => return Err(error),
-            }
-            bar.inc(1);
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(checked);
+        damage.iter().for_each(|damage| eprintln!("semel: {damage}"));
+        let records = records.map_or_else(|| "a log".to_owned(), |records| format!("{records} records"));
+        say(format_args!(
+            "{records} in {} segments; {} entries of the log read, {} places cannot be read",
+            report.segments,
+            report.entries,
+            damage.len(),
+        ));
+        if !report.is_sound() {
+            eprintln!("semel: the store is damaged; restore it from a copy");
         }
     }
+    if report.is_sound() { exit::DONE } else { exit::FAILED }
 }
 
-async fn stats(store: &Arc<dyn Store>, as_json: bool) -> Result<u8, StoreError> {
+fn in_json(damage: &Damage) -> serde_json::Value {
+    let Damage { file, offset, why, records } = damage;
+    let records: Vec<_> = records.iter().map(ToString::to_string).collect();
+    json!({ "file": file, "offset": offset, "why": why, "records": records })
+}
+
+/// Reads every byte of a store, and shows how far it is.
+pub(super) fn read_all(folder: &Path) -> Result<Report, OpenError> {
+    let bar = ProgressBar::new(0).with_message("segments read");
+    let report = check_told(folder, |read, all| {
+        bar.set_length(all);
+        bar.set_position(read);
+    });
+    bar.finish_and_clear();
+    report
+}
+
+async fn stats(store: &dyn Store, as_json: bool) -> Result<u8, StoreError> {
     let mut counts: Vec<Count> =
         store.counts().await?.into_iter().filter(|count| count.records > 0).collect();
     counts.sort();

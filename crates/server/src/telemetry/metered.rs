@@ -48,6 +48,13 @@ impl Metered {
                 StoreErrorKind::Corrupt => "corrupt",
                 StoreErrorKind::TooLarge => "too_large",
             };
+            if error.kind() == StoreErrorKind::Corrupt {
+                tracing::error!(
+                    %error,
+                    "a stored record is damaged, and nothing runs for its key: stop the server, run `semel store check`, and \
+                     restore the store from a copy"
+                );
+            }
             self.metrics.store_error(call, kind);
         })
     }

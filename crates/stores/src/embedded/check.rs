@@ -81,7 +81,8 @@ impl Report {
 /// Reads and verifies a whole store, and changes nothing.
 ///
 /// # Errors
-/// The folder is in use or cannot be read, or was written by a later version. Damage is no error: it is in the report.
+/// There is no store, the folder is in use or cannot be read, or was written by a later version. Damage is no error: it
+/// is in the report.
 pub fn check(folder: &Path) -> Result<Report, OpenError> {
     check_told(folder, |_, _| {})
 }
@@ -91,7 +92,7 @@ pub fn check(folder: &Path) -> Result<Report, OpenError> {
 /// # Errors
 /// As [`check`].
 pub fn check_told(folder: &Path, told: impl FnMut(u64, u64)) -> Result<Report, OpenError> {
-    check_in(&RealFolder::open(folder)?, told)
+    check_in(&RealFolder::look(folder)?, told)
 }
 
 pub(crate) fn check_in(folder: &dyn Folder, mut told: impl FnMut(u64, u64)) -> Result<Report, OpenError> {
@@ -118,7 +119,8 @@ impl Damage {
 
     /// Damage from one offset to another, where `sidecar` may know what stood.
     fn between(segment: &Segment, from: usize, to: usize, why: &str, sidecar: Option<&Sidecar>) -> Self {
-        let entries = sidecar.into_iter().flat_map(|sidecar| (0..SHARDS).map(|shard| sidecar.entries_of(shard)));
+        let entries =
+            sidecar.into_iter().flat_map(|sidecar| (0..SHARDS).map(|shard| sidecar.entries_of(shard)));
         let there = |entry: &Entry| (from..to).contains(&(entry.offset as usize));
         let records = entries.flatten().flatten().filter(there).map(|entry| entry.id).collect();
         let (file, offset) = (name_of(segment.number), Some(from as u64));
@@ -181,7 +183,8 @@ impl Report {
             let (why, next) = match read {
                 // A whole frame of what makes no sense: the next one stands behind it.
                 Err(error) => {
-                    let len = frame::header(rest).map_or(FRAME_ALIGN, |(_, payload)| frame::frame_len(payload));
+                    let len =
+                        frame::header(rest).map_or(FRAME_ALIGN, |(_, payload)| frame::frame_len(payload));
                     (error.to_string(), Some(at + len))
                 }
                 Ok(()) => {

@@ -343,7 +343,9 @@ impl Store for EmbeddedStore {
             let engine = Arc::clone(&self.engine);
             answer(async move {
                 engine.check_usable("audit")?;
-                blocking(move || engine.audit_page(&query, cursor, limit)).await.map_err(|error| unread("audit", error))
+                blocking(move || engine.audit_page(&query, cursor, limit))
+                    .await
+                    .map_err(|error| unread("audit", error))
             })
         }
     }
@@ -353,7 +355,9 @@ impl Store for EmbeddedStore {
         answer(async move {
             engine.check_usable("forget_audit")?;
             let held = Arc::clone(&engine);
-            let forgotten = blocking(move || held.forget(before, limit)).await.map_err(|error| unread("forget_audit", error))?;
+            let forgotten = blocking(move || held.forget(before, limit))
+                .await
+                .map_err(|error| unread("forget_audit", error))?;
             if forgotten > 0 {
                 // Every batch says from where on entries are kept.
                 let batch = engine.queue.barrier()?;

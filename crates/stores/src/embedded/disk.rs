@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
+pub(crate) mod look;
 pub(crate) mod real;
 #[cfg(test)]
 pub(crate) mod sim;

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 /// A folder that cannot be opened as a store.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub enum OpenErrorKind {
     Corrupt,
     /// Written by a later version of this program.
     Newer,
+    /// There is no store, where one was to be looked at.
+    Absent,
     /// The options contradict each other or the folder.
     Options,
 }
@@ -38,6 +41,10 @@ impl OpenError {
 
     pub(crate) fn corrupt(message: impl Into<String>) -> Self {
         Self::new(OpenErrorKind::Corrupt, message)
+    }
+
+    pub(crate) fn absent(folder: &Path) -> Self {
+        Self::new(OpenErrorKind::Absent, format!("{}: there is no store here", folder.display()))
     }
 
     /// What an operator has to do about it.

@@ -28,6 +28,7 @@ mod engine;
 mod error;
 mod frame;
 mod index;
+mod layout;
 mod listing;
 mod orders;
 mod queue;

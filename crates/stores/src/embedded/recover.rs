@@ -166,7 +166,8 @@ fn cut_tail(file: &dyn File, bytes: &[u8], offset: usize, number: u32, store: u6
     file.write_at(offset as u64, &vec![0; last + 1]).map_err(failed)?;
     file.sync().map_err(failed)?;
     // What an earlier life of the file left there is no torn tail of this one.
-    let torn = frame::whole_frame(tail, offset as u32, store, number).is_some() || frame::header(tail).is_some();
+    let torn =
+        frame::whole_frame(tail, offset as u32, store, number).is_some() || frame::header(tail).is_some();
     Ok(if torn { last as u64 + 1 } else { 0 })
 }
 

@@ -176,9 +176,7 @@ impl Engine {
         if run.ready.is_empty() && !run.is_read {
             run.ready = match &run.segment {
                 None => self.unsettled_hits(run, plan),
-                Some(segment) => {
-                    segment_hits(segment, run, plan).map_err(|error| unread("search", error))?
-                }
+                Some(segment) => segment_hits(segment, run, plan).map_err(|error| unread("search", error))?,
             };
             *entries_read += run.ready.len() as u64;
             run.is_read = run.ready.len() < SEARCH_RUN;
@@ -237,12 +235,7 @@ impl Engine {
 
 /// Where the record of a line may be now, and nobody has looked yet. What had changed before the page was begun has a
 /// line of its own in the page, so only later places are worth a read.
-fn newest_place(
-    shard: &Shard,
-    hit: &Hit,
-    begun_at: u32,
-    is_read: impl Fn(Place) -> bool,
-) -> Option<Place> {
+fn newest_place(shard: &Shard, hit: &Hit, begun_at: u32, is_read: impl Fn(Place) -> bool) -> Option<Place> {
     let tag = tag_of(hit.stand.1);
     let line = hit.place.filter(|place| !is_read(*place) && shard.table.holds(tag, *place));
     line.or_else(|| shard.table.places(tag).find(|place| place.segment() >= begun_at && !is_read(*place)))

@@ -135,6 +135,28 @@ impl EmbeddedStore {
         Self::open(&Options::new(folder))
     }
 
+    /// Opens the store in a folder to look at it, and changes nothing there: it works on a read-only file system, and refuses
+    /// every write. What a crash left at the end of the log is passed over, as a server would cut it off.
+    ///
+    /// # Errors
+    /// There is no store, another process has it open, or what was acknowledged cannot be read.
+    pub fn look(folder: &Path) -> Result<Self, OpenError> {
+        let (engine, recovery) = open_engine(Arc::new(RealFolder::look(folder)?), &Options::new(folder))?;
+        engine.queue.close();
+        Ok(Self::without_threads(engine, recovery))
+    }
+
+    fn without_threads(engine: Engine, recovery: Recovery) -> Self {
+        Self {
+            engine: Arc::new(engine),
+            relay: Arc::default(),
+            log: Mutex::new(None),
+            upkeep: Mutex::new(None),
+            resting: Arc::default(),
+            recovery,
+        }
+    }
+
     pub(crate) fn open_in(folder: Arc<dyn Folder>, options: &Options) -> Result<Self, OpenError> {
         let (engine, recovery) = open_engine(folder, options)?;
         let engine = Arc::new(engine);
@@ -186,14 +208,7 @@ impl EmbeddedStore {
     #[cfg(test)]
     pub(crate) fn open_stepwise(folder: Arc<dyn Folder>, options: &Options) -> Result<Self, OpenError> {
         let (engine, recovery) = open_engine(folder, options)?;
-        Ok(Self {
-            engine: Arc::new(engine),
-            relay: Arc::default(),
-            log: Mutex::new(None),
-            upkeep: Mutex::new(None),
-            resting: Arc::default(),
-            recovery,
-        })
+        Ok(Self::without_threads(engine, recovery))
     }
 
     /// Writes what is waiting and makes it visible.

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 
+use crate::embedded::disk::look::Looking;
 use crate::embedded::disk::{File, Folder};
 use crate::embedded::error::{OpenError, OpenErrorKind};
+use crate::embedded::layout::is_of_a_store;
 use crate::limits::ZEROING_BYTES;
 
 const LOCK_NAME: &str = "lock";
@@ -20,6 +22,7 @@ pub(crate) struct RealFolder {
     path: PathBuf,
     handle: fs::File,
     lock: Mutex<Option<fs::File>>,
+    is_read_only: bool,
 }
 
 impl RealFolder {
@@ -34,7 +37,40 @@ impl RealFolder {
         }
         let handle = fs::File::open(path).map_err(|error| cannot("open folder", error))?;
         let lock = Self::lock(path)?;
-        Ok(Self { path: path.to_owned(), handle, lock: Mutex::new(Some(lock)) })
+        Ok(Self { path: path.to_owned(), handle, lock: Mutex::new(Some(lock)), is_read_only: false })
+    }
+
+    /// A folder that is there, to be read only: also where nothing can be written. Others may look at the same time; a
+    /// server may not start meanwhile.
+    pub(crate) fn look(path: &Path) -> Result<Looking<Self>, OpenError> {
+        let cannot = |what: &str, error| OpenError::io(format!("cannot {what} {}", path.display()), error);
+        let handle = match fs::File::open(path) {
+            Ok(handle) => handle,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::absent(path)),
+            Err(error) => return Err(cannot("open folder", error)),
+        };
+        let folder = Self { path: path.to_owned(), handle, lock: Mutex::new(None), is_read_only: true };
+        let names = match folder.list() {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(OpenError::absent(path));
+            }
+            Err(error) => return Err(cannot("list folder", error)),
+        };
+        if !names.iter().any(|name| is_of_a_store(name)) {
+            return Err(OpenError::absent(path));
+        }
+        let name = path.join(LOCK_NAME);
+        // A copy may have none; then nobody has it open.
+        match fs::File::open(&name) {
+            Ok(lock) => {
+                Self::hold(&lock, FlockOperation::NonBlockingLockShared, path)?;
+                *folder.lock.lock() = Some(lock);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(OpenError::io(format!("cannot lock {}", name.display()), error)),
+        }
+        Ok(Looking(folder))
     }
 
     /// An advisory lock that the kernel gives back however the process ends. The process id is for people only.
@@ -43,20 +79,26 @@ impl RealFolder {
         let failed = |error| OpenError::io(format!("cannot lock {}", name.display()), error);
         let options = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name);
         let mut file = options.map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let owner = fs::read_to_string(&name).unwrap_or_default();
-                let owner = owner.trim();
-                let owner = if owner.is_empty() { "another process" } else { owner };
-                let message = format!("the folder {} is in use by {owner}", path.display());
-                return Err(OpenError::new(OpenErrorKind::InUse, message));
-            }
-            Err(error) => return Err(failed(error.into())),
-        }
+        Self::hold(&file, FlockOperation::NonBlockingLockExclusive, path)?;
         file.set_len(0).map_err(failed)?;
         write!(file, "process {}", std::process::id()).map_err(failed)?;
         Ok(file)
+    }
+
+    fn hold(file: &fs::File, how: FlockOperation, path: &Path) -> Result<(), OpenError> {
+        match rustix::fs::flock(file, how) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let owner = fs::read_to_string(path.join(LOCK_NAME)).unwrap_or_default();
+                let owner = owner.trim();
+                let owner = if owner.is_empty() { "another process" } else { owner };
+                let message = format!("the folder {} is in use by {owner}", path.display());
+                Err(OpenError::new(OpenErrorKind::InUse, message))
+            }
+            Err(error) => {
+                Err(OpenError::io(format!("cannot lock {}", path.join(LOCK_NAME).display()), error.into()))
+            }
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -64,7 +106,7 @@ impl RealFolder {
     }
 
     fn open_with(&self, name: &str, options: &mut fs::OpenOptions) -> io::Result<fs::File> {
-        options.read(true).write(true).open(self.at(name))
+        options.read(true).write(!self.is_read_only).open(self.at(name))
     }
 }
 
