@@ -105,7 +105,9 @@ fn check(folder: &Path, as_json: bool) -> u8 {
         });
         say(format_args!("{found:#}"));
     } else {
-        damage.iter().for_each(|damage| eprintln!("semel: {damage}"));
+        for damage in damage {
+            eprintln!("semel: {damage}");
+        }
         let records = records.map_or_else(|| "a log".to_owned(), |records| format!("{records} records"));
         say(format_args!(
             "{records} in {} segments; {} entries of the log read, {} places cannot be read",

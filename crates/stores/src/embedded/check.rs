@@ -180,19 +180,15 @@ impl Report {
                 self.has_torn_tail |= frame::whole_frame(rest, at as u32, store, number).is_some();
                 return built;
             }
-            let (why, next) = match read {
+            let (why, next) = if let Err(error) = read {
                 // A whole frame of what makes no sense: the next one stands behind it.
-                Err(error) => {
-                    let len =
-                        frame::header(rest).map_or(FRAME_ALIGN, |(_, payload)| frame::frame_len(payload));
-                    (error.to_string(), Some(at + len))
-                }
-                Ok(()) => {
-                    let from = at + FRAME_ALIGN;
-                    let behind = bytes.get(from..).unwrap_or_default();
-                    let next = frame::whole_frame(behind, from as u32, store, number);
-                    ("no whole record".to_owned(), next.map(|next| next as usize))
-                }
+                let len = frame::header(rest).map_or(FRAME_ALIGN, |(_, payload)| frame::frame_len(payload));
+                (error.to_string(), Some(at + len))
+            } else {
+                let from = at + FRAME_ALIGN;
+                let behind = bytes.get(from..).unwrap_or_default();
+                let next = frame::whole_frame(behind, from as u32, store, number);
+                ("no whole record".to_owned(), next.map(|next| next as usize))
             };
             self.damage.push(Damage::between(segment, at, next.unwrap_or(bytes.len()), &why, sidecar));
             let Some(next) = next else { return built };
