@@ -13,6 +13,10 @@ use tokio_postgres::config::{Host, SslMode};
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
 
+/// Statements are planned once for a session, perhaps while the tables are empty: a plan that reads all of a table would
+/// stay when it is full. What that makes look dear is not worth compiling.
+const PLANS: &str = "-c enable_seqscan=off -c jit=off";
+
 /// Where the database is, and how it is used.
 #[derive(Clone)]
 pub struct Options {
@@ -73,9 +77,9 @@ impl Options {
         let statement_timeout = ours.statement_timeout.unwrap_or(limits::POSTGRES_STATEMENT_TIMEOUT);
         if !ours.pooled {
             // A pooler refuses parameters of the session, or hands them to somebody else.
-            let before = server.get_options().map_or_else(String::new, |given| format!("{given} "));
+            let given = server.get_options().map_or_else(String::new, |given| format!(" {given}"));
             let timeout = statement_timeout.as_millis();
-            server.options(format!("{before}-c statement_timeout={timeout}"));
+            server.options(format!("-c statement_timeout={timeout} {PLANS}{given}"));
         }
         Ok(Self {
             server,
@@ -216,9 +220,10 @@ mod tests {
         assert_eq!(options.server.get_application_name(), Some("x"));
         assert_eq!(options.server.get_ssl_mode(), SslMode::Require, "over a network, encrypted");
         assert_eq!(options.server.get_options(), None, "a pooler takes none");
-        let direct = Options::parse("postgres://semel@localhost/ledger?options=-c%20jit%3Doff").unwrap();
+        let direct = Options::parse("postgres://semel@localhost/ledger?options=-c%20jit%3Don").unwrap();
         assert_eq!(direct.server.get_ssl_mode(), SslMode::Disable);
-        assert_eq!(direct.server.get_options(), Some("-c jit=off -c statement_timeout=5000"));
+        let options = "-c statement_timeout=5000 -c enable_seqscan=off -c jit=off -c jit=on";
+        assert_eq!(direct.server.get_options(), Some(options), "what is given comes last, and holds");
     }
 
     #[test]

@@ -354,3 +354,51 @@ async fn a_server_that_is_not_there_is_no_absence() {
     let error = PostgresStore::open(&options).await.unwrap_err().to_string();
     assert!(error.contains("cannot connect to PostgreSQL"), "{error}");
 }
+
+/// Whatever the tables hold when a session plans its statements, and nothing is known of them yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_console_page_or_a_claim_that_scans_the_whole_table() {
+    let Some(url) = url() else { return };
+    let schema = Schema::migrated(url).await;
+    let options = options(&schema);
+    let (client, connection) = options.server.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    client.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
+    let sql = super::sql::Sql::new(&schema.name);
+    let statements = [
+        &sql.insert,
+        &sql.insert_audited,
+        &sql.replace,
+        &sql.replace_audited,
+        &sql.remove,
+        &sql.load,
+        &sql.take_due,
+        &sql.lanes,
+        &sql.oldest_pending,
+        &sql.sweep,
+        &sql.search,
+        &sql.search_key,
+        &sql.search_tag,
+        &sql.search_kinds,
+        &sql.append_audit,
+        &sql.audit,
+        &sql.audit_term,
+        &sql.forget_audit,
+    ];
+    for (number, statement) in statements.into_iter().enumerate() {
+        let types: Vec<_> = statement.types.iter().map(tokio_postgres::types::Type::name).collect();
+        let list = |items: &[&str]| {
+            if items.is_empty() { String::new() } else { format!("({})", items.join(", ")) }
+        };
+        let prepare = format!("PREPARE s{number}{} AS {}", list(&types), statement.text);
+        client.batch_execute(&prepare).await.unwrap();
+        let explain = format!("EXPLAIN EXECUTE s{number}{}", list(&vec!["NULL"; types.len()]));
+        for message in client.simple_query(&explain).await.unwrap() {
+            let tokio_postgres::SimpleQueryMessage::Row(row) = message else { continue };
+            let line = row.get(0).unwrap();
+            let scans = ["records", "tags", "audit ", "audit_terms"];
+            let scans = scans.iter().any(|table| line.contains(&format!("Seq Scan on {table}")));
+            assert!(!scans, "{line}\n{}", statement.text);
+        }
+    }
+}
