@@ -52,8 +52,32 @@ async fn execute_prints_the_result_and_says_by_its_exit_code_what_became_of_it()
     assert_eq!((code(&random), out(&random)), (0, "{}\n"));
     assert!(err(&random).contains("the key is "), "{}", err(&random));
     let odd = execute(&["echo", "--payload", "{"]).await;
-    assert_eq!(code(&odd), 1);
+    assert_eq!(code(&odd), 2);
     assert!(err(&odd).contains("the payload is not JSON"), "{}", err(&odd));
+}
+
+#[tokio::test]
+async fn what_no_retry_mends_is_a_wrong_command_line_and_says_so_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, said) in [
+        (&["--url", "nonsense"][..], "must begin with http:// or https://"),
+        (&["--url", "http://127.0.0.1:99999"], "must have a port"),
+        (&["--token", "a\nb"], "the token has characters that no header can have"),
+        (&["--url", "https://127.0.0.1:1", "--ca", "/nope"], "/nope"),
+    ] {
+        let mut all = vec!["execute", "echo", "--key", "k"];
+        all.extend(arguments);
+        let wrong = run(folder.path(), &all).await;
+        assert_eq!(code(&wrong), 2, "{arguments:?}: {}", err(&wrong));
+        assert!(err(&wrong).contains(said), "{arguments:?}: {}", err(&wrong));
+        let mut all = vec!["records", "ls"];
+        all.extend(arguments.iter().map(|word| if *word == "--url" { "--admin-url" } else { word }));
+        let wrong = run(folder.path(), &all).await;
+        assert_eq!(code(&wrong), 2, "records {arguments:?}: {}", err(&wrong));
+    }
+    let resolve = run(folder.path(), &["records", "resolve", "--state", "dead", "--reason", "x"]).await;
+    assert_eq!(code(&resolve), 2);
+    assert!(err(&resolve).contains("--completed|--not-executed"), "{}", err(&resolve));
 }
 
 #[tokio::test]
@@ -92,6 +116,22 @@ async fn a_configuration_is_checked_shown_and_begun() {
     let wrong = run(folder.path(), &["config", "check", "--config", "wrong.toml"]).await;
     let said = "wrong.toml:3: operations[0].target: 169.254.169.254 is a link-local";
     assert!(code(&wrong) == 3 && err(&wrong).contains(said), "{}", err(&wrong));
+    let outside = "[server.tls]\ncertificate = \"nope.pem\"\nkey = \"nope.key\"\n[targets]\nca = \"/nope\"\n\
+                   [log]\nfilter = \"!!!\"\n";
+    std::fs::write(folder.path().join("wrong.toml"), outside).unwrap();
+    for command in [&["config", "check"][..], &["serve"]] {
+        let mut all = command.to_vec();
+        all.extend(["--config", "wrong.toml"]);
+        let wrong = run(folder.path(), &all).await;
+        assert_eq!(code(&wrong), 3, "what the server does not start with, the check does not find good");
+        for said in [
+            "wrong.toml:2: server.tls.certificate: ",
+            "wrong.toml:5: targets.ca: ",
+            "wrong.toml:7: log.filter: ",
+        ] {
+            assert!(err(&wrong).contains(said), "{said}: {}", err(&wrong));
+        }
+    }
     let missing = run(folder.path(), &["config", "check", "--config", "missing.toml"]).await;
     assert_eq!(code(&missing), 3);
     assert!(err(&missing).contains("missing.toml: cannot read the configuration"), "{}", err(&missing));

@@ -1,9 +1,11 @@
 //! Starting, reading again, stopping.
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::server::{Server, command};
@@ -57,6 +59,49 @@ async fn sigterm_finishes_what_runs_and_ends_with_0() {
     let answer = running.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.text()), (200, r#"{"status":"completed","result":{"run":1}}"#));
     assert_eq!(server.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sigterm_waits_for_no_request_that_has_not_arrived_whole() {
+    let mut server = Server::start("[server]\nshutdown_grace = \"50s\"\n").await;
+    let (doors, admin) = (server.url(), server.admin_url());
+    let body = "content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let halves = [
+        (&doors, "POST /v1/idempotency/execute HTTP/1.1\r\nho".to_owned()),
+        (&doors, format!("POST /v1/idempotency/execute HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\n{body}")),
+        (&doors, format!("POST /v1/claims HTTP/1.1\r\nhost: a\r\n{body}")),
+        (&doors, "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /healthz HT".to_owned()),
+        (&admin, format!("POST /v1/records/discard HTTP/1.1\r\nhost: localhost\r\n{body}")),
+    ];
+    let mut open = Vec::new();
+    for (url, half) in halves {
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+        stream.write_all(half.as_bytes()).await.unwrap();
+        open.push(stream);
+    }
+    open[3].readable().await.unwrap();
+    // Whoever is answered now came after them.
+    assert_eq!(server.get("/healthz", &[]).await.status, 200);
+    assert_eq!(server.http().get(&format!("{admin}/healthz"), &[]).await.unwrap().status, 200);
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    let mut told = Vec::new();
+    for mut stream in open {
+        let mut answer = Vec::new();
+        // A connection that is closed with bytes unread may be reset.
+        let _ = stream.read_to_end(&mut answer).await;
+        told.push(String::from_utf8(answer).unwrap());
+    }
+    assert_eq!(told[0], "");
+    for told in [&told[1], &told[2], &told[4]] {
+        assert!(
+            told.is_empty() || told.starts_with("HTTP/1.1 503 ") && told.contains("OVERLOADED"),
+            "{told}"
+        );
+    }
+    assert_eq!(told[3].matches("HTTP/1.1 200").count(), 1, "{}", told[3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -265,6 +265,7 @@ pub enum OutcomeClass {
     /// It was refused for good, and would be refused again.
     Rejection,
     /// An operator put it aside. No request can say this.
+    #[serde(skip_deserializing)]
     Discarded,
 }
 

@@ -230,6 +230,15 @@ impl ApiError {
         self
     }
 
+    /// With each field named as it stands in the body: below `parent`.
+    #[must_use]
+    pub fn below(mut self, parent: &str) -> Self {
+        for detail in &mut self.details {
+            detail.field = format!("{parent}.{}", detail.field);
+        }
+        self
+    }
+
     /// With the time after which a retry makes sense.
     #[must_use]
     pub const fn with_retry_after(mut self, retry_after: Duration) -> Self {

@@ -152,16 +152,21 @@ pub(crate) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
         type Value = Vec<String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list, or one text with commas")
+            f.write_str("a list of at least one name, or one text of such with commas")
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            Ok(separated(text))
+            named(separated(text), &self)
         }
 
         fn visit_seq<A: serde::de::SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-            Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(list))
+            named(Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(list))?, &self)
         }
+    }
+
+    /// None at all would be read as no condition, and a filter be wider than whoever wrote it believes.
+    fn named<E: serde::de::Error>(names: Vec<String>, expected: &Names) -> Result<Vec<String>, E> {
+        if names.is_empty() { Err(E::invalid_length(0, expected)) } else { Ok(names) }
     }
 
     deserializer.deserialize_any(Names)

@@ -18,6 +18,13 @@ pub(crate) fn is_forbidden(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether a host is such an address written out, or a name under which clouds keep their metadata.
+pub(crate) fn is_forbidden_host(host: &str) -> bool {
+    let name = host.trim_end_matches('.');
+    literal(host).is_some_and(is_forbidden)
+        || limits::METADATA_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// The address that a host stands for without asking anybody, however it is spelt; `None` for a name.
 pub(crate) fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
@@ -91,6 +98,18 @@ mod tests {
             assert!(!is_forbidden(address.parse().unwrap()), "{address}");
         }
     }
+
+    #[test]
+    fn the_names_of_metadata_services_are_refused_as_their_addresses_are() {
+        for host in ["metadata.google.internal", "Metadata.Google.Internal.", "169.254.169.254", "[fe80::1]"]
+        {
+            assert!(is_forbidden_host(host), "{host}");
+        }
+        for host in ["metadata.example", "google.internal", "127.0.0.1", "localhost", ""] {
+            assert!(!is_forbidden_host(host), "{host}");
+        }
+    }
+
     #[test]
     fn a_literal_address_is_known_in_every_spelling_and_a_name_is_none() {
         let metadata = "169.254.169.254".parse().unwrap();

@@ -171,6 +171,8 @@ pub const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
 pub const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
 /// Metadata services of clouds outside the link-local range.
 pub const METADATA_V6: [Ipv6Addr; 1] = [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)];
+/// The names under which clouds keep them: whatever they stand for, no target has any business there.
+pub const METADATA_NAMES: [&str; 2] = ["metadata.google.internal", "metadata.goog"];
 
 const _: () = assert!(PROBE_PAGE <= core::PAGE_MAX);
 const _: () = assert!(DISPATCH_BATCH <= core::TAKE_MAX);

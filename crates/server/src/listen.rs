@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -142,7 +143,11 @@ async fn connection_of<S>(
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else { return requests(stream, http, service, stopping).await };
     let handshake = tokio::time::timeout(limits::HANDSHAKE_WITHIN, TlsAcceptor::from(tls).accept(stream));
-    match handshake.await {
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        () = stopping.cancelled() => return,
+    };
+    match shaken {
         Ok(Ok(stream)) => requests(stream, http, service, stopping).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake has failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -155,11 +160,22 @@ where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
 {
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&has_begun);
+    let service = service_fn(move |request| {
+        begins.store(true, Ordering::Relaxed);
+        service.call(request)
+    });
     let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {
+            // A first request whose head has not arrived whole has not begun, and nobody waits for the rest of it. (The
+            // head of a later one is dropped by the shutdown itself.)
+            if !has_begun.load(Ordering::Relaxed) {
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }

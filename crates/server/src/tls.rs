@@ -24,6 +24,13 @@ pub struct TlsError {
     problem: String,
 }
 
+impl TlsError {
+    /// The file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+}
+
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TLS: {}: {}", self.file.display(), self.problem)
@@ -141,6 +148,29 @@ impl ServerCertVerifier for Given {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chains.supported_verify_schemes()
     }
+}
+
+/// Why a handshake of ours has failed, in words of the trade instead of a library's.
+pub(crate) fn explain(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let Some(Error::InvalidCertificate(why)) = inner else { return error.to_string() };
+    let said = match why {
+        CertificateError::UnknownIssuer => {
+            "its certificate is of an authority that is not trusted here; --ca names a file with it"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is not valid for this name"
+        }
+        CertificateError::Revoked => "its certificate was revoked",
+        CertificateError::BadSignature => "the signature of its certificate is wrong",
+        CertificateError::Other(_) => "its certificate may not be that of a server",
+        _ => "its certificate is not valid",
+    };
+    said.to_owned()
 }
 
 /// All certificates of a PEM file.

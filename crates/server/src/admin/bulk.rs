@@ -60,7 +60,7 @@ fn query(filter: &BulkFilter, what: &What) -> Result<Query, ApiError> {
     if filter::says_nothing(filter) {
         return Err(Detail::new("filter", "missing", "must have at least one condition").into());
     }
-    let mut query = filter::query(filter)?;
+    let mut query = filter::query(filter).map_err(|error| error.below("filter"))?;
     let possible = what.states();
     if query.states.is_empty() {
         query.states = possible.to_vec();
@@ -69,7 +69,8 @@ fn query(filter: &BulkFilter, what: &What) -> Result<Query, ApiError> {
         if query.states.is_empty() {
             let known: Vec<&str> = possible.iter().map(|state| state.as_str()).collect();
             let message = format!("must have one of {}", known.join(", "));
-            return Err(Detail::new("filter.states", "value", message).into());
+            let field = if filter.state.is_empty() { "filter.states" } else { "filter.state" };
+            return Err(Detail::new(field, "value", message).into());
         }
     }
     Ok(query)

@@ -56,7 +56,7 @@ impl FromRequest<Admin> for Judge {
         let operator: Operator = parts.extensions.remove().ok_or(ErrorCode::Internal)?;
         operator.may_operate()?;
         let ids: Ids = parts.extensions.remove().ok_or(ErrorCode::Internal)?;
-        let body = door::json_body(&parts.headers, body, ADMIN_BODY_BYTES_MAX).await?;
+        let body = door::json_body(&parts.headers, body, ADMIN_BODY_BYTES_MAX, &admin.stopping).await?;
         Ok(Self { admin: admin.clone(), operator, ids, body })
     }
 }

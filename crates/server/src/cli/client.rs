@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::{Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::exit;
 use crate::tls;
 
 /// How long connecting and the handshake may take.
@@ -33,8 +34,26 @@ pub(super) struct ServerArgs {
     pub(super) ca: Option<PathBuf>,
 }
 
-/// What cannot be sent or received, for people.
-pub(super) type Problem = String;
+/// Why there is no answer: for people, and as an exit code.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) code: u8,
+    pub(super) text: String,
+}
+
+impl Problem {
+    /// The command line is wrong: trying again does not help.
+    pub(super) fn usage(text: impl Into<String>) -> Self {
+        Self { code: exit::USAGE, text: text.into() }
+    }
+}
+
+/// It could not be done this time.
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Self { code: exit::FAILED, text }
+    }
+}
 
 /// Sends one request to a path below the server's address, and reads the answer whole.
 pub(super) async fn send(
@@ -44,32 +63,39 @@ pub(super) async fn send(
     body: Bytes,
 ) -> Result<Response<Bytes>, Problem> {
     let url = &server.url;
-    let authority = url.authority().ok_or_else(|| format!("{url} names no host"))?;
     let secure = match url.scheme_str() {
         Some("http") => false,
         Some("https") => true,
-        _ => return Err(format!("{url} must begin with http:// or https://")),
+        _ => return Err(Problem::usage(format!("the address {url} must begin with http:// or https://"))),
     };
+    let named = url.authority().filter(|authority| !authority.host().is_empty());
+    let authority = named.ok_or_else(|| Problem::usage(format!("the address {url} names no host")))?;
+    let has_port = authority.as_str().len() > authority.host().len();
+    if has_port && authority.port_u16().is_none() {
+        return Err(Problem::usage(format!("the address {url} must have a port from 1 to 65535, or none")));
+    }
     let path = format!("{}{path}", url.path().trim_end_matches('/'));
     let mut request = request.uri(path).header(header::HOST, authority.as_str());
     if let Some(token) = &server.token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let token = HeaderValue::from_str(&format!("Bearer {token}"));
+        let token = token.map_err(|_| Problem::usage("the token has characters that no header can have"))?;
+        request = request.header(header::AUTHORIZATION, token);
     }
+    let tls = secure.then(|| tls::client(server.ca.as_deref())).transpose();
+    let tls = tls.map_err(|error| Problem::usage(error.to_string()))?;
     let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
     let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let stream = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((host, port)));
     let stream = stream.await.map_err(|_| format!("{authority} does not answer"))?;
     let stream = stream.map_err(|error| format!("cannot reach {authority}: {error}"))?;
-    if !secure {
-        return exchange(stream, request).await;
-    }
-    let config = tls::client(server.ca.as_deref()).map_err(|error| error.to_string())?;
+    let Some(config) = tls else { return exchange(stream, request).await };
     let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
     let stream = tokio::time::timeout(CONNECT_WITHIN, connector.connect(name, stream));
     let stream = stream.await.map_err(|_| format!("{authority} does not answer"))?;
-    exchange(stream.map_err(|error| format!("TLS with {authority}: {error}"))?, request).await
+    let refused = |error| format!("TLS with {authority}: {}", tls::explain(&error));
+    exchange(stream.map_err(refused)?, request).await
 }
 
 async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Problem>

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{ConfigArgs, exit, fail, say};
-use crate::config::{EXAMPLE, Loaded, load};
+use crate::config::{EXAMPLE, Loaded, Shown, load};
 use crate::telemetry::logs::check_filter;
 use crate::tls;
 
@@ -57,12 +57,38 @@ pub(super) fn run(command: &ConfigCommand) -> u8 {
 /// A configuration with which the server would start, as far as that can be told without starting it.
 pub(super) fn checked(args: &ConfigArgs) -> Result<Loaded, u8> {
     let loaded = load(&args.sources()).map_err(|error| fail(exit::CONFIGURATION, format!("\n{error}")))?;
+    let problems = outside(&loaded);
+    if problems.is_empty() { Ok(loaded) } else { Err(fail(exit::CONFIGURATION, problems.concat())) }
+}
+
+/// What is wrong with what the configuration only names: files, and the words of the log's filter.
+fn outside(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
-    check_filter(&config.log.filter).map_err(|error| fail(exit::CONFIGURATION, error))?;
-    for listener in [&config.server.tls, &config.admin.tls].into_iter().flatten() {
-        tls::server(listener).map_err(|error| fail(exit::CONFIGURATION, error))?;
+    let mut problems = Vec::new();
+    if let Err(error) = check_filter(&config.log.filter) {
+        problems.push(format!("\n{}: {error}", place(loaded, |shown| shown.path == "log.filter")));
     }
-    Ok(loaded)
+    let gateway = config.gateway.as_ref().and_then(|gateway| gateway.tls.as_ref());
+    let listeners = [
+        ("server.tls.", config.server.tls.as_ref()),
+        ("admin.tls.", config.admin.tls.as_ref()),
+        ("gateway.tls.", gateway),
+    ];
+    let listeners =
+        listeners.into_iter().filter_map(|(section, tls)| Some((section, tls::server(tls?).err()?)));
+    let ca = config.targets.ca.as_deref().and_then(|ca| tls::client(Some(ca)).err());
+    for (section, error) in listeners.chain(ca.map(|error| ("targets.ca", error))) {
+        let file = toml::Value::String(error.file().display().to_string()).to_string();
+        let at = place(loaded, |shown| shown.path.starts_with(section) && shown.value == file);
+        problems.push(format!("\n{at}: {error}"));
+    }
+    problems
+}
+
+/// Where the first such value stands, and its key.
+fn place(loaded: &Loaded, is_it: impl Fn(&Shown) -> bool) -> String {
+    let found = loaded.shown.iter().find(|shown| is_it(shown));
+    found.map_or_else(String::new, |shown| format!("{}: {}", shown.origin, shown.path))
 }
 
 fn show(loaded: &Loaded, as_json: bool) {
@@ -74,7 +100,7 @@ fn show(loaded: &Loaded, as_json: bool) {
         say(format_args!("{:#}", json!({ "values": values.collect::<Vec<_>>() })));
         return;
     }
-    let width = |of: fn(&crate::config::Shown) -> usize| loaded.shown.iter().map(of).max().unwrap_or(0);
+    let width = |of: fn(&Shown) -> usize| loaded.shown.iter().map(of).max().unwrap_or(0);
     let (path, value) = (width(|shown| shown.path.len()), width(|shown| shown.value.len()).min(40));
     for shown in &loaded.shown {
         say(format_args!("{:path$}  {:value$}  # {}", shown.path, shown.value, shown.origin));

@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use semel_runtime::OsEntropy;
 use serde_json::value::RawValue;
 
-use super::client::{self, ServerArgs};
+use super::client::{self, Problem, ServerArgs};
 use super::{exit, fail, runtime, say};
 
 /// What `semel execute` takes.
@@ -38,11 +38,11 @@ pub(super) struct ExecuteArgs {
 pub(super) fn execute(args: &ExecuteArgs) -> u8 {
     match run(args) {
         Ok(code) => code,
-        Err(problem) => fail(exit::FAILED, problem),
+        Err(Problem { code, text }) => fail(code, text),
     }
 }
 
-fn run(args: &ExecuteArgs) -> Result<u8, String> {
+fn run(args: &ExecuteArgs) -> Result<u8, Problem> {
     let payload = payload(&args.payload)?;
     let key = args.key.clone().unwrap_or_else(random_key);
     if args.key.is_none() {
@@ -71,14 +71,14 @@ struct Body<'a> {
     payload: &'a RawValue,
 }
 
-fn payload(given: &str) -> Result<Box<RawValue>, String> {
+fn payload(given: &str) -> Result<Box<RawValue>, Problem> {
     let mut text = given.to_owned();
     if given == "-" {
         text.clear();
         let read = std::io::stdin().read_to_string(&mut text);
         read.map_err(|error| format!("cannot read standard input: {error}"))?;
     }
-    serde_json::from_str(&text).map_err(|error| format!("the payload is not JSON: {error}"))
+    serde_json::from_str(&text).map_err(|error| Problem::usage(format!("the payload is not JSON: {error}")))
 }
 
 /// A Structured Field string, which every key fits (RFC 9651, section 4.1.6).

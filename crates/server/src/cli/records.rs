@@ -38,12 +38,13 @@ pub(super) enum RecordsCommand {
         admin: AdminArgs,
     },
     /// Say what unknown or dead records did
+    #[command(group(clap::ArgGroup::new("resolution").required(true)))]
     Resolve {
         /// They took effect: their outcome is replayed from now on
-        #[arg(long, required_unless_present = "not_executed", conflicts_with = "not_executed")]
+        #[arg(long, group = "resolution")]
         completed: bool,
         /// They had no effect and never will: they may run again
-        #[arg(long)]
+        #[arg(long, group = "resolution")]
         not_executed: bool,
         /// What they gave, as JSON, with --completed
         #[arg(long, value_name = "JSON", requires = "completed", allow_hyphen_values = true)]
@@ -162,6 +163,12 @@ struct Ended(u8, String);
 impl From<String> for Ended {
     fn from(problem: String) -> Self {
         Self(exit::FAILED, problem)
+    }
+}
+
+impl From<client::Problem> for Ended {
+    fn from(problem: client::Problem) -> Self {
+        Self(problem.code, problem.text)
     }
 }
 

@@ -116,7 +116,7 @@ Records are kept in {store}. Operators and readers of the documentation go to {a
 
 Try it, and then once more: the second answer is the first one, and nothing runs.
 
-  curl -i {doors}/v1/idempotency/execute -H 'Content-Type: application/json' -H 'Idempotency-Key: order-1' -d '{payload}'
+  curl -i {doors}/v1/idempotency/execute -H 'Content-Type: application/json' -H 'Idempotency-Key: first-try' -d '{payload}'
 
 "
     )

@@ -25,9 +25,12 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
     let known = STORES.iter().any(|scheme| url.starts_with(scheme));
     if !known || url == "embedded:" {
         // Only what it begins with: the rest of a URL may hold a password.
-        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-        let message =
-            format!("`{scheme}:` is no store of this version; allowed: \"embedded:PATH\" or \"memory:\"");
+        let wrong = match url.split_once(':') {
+            Some(("embedded", "")) => "`embedded:` lacks the path".to_owned(),
+            Some((scheme, _)) => format!("`{scheme}:` is no store of this version"),
+            None => "does not begin with a kind of store".to_owned(),
+        };
+        let message = format!("{wrong}; allowed: \"embedded:PATH\" or \"memory:\"");
         reading.problem(&origins.store_url, "store.url", message);
     }
 }
@@ -115,7 +118,7 @@ fn targets(reading: &Reading, config: &Config, origins: &Origins) {
     }
     let judge = |uri: &Uri, origin, path: String| {
         let host = uri.host().unwrap_or_default();
-        if address::literal(host).is_some_and(address::is_forbidden) {
+        if address::is_forbidden_host(host) {
             let message = format!(
                 "{host} is a link-local, metadata or unspecified address, where no target has any business; \
                  targets.allow_link_local = true lets it be reached"

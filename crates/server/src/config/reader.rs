@@ -27,7 +27,7 @@ pub struct Shown {
 pub(super) struct Reading {
     pub(super) file: String,
     pub(super) environment: BTreeMap<String, String>,
-    problems: RefCell<Vec<Problem>>,
+    problems: RefCell<Vec<(Origin, Problem)>>,
     shown: RefCell<Vec<Shown>>,
 }
 
@@ -37,19 +37,22 @@ impl Reading {
     }
 
     pub(super) fn problem(&self, origin: &Origin, path: &str, message: impl Display) {
-        self.problems.borrow_mut().push(Problem {
-            place: origin.place(&self.file),
-            path: path.to_owned(),
-            message: message.to_string(),
-        });
+        let (place, path, message) = (origin.place(&self.file), path.to_owned(), message.to_string());
+        self.problems.borrow_mut().push((origin.clone(), Problem { place, path, message }));
     }
 
     fn show(&self, origin: &Origin, path: String, value: String) {
         self.shown.borrow_mut().push(Shown { path, value, origin: origin.place(&self.file) });
     }
 
+    /// What is wrong, in the order of the file's lines, and what holds.
     pub(super) fn finish(self) -> (Vec<Problem>, Vec<Shown>) {
-        (self.problems.into_inner(), self.shown.into_inner())
+        let mut problems = self.problems.into_inner();
+        problems.sort_by_key(|(origin, _)| match origin {
+            Origin::File(line) => *line,
+            Origin::Environment(_) | Origin::Flag(_) | Origin::Default => usize::MAX,
+        });
+        (problems.into_iter().map(|(_, problem)| problem).collect(), self.shown.into_inner())
     }
 }
 
@@ -456,7 +459,8 @@ fn bare(name: &str) -> String {
     if plain { name.to_owned() } else { quote(name) }
 }
 
-/// Whether one is the other with two changes at most (insertions, removals, replacements).
+/// Whether one is the other with two changes at most (insertions, removals, replacements), and one at most of a short
+/// word: of three letters, two others are another word.
 fn is_near(known: &str, given: &str) -> bool {
     let given: Vec<char> = given.chars().collect();
     let mut row: Vec<usize> = (0..=given.len()).collect();
@@ -469,5 +473,5 @@ fn is_near(known: &str, given: &str) -> bool {
             row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
         }
     }
-    row.last().is_some_and(|changes| *changes <= 2)
+    row.last().is_some_and(|changes| *changes <= 2 && *changes * 3 <= given.len())
 }

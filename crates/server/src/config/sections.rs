@@ -256,7 +256,7 @@ fn operation_section(section: Section<'_>, development: bool) -> Option<Operatio
     let not_executed = not_executed.into_iter().filter_map(|status| status.try_into().ok()).collect();
     let forward_key = section.boolean("forward_key", false);
     let keep_headers = keep_headers(&section);
-    let headers = target_headers(&section, development);
+    let headers = target_headers(&section, development, &SEMELS_OWN);
     let concurrency = section.size_or("concurrency", 1, limits::DISPATCH_MAX, limits::LANE_DEFAULT);
     let most = core::BODY_BYTES_MAX;
     let result_bytes_max = section.size_or("max_response_size", 1, most, limits::RESULT_BYTES_DEFAULT);
@@ -316,6 +316,17 @@ pub(super) fn http_address(text: &str) -> Result<Uri, &'static str> {
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err("must not contain a user or password; use headers = { authorization = { env = \"…\" } }");
+    }
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let port = authority.strip_prefix(uri.host().unwrap_or_default()).unwrap_or_default();
+    if !port.is_empty() && uri.port_u16().is_none_or(|port| port == 0) {
+        return Err("must have a port from 1 to 65535, or none");
+    }
+    if text.contains('#') {
+        return Err("must have no fragment (`#…`): it is never sent");
+    }
+    if text.contains(['{', '}']) {
+        return Err("must have no braces: only a probe has a place, {key}, that is filled in");
     }
     Ok(uri)
 }
@@ -388,6 +399,10 @@ fn tags(section: &Section<'_>) -> Vec<(TagName, String)> {
         if !pointer.is_empty() && !pointer.starts_with('/') {
             let message = format!("`{pointer}` is no JSON Pointer (RFC 6901): it must begin with `/`");
             section.problem("tags", message);
+        } else if pointer.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1'])) {
+            let message =
+                format!("`{pointer}` is no JSON Pointer (RFC 6901): after `~` there must be 0 or 1");
+            section.problem("tags", message);
         }
         match TagName::try_new(&name) {
             Ok(name) => Some((name, pointer)),
@@ -430,17 +445,48 @@ const NEVER_REPLAYED: [&str; 11] = [
     "content-length",
 ];
 
-pub(super) fn target_headers(section: &Section<'_>, development: bool) -> Vec<(HeaderName, super::Secret)> {
+/// Headers that frame a message or belong to its connection: whoever could set them could make one request two.
+const FRAMING: [&str; 11] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers that the server itself sends with an operation: a second value would contradict the first. (And all that
+/// begin with `semel-`.)
+const SEMELS_OWN: [&str; 5] =
+    ["content-type", "idempotency-key", "traceparent", "user-agent", "x-correlation-id"];
+
+/// Headers that are sent with every request, but for those that frame it and `own` ones, which say what they say.
+pub(super) fn target_headers(
+    section: &Section<'_>,
+    development: bool,
+    own: &[&str],
+) -> Vec<(HeaderName, super::Secret)> {
     let path = section.path_of("headers");
     let read = |(name, entry): (String, Entry)| {
         let path = format!("{path}.{name}");
-        let secret = secret(section.reading, path, &entry, development)?.value;
+        let secret = secret(section.reading, path.clone(), &entry, development)?.value;
+        let problem = |message: String| section.reading.problem(&entry.origin, &path, message);
         let Ok(header) = name.parse::<HeaderName>() else {
-            section.problem("headers", format!("`{name}` is no name of a header"));
+            problem(format!("`{name}` is no name of a header"));
             return None;
         };
+        if FRAMING.contains(&header.as_str()) {
+            problem(format!("`{name}` belongs to the connection or frames the message; it cannot be set"));
+        } else if own.contains(&header.as_str()) || header.as_str().starts_with("semel-") {
+            problem(format!("`{name}` is sent by Semel itself; it cannot be set"));
+        }
         if http::HeaderValue::from_str(secret.expose()).is_err() {
-            section.problem("headers", format!("the value of `{name}` cannot be sent as a header"));
+            problem(format!("the value of `{name}` cannot be sent as a header"));
         }
         Some((header, secret))
     };

@@ -168,6 +168,19 @@ fn operations_are_checked() {
     check("target = \"http://a/\"\nprobe_final = true", "there is no probe");
     check("target = \"http://a/\"\nnot_executed = [200]", "whole numbers from 300 to 599");
     check("target = \"http://a/\"\ntags = { a = \"b\" }", "no JSON Pointer");
+    check("target = \"http://a/\"\ntags = { a = \"/~2\" }", "after `~` there must be 0 or 1");
+    check(
+        "target = \"http://a:99999/\"",
+        "semel.toml:3: operations[0].target: must have a port from 1 to 65535",
+    );
+    check("target = \"http://[::1]:0/\"", "must have a port from 1 to 65535");
+    check("target = \"http://a/#f\"", "must have no fragment");
+    check("target = \"http://a/{key}\"", "must have no braces");
+    check("target = \"http://a/\"\nprobe = \"http://a/{key}/{id}\"", "must have no braces");
+    check(
+        "target = \"http://metadata.google.internal/\"",
+        "metadata.google.internal is a link-local, metadata",
+    );
     check("target = \"http://a/\"\nkeep_headers = [\"Set-Cookie\"]", "never replayed");
     check("target = \"http://a/\"\ntimeout = \"0s\"", "must be from 1ms to 1d");
     check(
@@ -181,6 +194,49 @@ fn operations_are_checked() {
     check(
         "target = \"http://a/\"\n[[operations]]\nname = \"a\"\ntarget = \"http://b/\"",
         "semel.toml:4: operations[1].name: there is an operation `a` above",
+    );
+}
+
+#[test]
+fn headers_that_semel_sends_itself_or_that_frame_a_message_cannot_be_configured() {
+    let refusal = |name: &str| {
+        let text = format!(
+            "[server]\ndevelopment = true\n[[operations]]\nname = \"a\"\ntarget = \"http://a/\"\n\
+             headers = {{ {name} = \"q\" }}"
+        );
+        refused(&text, &Sources::default())
+    };
+    for name in
+        ["Idempotency-Key", "semel-fence", "Semel-Anything", "content-type", "traceparent", "User-Agent"]
+    {
+        let expected = format!(
+            "semel.toml:6: operations[0].headers.{name}: `{name}` is sent by Semel itself; it cannot be set"
+        );
+        assert_eq!(refusal(name), expected);
+    }
+    for name in
+        ["transfer-encoding", "Content-Length", "connection", "host", "te", "trailer", "upgrade", "expect"]
+    {
+        assert!(refusal(name).starts_with("semel.toml:6: operations[0].headers."), "{name}");
+        assert!(refusal(name).contains("frames the message"), "{name}");
+    }
+    take(
+        "[server]\ndevelopment = true\n[[operations]]\nname = \"a\"\ntarget = \"http://a/\"\n\
+         headers = { authorization = \"q\", x-api-key = \"r\" }",
+    );
+}
+
+#[test]
+fn problems_come_in_the_order_of_their_lines_and_a_hint_is_near_what_was_written() {
+    let text = "[store]\nurl = \"foo\"\n[admin]\nbla = 1\n[server]\nlissten = 1\nerrors = \"xml\"";
+    let said = refused(text, &Sources::default());
+    let places: Vec<&str> = said.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["semel.toml:2", "semel.toml:4", "semel.toml:6", "semel.toml:7"], "{said}");
+    assert!(said.contains("admin.bla: unknown key; allowed here"), "{said}");
+    assert!(said.contains("did you mean `listen`?"), "{said}");
+    assert_eq!(
+        refused("[store]\nurl = \"foo\"", &Sources::default()),
+        "semel.toml:2: store.url: does not begin with a kind of store; allowed: \"embedded:PATH\" or \"memory:\""
     );
 }
 

@@ -5,16 +5,29 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use semel_api::{ApiError, Detail, ErrorCode};
+use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 
-/// Reads a JSON body, whole.
-pub(crate) async fn json<B>(headers: &HeaderMap, body: B, bytes_max: usize) -> Result<Bytes, ApiError>
+/// Reads a JSON body, whole; or until the server stops, which waits for nothing that has not begun.
+pub(crate) async fn json<B>(
+    headers: &HeaderMap,
+    body: B,
+    bytes_max: usize,
+    stopping: &CancellationToken,
+) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     check_type(headers)?;
-    read(headers, body, bytes_max).await
+    tokio::select! {
+        // What is already there is read first: a request that has come whole is served.
+        biased;
+        whole = read(headers, body, bytes_max) => whole,
+        () = stopping.cancelled() => Err(ApiError::new(ErrorCode::Overloaded)
+            .with_message("The server is stopping, and the request had not arrived whole")
+            .with_retry_after(limits::RETRY_AFTER_OVERLOAD)),
+    }
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -39,7 +39,7 @@ pub(super) async fn claim(State(doors): State<Doors>, request: Request) -> Resul
     let (parts, body) = request.into_parts();
     let caller = parts.extensions.get::<Caller>().ok_or(ErrorCode::Internal)?;
     let header_key = key::of_headers(&parts.headers, doors.key_alphabet)?;
-    let body = body::json(&parts.headers, body, doors.body_bytes_max).await?;
+    let body = body::json(&parts.headers, body, doors.body_bytes_max, &doors.stopping).await?;
     let wanted: ClaimRequest = semel_api::decode(&body)?;
     let field =
         wanted.key.as_deref().map(|text| key::of_text("key", text, doors.key_alphabet)).transpose()?;
@@ -238,7 +238,7 @@ async fn read<T: DeserializeOwned>(
     let id = RecordId::parse(id).ok_or(ErrorCode::NotFound)?;
     let (parts, body) = request.into_parts();
     let link = link(parts.extensions.get::<Caller>().ok_or(ErrorCode::Internal)?);
-    let body = body::json(&parts.headers, body, doors.body_bytes_max).await?;
+    let body = body::json(&parts.headers, body, doors.body_bytes_max, &doors.stopping).await?;
     Ok(HeldCommand { link, id, body: semel_api::decode(&body)? })
 }
 
@@ -357,13 +357,14 @@ pub(crate) fn outcome(given: &OutcomeBody) -> Result<Outcome, ApiError> {
             .map_err(|_| Detail::new("outcome.content_type", "value", "must be a media type"))
     });
     let headers = headers.transpose()?.into_iter().collect();
-    let headers = Headers::try_new(headers).map_err(|problem| refusal::invalid(&problem))?;
+    let invalid = |problem: semel_core::Invalid| refusal::invalid(&problem).below("outcome");
+    let headers = Headers::try_new(headers).map_err(invalid)?;
     let outcome = if given.gone {
         Outcome::try_without_body(class, given.status, headers)
     } else {
         Outcome::try_new(class, given.status, headers, body)
     };
-    outcome.map_err(|problem| refusal::invalid(&problem))
+    outcome.map_err(invalid)
 }
 
 fn held_reply(record: &Record) -> HeldReply {

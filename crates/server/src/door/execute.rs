@@ -38,7 +38,7 @@ where
 {
     let prefer = Prefer::of_headers(&headers, doors.wait_max);
     let header_key = key::of_headers(&headers, doors.key_alphabet)?;
-    let body = body::json(&headers, body, doors.body_bytes_max).await?;
+    let body = body::json(&headers, body, doors.body_bytes_max, &doors.stopping).await?;
     // They are slices of the connection's read buffer, which is free for what comes next only without them.
     drop(headers);
     let asked: ExecuteRequest<'_> = semel_api::decode(&body)?;

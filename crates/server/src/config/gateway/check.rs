@@ -67,7 +67,7 @@ fn upstream_addresses(reading: &Reading, config: &Config, origins: &GatewayOrigi
     let Some(gateway) = config.gateway.as_ref().filter(|_| !config.targets.allow_link_local) else { return };
     for (place, (upstream, origin)) in gateway.upstreams.iter().zip(&origins.upstreams).enumerate() {
         for host in upstream.urls.iter().filter_map(http::Uri::host) {
-            if address::literal(host).is_some_and(address::is_forbidden) {
+            if address::is_forbidden_host(host) {
                 let message = format!(
                     "{host} is a link-local, metadata or unspecified address, where no upstream has any business; \
                      targets.allow_link_local = true lets it be reached"

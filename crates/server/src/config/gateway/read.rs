@@ -317,7 +317,7 @@ fn upstream(section: Section<'_>, development: bool) -> Option<UpstreamConfig> {
         paths: texts(&section, "paths", prefix),
         protocol: section.choice_or("protocol", &protocols, protocols[0]),
         preserve_host: section.boolean("preserve_host", true),
-        headers: target_headers(&section, development),
+        headers: target_headers(&section, development, &["idempotency-key"]),
         connect_within,
         health: health(section.section("health")),
     };

@@ -72,6 +72,11 @@ pub fn check_filter(filter: &str) -> Result<(), LogError> {
 }
 
 fn parse_filter(filter: &str) -> Result<Targets, LogError> {
+    // The parser takes any text for a target's name, and then nothing at all is logged.
+    let is_odd = |c: &char| !(c.is_ascii_alphanumeric() || "_:.-=,[]{} ".contains(*c));
+    if let Some(odd) = filter.chars().find(is_odd) {
+        return Err(LogError::Filter(format!("{odd:?} is in no name of a target")));
+    }
     filter.parse::<Targets>().map_err(|error| LogError::Filter(error.to_string()))
 }
 
@@ -382,5 +387,6 @@ mod tests {
         let messages: Vec<&str> = told.iter().filter_map(|line| line["message"].as_str()).collect();
         assert_eq!(messages, ["state", "a warning"]);
         assert!(check_filter("semel=loud").is_err());
+        assert!(check_filter("!!!").is_err());
     }
 }
