@@ -1,5 +1,6 @@
 //! The error catalogue: every row that the doors can give, and the three ways in which it is written.
 
+use crate::http::raw;
 use crate::server::Server;
 use crate::target::Target;
 
@@ -226,4 +227,22 @@ async fn every_answer_has_a_request_id_and_a_harmless_one_of_the_client_is_taken
     let made = server.get("/v1/nothing", &[("x-request-id", "not harmless")]).await;
     assert_eq!(made.json()["error"]["request_id"].as_str(), made.header("x-request-id"));
     assert_ne!(made.header("x-request-id"), Some("not harmless"));
+}
+
+#[tokio::test]
+async fn a_request_that_names_two_hosts_or_none_is_400_at_the_doors_and_at_the_admin_listener() {
+    let server = Server::development().await;
+    for (url, path) in [(server.url(), "/healthz"), (server.admin_url(), "/v1/records")] {
+        for (hosts, code) in [("Host: localhost\r\nHost: localhost\r\n", "duplicate"), ("", "missing")] {
+            let request = format!("GET {path} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+            let said = raw(&url, request.as_bytes()).await;
+            let said = String::from_utf8(said).unwrap();
+            assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("VALIDATION_FAILED"), "{said}");
+            assert!(said.contains(&format!(r#""field":"Host","code":"{code}""#)), "{said}");
+        }
+    }
+    // HTTP/1.0 knows no hosts; without tokens operators must still be asked for by this machine's name.
+    let old = |path: &str| format!("GET {path} HTTP/1.0\r\n\r\n");
+    assert!(raw(&server.url(), old("/healthz").as_bytes()).await.starts_with(b"HTTP/1.0 200 "));
+    assert!(raw(&server.admin_url(), old("/v1/records").as_bytes()).await.starts_with(b"HTTP/1.0 403 "));
 }

@@ -56,6 +56,10 @@ async fn what_is_not_http_is_told_a_bare_status_and_its_connection_is_closed() {
             format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Filler: {}\r\n\r\n", "x".repeat(100_000)),
             "431 Request Header Fields Too Large",
         ),
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(70_000)),
+            "431 Request Header Fields Too Large",
+        ),
     ] {
         let said = raw(&server.url(), request.as_bytes()).await;
         let said = String::from_utf8_lossy(&said);

@@ -111,7 +111,8 @@ pub struct RecordDetail {
     pub attempt_id: Option<String>,
     /// What the last try said, or the circumstances of an unknown outcome.
     pub last_error: Option<String>,
-    /// Why the outcome is unknown: `lease_lapsed`, `answer_lost` or `work_abandoned`.
+    /// Why the outcome is unknown: `lease_lapsed`, `answer_lost` (none came in time or whole, or one that proves nothing,
+    /// such as a 500) or `work_abandoned`.
     pub unknown_because: Option<String>,
     /// What the request means, as algorithm and digest: `1:` and 64 hexadecimal digits.
     pub fingerprint: String,
@@ -403,6 +404,22 @@ mod tests {
         }
         assert!(serde_json::from_str::<BulkFilter>(r#"{"states":[1]}"#).is_err());
         assert!(serde_json::from_str::<BulkFilter>(r#"{"state":7}"#).is_err());
+    }
+
+    #[test]
+    fn a_list_of_no_states_is_an_error_and_not_a_wider_filter() {
+        for value in [r#""""#, r#"" , ""#, "[]"] {
+            for name in ["state", "states"] {
+                let text = format!(r#"{{"filter":{{"{name}":{value},"operation":"fail"}},"reason":"x"}}"#);
+                let wrong = crate::decode::<BulkRequest>(text.as_bytes()).unwrap_err();
+                assert_eq!(wrong.field, format!("filter.{name}"), "{value}");
+                assert!(
+                    wrong.message.starts_with("must be a list of at least one name"),
+                    "{}",
+                    wrong.message
+                );
+            }
+        }
     }
 
     #[test]

@@ -30,7 +30,10 @@ impl Prefer {
             match name.trim() {
                 name if name.eq_ignore_ascii_case("respond-async") => prefer.respond_async = true,
                 name if name.eq_ignore_ascii_case("wait") && prefer.wait.is_none() => {
-                    let seconds = value.trim().trim_matches('"').parse().ok();
+                    let digits = value.trim().trim_matches('"');
+                    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+                    // A number that no integer holds is a number still, and is capped as any other.
+                    let seconds = is_number.then(|| digits.parse().unwrap_or(u64::MAX));
                     prefer.wait = seconds.map(|seconds| Duration::from_secs(seconds).min(wait_max));
                 }
                 _ => {}
@@ -72,7 +75,9 @@ mod tests {
         assert_eq!(read(&["respond-async", "wait=10"]), both);
         assert_eq!(read(&["Respond-Async; x=y , WAIT = \"10\""]), both);
         assert_eq!(read(&["wait=10, wait=20", "respond-async"]), both);
-        assert_eq!(read(&["wait=99999"]).wait, Some(Duration::from_secs(30)), "capped");
+        for far in ["wait=99999", "wait=99999999999999999999"] {
+            assert_eq!(read(&[far]).wait, Some(Duration::from_secs(30)), "capped");
+        }
     }
 
     #[test]

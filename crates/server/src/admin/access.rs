@@ -87,8 +87,8 @@ impl Operator {
 
 fn is_for_loopback(headers: &HeaderMap, authority: Option<&Authority>) -> bool {
     let named = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    // In HTTP/2 it is part of the target; a request without any is a program's, not a browser's.
-    let Some(authority) = authority.cloned().or(named) else { return !headers.contains_key(header::HOST) };
+    // In HTTP/2 it is part of the target.
+    let Some(authority) = authority.cloned().or(named) else { return false };
     let host = authority.host();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     match address {
@@ -150,6 +150,6 @@ mod tests {
         }
         let target: Authority = "evil.example".parse().unwrap();
         assert!(access.authenticate(&HeaderMap::new(), Some(&target)).is_err());
-        assert!(access.authenticate(&HeaderMap::new(), None).is_ok());
+        assert!(access.authenticate(&HeaderMap::new(), None).is_err(), "HTTP/1.0 may leave it out");
     }
 }

@@ -21,7 +21,7 @@ use super::access::Access;
 use super::{Admin, Ids, documents};
 use crate::config::Config;
 use crate::door::{
-    REQUEST_ID, Refusal, RequestIds, accepted_form, check_size, id_header, panic_text, traceparent,
+    REQUEST_ID, Refusal, RequestIds, accepted_form, check_head, id_header, panic_text, traceparent,
     usual_form, write_refusal,
 };
 use crate::telemetry::logs::{self, RequestLine};
@@ -88,7 +88,7 @@ impl Inner {
         let trace = traceparent(request.headers()).and_then(TraceId::of);
         let (route, is_open) = route_name(request.uri().path());
         let ids = Ids { request_id: Arc::clone(&request_id), correlation_id: Arc::clone(&correlation_id) };
-        let mut response = match check_size(&request) {
+        let mut response = match check_head(&request) {
             Ok(()) => self.admit(request, is_open, ids).await,
             Err(error) => Refusal::from(error).into_response(),
         };

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 use semel_api::{ApiError, Detail, ErrorCode, Form};
 use semel_core::id::Tenant;
 
@@ -69,8 +69,20 @@ fn taken_over(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
     (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into())
 }
 
-/// Refuses a head that is above its limit.
-pub(crate) fn check_size<B>(request: &Request<B>) -> Result<(), ApiError> {
+/// Refuses a head that is above its limit, or that leaves open which host it means.
+pub(crate) fn check_head<B>(request: &Request<B>) -> Result<(), ApiError> {
+    check_size(request)?;
+    // RFC 9112, section 3.2: two hosts, or none in HTTP/1.1, are read differently by whoever stands before us.
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let wrong = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => Detail::new("Host", "duplicate", "is given twice"),
+        (None, _) if request.version() == Version::HTTP_11 => Detail::new("Host", "missing", "is missing"),
+        (Some(_) | None, _) => return Ok(()),
+    };
+    Err(wrong.into())
+}
+
+fn check_size<B>(request: &Request<B>) -> Result<(), ApiError> {
     // As HTTP/2 counts a field (RFC 9113, section 6.5.2), but for what is only kept in memory: the four bytes that
     // stand around it on the wire of HTTP/1.1.
     let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;

@@ -111,7 +111,7 @@ impl Inner {
         let mut told = HeaderMap::new();
         let mut seen = Seen::default();
         let is_probe = matches!(request.uri().path(), HEALTH | READY);
-        let (route, tenant, mut response) = if let Err(error) = caller::check_size(&request) {
+        let (route, tenant, mut response) = if let Err(error) = caller::check_head(&request) {
             (route_name(request.uri().path()), None, Refusal::from(error).into_response())
         } else if is_probe {
             (HEALTH, None, caught(self.routed(request.map(Body::new))).await)

@@ -47,6 +47,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// What an operation is called in labels when it is not configured.
 const OTHER: &str = "other";
 
+/// How a call of a store can fail, as labels have it.
+const STORE_ERRORS: [&str; 4] = ["not_applied", "in_doubt", "corrupt", "too_large"];
+
 type Exemplified = CounterWithExemplar<Vec<(&'static str, String)>>;
 
 /// Every metric. Clones are the same metrics.
@@ -171,6 +174,7 @@ impl Metrics {
         log_dropped: Counter,
     ) -> Self {
         let families = Families::new();
+        families.begin_at_zero();
         let locks = Arc::new(TracedFamily::new(
             "idempotency_lock_acquisition_duration_seconds",
             "From asking for a claim to its answer, the store's sync included",
@@ -397,6 +401,19 @@ impl Families {
             states: Family::default(),
             store_calls: Family::default(),
             store_errors: Family::default(),
+        }
+    }
+
+    /// What alerts watch stands at 0 from the start: where a series begins with its first event, that event is no
+    /// increase, and nobody is told of it.
+    fn begin_at_zero(&self) {
+        for why in [Why::LeaseLapsed, Why::AnswerLost, Why::WorkAbandoned] {
+            self.unknown.get_or_create_owned(&WhyLabels { why: why.as_str() });
+        }
+        for call in StoreCall::ALL {
+            for kind in STORE_ERRORS {
+                self.store_errors.get_or_create_owned(&ErrorLabels { call: call.as_str(), kind });
+            }
         }
     }
 }
@@ -627,6 +644,22 @@ mod tests {
         );
         assert!(text.ends_with("# EOF\n"));
         assert!(!text.contains("mystery"), "what is not configured is no label");
+    }
+
+    #[tokio::test]
+    async fn what_alerts_watch_stands_at_0_before_its_first_event() {
+        let metrics = Metrics::new("semel", []);
+        let text = metrics.scrape(&MemoryStore::new()).await;
+        for series in [
+            "semel_outcomes_unknown_total{service=\"semel\",why=\"lease_lapsed\"}",
+            "semel_outcomes_unknown_total{service=\"semel\",why=\"answer_lost\"}",
+            "semel_outcomes_unknown_total{service=\"semel\",why=\"work_abandoned\"}",
+            "semel_store_errors_total{service=\"semel\",call=\"replace\",kind=\"in_doubt\"}",
+            "semel_store_errors_total{service=\"semel\",call=\"load\",kind=\"corrupt\"}",
+            "semel_dead_letters_total{service=\"semel\"}",
+        ] {
+            assert_eq!(value(&text, series), Some(0.0), "{series}\n{text}");
+        }
     }
 
     #[tokio::test]
