@@ -208,6 +208,17 @@ async fn an_outcome_without_a_body_or_that_is_not_json_is_replayed_as_what_it_is
         assert!(replay.text().ends_with(replayed), "{}", replay.text());
     }
     let mine = granted(&server, r#"{"key":"gone","operation":"a","payload":1}"#).await;
+    for (odd, field) in [
+        (r#"{"status":99}"#, "outcome.status"),
+        (r#"{"class":"x"}"#, "outcome.class"),
+        (r#"{"class":"discarded"}"#, "outcome.class"),
+    ] {
+        let odd = command(&server, &mine, "complete", &format!(r#","outcome":{odd}"#)).await;
+        assert_eq!(odd.refusal(), (400, "VALIDATION_FAILED".to_owned()), "{}", odd.text());
+        let detail = &odd.json()["error"]["details"][0];
+        assert_eq!(detail["field"], field);
+        assert!(!detail["message"].as_str().unwrap().contains("discarded"), "{}", odd.text());
+    }
     assert_eq!(command(&server, &mine, "complete", r#","outcome":{"gone":true}"#).await.status, 200);
     let gone = claim(&server, r#"{"key":"gone","operation":"a","payload":1}"#).await;
     assert_eq!(gone.refusal(), (410, "IDEMPOTENCY_RESULT_GONE".to_owned()));

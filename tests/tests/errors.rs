@@ -206,7 +206,7 @@ async fn an_error_is_written_as_its_reader_wants_it() {
     assert_eq!(answer.header("content-type"), Some(problem));
     let json = answer.json();
     assert_eq!((json["code"].as_str(), json["status"].as_u64()), (Some("UNKNOWN_OPERATION"), Some(404)));
-    assert!(json["type"].as_str().unwrap().ends_with("/UNKNOWN_OPERATION"));
+    assert!(json["type"].as_str().unwrap().ends_with("/UNKNOWN_OPERATION.md"));
     assert_eq!(json["request_id"].as_str(), answer.header("x-request-id"));
 
     let config =

@@ -125,6 +125,9 @@ async fn both_forms_of_the_key_and_the_body_field_are_the_same_key() {
     let quoted = server.execute("count", "\"order-1\"", "{}", &[]).await;
     assert_eq!(first.body, quoted.body);
     for field in ["idempotency_key", "idempotencyKey"] {
+        let odd = format!(r#"{{"operation":"count","payload":{{}},"{field}":"a b"}}"#);
+        let odd = server.post("/v1/idempotency/execute", &odd).await;
+        assert_eq!(odd.json()["error"]["details"][0]["field"], field, "named as it was sent");
         let body = format!(r#"{{"operation":"count","payload":{{}},"{field}":"order-1"}}"#);
         assert_eq!(server.post("/v1/idempotency/execute", &body).await.body, first.body);
         let disagreeing = [("content-type", "application/json"), ("idempotency-key", "order-2")];

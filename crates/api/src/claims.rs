@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::{Content, Json, Time, base64_bytes};
+use crate::value::{Content, Json, Time, base64_bytes, unique_names};
 
 /// `POST /v1/claims`: asks for the right to run one attempt. Give `payload` or `fingerprint`, not both.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct ClaimRequest {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<ClaimPolicy>,
     /// Up to 16 names and values to find the record by, beside those that are configured for the operation.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default, deserialize_with = "unique_names")]
     pub tags: BTreeMap<String, String>,
 }
 
@@ -200,7 +200,7 @@ pub struct HeldReply {
 #[serde(deny_unknown_fields)]
 pub struct OutcomeBody {
     /// What kind of end it is; `success` if it is not given.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "sayable")]
     pub class: OutcomeClass,
     /// The status, as in HTTP; 200 if it is not given.
     #[serde(default = "ok")]
@@ -265,8 +265,21 @@ pub enum OutcomeClass {
     /// It was refused for good, and would be refused again.
     Rejection,
     /// An operator put it aside. No request can say this.
-    #[serde(skip_deserializing)]
     Discarded,
+}
+
+/// The classes that a request can say: what is refused anyway is not among those that are expected.
+fn sayable<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<OutcomeClass, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Said {
+        Success,
+        Rejection,
+    }
+    Ok(match Said::deserialize(deserializer)? {
+        Said::Success => OutcomeClass::Success,
+        Said::Rejection => OutcomeClass::Rejection,
+    })
 }
 
 mod optional_base64 {
@@ -298,6 +311,14 @@ mod optional_base64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_that_is_given_twice_is_an_error_and_not_the_last_of_two() {
+        let twice = br#"{"key":"k","operation":"a","payload":1,"tags":{"order_id":"1","order_id":"2"}}"#;
+        let wrong = crate::decode::<ClaimRequest>(twice).unwrap_err();
+        assert_eq!(wrong.field, "tags");
+        assert!(wrong.message.starts_with("must be an object of texts, each name once"), "{}", wrong.message);
+    }
 
     #[test]
     fn an_outcome_is_json_or_base64_and_defaults_to_a_success_with_status_200() {

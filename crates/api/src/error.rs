@@ -140,7 +140,19 @@ catalogue! {
         "Something went wrong" "retry, same key, with backoff";
 }
 
+/// Where the project keeps a page for each code: see [`ErrorCode::page`].
+pub const PAGES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/errors/{code}.md");
+
 impl ErrorCode {
+    /// The address of its page: where `base` has a place for the `{code}`, or else behind it.
+    pub fn page(self, base: &str) -> String {
+        if base.contains("{code}") {
+            base.replace("{code}", self.slug())
+        } else {
+            format!("{base}{}", self.slug())
+        }
+    }
+
     /// The name of its page: `docs/errors/{slug}.md`, and the last part of its `type` in problem details.
     pub const fn slug(self) -> &'static str {
         self.as_str()
@@ -428,7 +440,7 @@ pub struct Problem {
 }
 
 impl ApiError {
-    /// Writes it. `type_base` is what a problem's `type` begins with, such as `https://errors.example/`: the code's
+    /// Writes it. `type_base` is the base of [`ErrorCode::page`], such as `https://errors.example/`: the code's
     /// slug is added to it.
     pub fn render(&self, form: Form, type_base: &str, request_id: Option<&str>) -> Rendered {
         let body = match form {
@@ -471,7 +483,7 @@ impl ApiError {
 
     fn problem(&self, type_base: &str, request_id: Option<&str>) -> Problem {
         Problem {
-            type_uri: format!("{type_base}{}", self.code.slug()),
+            type_uri: self.code.page(type_base),
             title: self.code.message().to_owned(),
             status: self.status,
             detail: self.message.clone().into_owned(),
@@ -489,6 +501,14 @@ mod tests {
 
     fn text(error: &ApiError, form: Form) -> String {
         String::from_utf8(error.render(form, "https://errors.example/", Some("r-1")).body).unwrap()
+    }
+
+    #[test]
+    fn the_page_of_a_code_is_where_the_base_has_a_place_for_it_or_behind_it() {
+        let page = |base| ErrorCode::Internal.page(base);
+        assert_eq!(page("https://errors.example/"), "https://errors.example/INTERNAL");
+        assert_eq!(page("https://errors.example/{code}.html"), "https://errors.example/INTERNAL.html");
+        assert!(page(PAGES).starts_with("https://") && page(PAGES).ends_with("/docs/errors/INTERNAL.md"));
     }
 
     #[test]

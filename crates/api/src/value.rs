@@ -1,5 +1,6 @@
 //! Values that several bodies share: points in time, JSON as it came, content that may not be JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::engine::general_purpose::STANDARD;
@@ -170,6 +171,34 @@ pub(crate) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
     }
 
     deserializer.deserialize_any(Names)
+}
+
+/// Reads names with their values, each name once: of two values of one name, nobody could say which was meant.
+pub(crate) fn unique_names<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Unique;
+
+    impl<'de> serde::de::Visitor<'de> for Unique {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts, each name once")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut read = BTreeMap::new();
+            while let Some((name, value)) = map.next_entry()? {
+                if read.insert(name, value).is_some() {
+                    // (The name is the sender's, and is not repeated.)
+                    return Err(serde::de::Error::invalid_value(serde::de::Unexpected::Map, &self));
+                }
+            }
+            Ok(read)
+        }
+    }
+
+    deserializer.deserialize_map(Unique)
 }
 
 /// The names of a text with commas between them.

@@ -181,7 +181,7 @@ impl Config {
             caller: None,
             tenant: None,
             observer: Arc::new(Unobserved),
-            errors_base: "https://semel.dev/errors/".to_owned(),
+            errors_base: semel_api::error::PAGES.to_owned(),
             sweep: true,
         }
     }
@@ -217,8 +217,8 @@ impl Config {
         self
     }
 
-    /// What the `type` of problem details begins with; the code is added to it. It should resolve to the pages of the
-    /// codes (draft-ietf-httpapi-idempotency-key-header-07, section 2.7).
+    /// Where the `type` of problem details leads: the code stands where `{code}` does, or else behind it. Unless it is
+    /// set, that is the project's own documents. It should resolve to the pages of the codes (draft-ietf-httpapi-idempotency-key-header-07, section 2.7).
     #[must_use]
     pub fn errors_base(mut self, base: impl Into<String>) -> Self {
         self.errors_base = base.into();

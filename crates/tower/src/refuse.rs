@@ -55,7 +55,8 @@ impl Voice {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         // For forms without a link in them (draft-ietf-httpapi-idempotency-key-header-07, section 2.7).
-        let page = format!("<{errors_base}{}>; rel=\"describedby\"; type=\"text/html\"", error.code().slug());
+        let page = error.code().page(errors_base);
+        let page = format!("<{page}>; rel=\"describedby\"; type=\"text/html\"");
         if let Ok(page) = HeaderValue::try_from(page) {
             headers.insert(header::LINK, page);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use percent_encoding::percent_decode_str;
 use semel_api::limits::{PAGE_DEFAULT, PAGE_MAX};
 use semel_api::records::BulkFilter;
 use semel_api::{ApiError, Detail, Time};
@@ -17,6 +18,10 @@ pub(super) struct Parameters(BTreeMap<String, String>);
 impl Parameters {
     pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, ApiError> {
         let mut read = BTreeMap::new();
+        // What is no text would be read as one that nobody has sent, and match nothing.
+        if percent_decode_str(query.unwrap_or("")).decode_utf8().is_err() {
+            return Err(Detail::new("query", "encoding", "must be UTF-8, percent-encoded").into());
+        }
         for (name, value) in form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
             if !known.contains(&name.as_ref()) {
                 let message = format!("is not known here; expected {}", known.join(", "));
@@ -207,6 +212,7 @@ mod tests {
     #[test]
     fn a_parameter_that_is_wrong_is_named() {
         assert!(wrong_field("sate=dead").starts_with("sate | unknown | is not known here; expected state, "));
+        assert_eq!(wrong_field("key=%ff"), "query | encoding | must be UTF-8, percent-encoded");
         assert_eq!(wrong_field("key=a&key=b"), "key | duplicate | is given twice");
         assert_eq!(
             wrong_field("state=ded"),

@@ -81,7 +81,7 @@ pub struct ServerConfig {
     pub key_alphabet: KeyAlphabet,
     /// How errors look when the client does not say.
     pub errors: ErrorStyle,
-    /// The public base of `type` in problem documents, ending in `/`.
+    /// The public base of `type` in problem documents, ending in `/` or with a place for the `{code}`.
     pub error_docs_base: String,
     /// How long a shutdown waits for what runs.
     pub shutdown_grace: Duration,

@@ -141,13 +141,12 @@ fn server_section(section: Section<'_>) -> (ServerConfig, Origin) {
 
 /// Problem documents name a page under this base; it must be an address that a reader can open.
 fn docs_base(section: &Section<'_>) -> String {
-    let base = section.text_or("error_docs_base", "https://semel.dev/errors/");
+    let base = section.text_or("error_docs_base", semel_api::error::PAGES);
     let absolute = base.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
     if !absolute {
-        section
-            .problem("error_docs_base", "must be an absolute address such as \"https://semel.dev/errors/\"");
+        section.problem("error_docs_base", "must be an absolute address such as \"https://errors.example/\"");
     }
-    if base.ends_with('/') { base } else { format!("{base}/") }
+    if base.ends_with('/') || base.contains("{code}") { base } else { format!("{base}/") }
 }
 
 pub(super) fn within(

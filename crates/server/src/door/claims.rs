@@ -272,7 +272,8 @@ where
         }
         Ok(Held::Fenced(_)) => Err(ErrorCode::IdempotencyFenced.into()),
         Ok(Held::Illegal(_, why)) => {
-            Err(ApiError::new(ErrorCode::IllegalTransition).with_message(why).into())
+            let why = Detail::new("state", "illegal", why);
+            Err(ApiError::new(ErrorCode::IllegalTransition).with_detail(why).into())
         }
         Err(error) => Err(refusal::engine(&error.into()).into()),
     };

@@ -13,6 +13,7 @@ use semel_core::Key;
 use semel_core::id::AttemptId;
 use semel_tower::key;
 use semel_tower::prefer::{self, Prefer};
+use serde_json::value::RawValue;
 
 use super::caller::Caller;
 use super::refusal::{self, Refusal};
@@ -43,8 +44,12 @@ where
     drop(headers);
     let asked: ExecuteRequest<'_> = semel_api::decode(&body)?;
     let field = asked.idempotency_key.as_deref();
-    let field = field.map(|text| key::of_text("idempotency_key", text, doors.key_alphabet)).transpose()?;
-    let key = key::agreed(header_key, field.map(|key| ("idempotency_key", key)))?;
+    let keyed = |name| {
+        let field = field.map(|text| key::of_text(name, text, doors.key_alphabet)).transpose()?;
+        key::agreed(header_key.clone(), field.map(|key| (name, key)))
+    };
+    // Which of its two names it has is looked for only where it is to be named.
+    let key = keyed("idempotency_key").or_else(|_| keyed(key_field(&body)))?;
     let attempt_id = asked.attempt_id.as_deref().map(AttemptId::try_new).transpose();
     let ask = Ask {
         tenant: caller.tenant.clone(),
@@ -60,6 +65,16 @@ where
     seen.operation = Some(asked.operation.as_ref().into());
     seen.key = Some(key.clone());
     run(doors, ask, prefer, &key, seen).await
+}
+
+/// Under which of its two names the key stands in this body.
+fn key_field(body: &[u8]) -> &'static str {
+    #[derive(serde::Deserialize)]
+    struct Camel<'a> {
+        #[serde(borrow, rename = "idempotencyKey")]
+        _key: &'a RawValue,
+    }
+    serde_json::from_slice::<Camel<'_>>(body).map_or("idempotency_key", |_| "idempotencyKey")
 }
 
 /// What any method but POST is told.

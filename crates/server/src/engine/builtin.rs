@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use semel_core::outcome::{Class, Header, Headers};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::progress::Progress;
 use super::reply::{Reply, Said};
@@ -35,41 +35,50 @@ pub(super) async fn run(builtin: Builtin, payload: &Bytes, counts: &Counts, prog
     if progress.begin().is_err() {
         return Reply::not_sent("the lease was lost before anything had begun");
     }
-    match builtin {
-        Builtin::Echo => done(payload.clone()),
-        Builtin::Sleep => {
-            let asked = parse(payload)["ms"].as_u64().unwrap_or(1_000);
-            let slept = asked.min(limits::BUILTIN_SLEEP_MS_MAX);
-            tokio::time::sleep(Duration::from_millis(slept)).await;
-            done(json!({ "slept_ms": slept }).to_string().into())
-        }
-        Builtin::Fail => fail(&parse(payload)),
-        Builtin::Count => {
-            let payload = parse(payload);
-            let name = payload["name"].as_str().unwrap_or("default");
-            match counts.next(name) {
-                Some(count) => done(json!({ "name": name, "count": count }).to_string().into()),
-                None => answered(Class::Rejection, 422, &json!({ "message": "there are too many counters" })),
-            }
-        }
-    }
+    let reply = match builtin {
+        Builtin::Echo => Ok(done(payload.clone())),
+        Builtin::Sleep => sleep(payload).await,
+        Builtin::Fail => fail(payload),
+        Builtin::Count => count(payload, counts),
+    };
+    reply.unwrap_or_else(|wrong| answered(Class::Rejection, 400, &json!({ "message": wrong })))
 }
 
-/// Answers as it is told (500 unless it is told), and is read as any target would be.
-fn fail(payload: &Value) -> Reply {
-    let told = payload["status"].as_u64().and_then(|status| u16::try_from(status).ok());
-    let Ok(status) = StatusCode::from_u16(told.unwrap_or(500)) else {
-        return answered(Class::Rejection, 400, &json!({ "message": "`status` must be from 100 to 999" }));
-    };
+/// What is wrong with a payload. It is refused before anything is done, as a careful target would.
+type Wrong = &'static str;
+
+fn object(payload: &Bytes) -> Result<Map<String, Value>, Wrong> {
+    serde_json::from_slice(payload).map_err(|_| "the payload must be an object")
+}
+
+async fn sleep(payload: &Bytes) -> Result<Reply, Wrong> {
+    let asked = object(payload)?.get("ms").map_or(Some(1_000), Value::as_u64);
+    let asked = asked.ok_or("`ms` must be a whole number of milliseconds")?;
+    let slept = asked.min(limits::BUILTIN_SLEEP_MS_MAX);
+    tokio::time::sleep(Duration::from_millis(slept)).await;
+    Ok(done(json!({ "slept_ms": slept }).to_string().into()))
+}
+
+fn count(payload: &Bytes, counts: &Counts) -> Result<Reply, Wrong> {
+    let payload = object(payload)?;
+    let name = payload.get("name").map_or(Some("default"), Value::as_str).ok_or("`name` must be a text")?;
+    Ok(match counts.next(name) {
+        Some(count) => done(json!({ "name": name, "count": count }).to_string().into()),
+        None => answered(Class::Rejection, 422, &json!({ "message": "there are too many counters" })),
+    })
+}
+
+/// Answers as it is told, and is read as any target would be.
+fn fail(payload: &Bytes) -> Result<Reply, Wrong> {
+    let told = object(payload)?.get("status").and_then(Value::as_u64);
+    let told = told.and_then(|status| u16::try_from(status).ok());
+    let status = told.and_then(|status| StatusCode::from_u16(status).ok());
+    let status = status.ok_or("`status` must be a whole number from 100 to 999")?;
     let message = format!("told to answer {}", status.as_u16());
-    match Reply::of_status(status, &[], None) {
+    Ok(match Reply::of_status(status, &[], None) {
         Ok(class) => answered(class, status.as_u16(), &json!({ "message": message })),
         Err(reply) => reply,
-    }
-}
-
-fn parse(payload: &Bytes) -> Value {
-    serde_json::from_slice(payload).unwrap_or(Value::Null)
+    })
 }
 
 fn done(body: Bytes) -> Reply {

@@ -192,7 +192,8 @@ async fn check_refusals(row: &Row, name: &str) {
         assert!(!refusal.is_replay(), "{name}");
         let link = refusal.header("link").unwrap();
         assert!(
-            link.starts_with("<https://semel.dev/errors/") && link.contains("rel=\"describedby\""),
+            link.starts_with("<https://github.com/semel-project/semel/blob/main/docs/errors/")
+                && link.contains("rel=\"describedby\""),
             "{name}: {link}"
         );
     }

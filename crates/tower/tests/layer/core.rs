@@ -151,7 +151,10 @@ async fn a_required_key_that_is_missing_is_400_and_nothing_runs() {
     let answer = bench.send(request(Method::POST, "/orders", &[("x-request-id", "r-7")], "{}")).await;
     assert_eq!((answer.status, answer.code().as_str()), (400, "IDEMPOTENCY_KEY_REQUIRED"));
     let json = answer.json();
-    assert_eq!(json["type"], "https://semel.dev/errors/IDEMPOTENCY_KEY_REQUIRED");
+    assert_eq!(
+        json["type"],
+        "https://github.com/semel-project/semel/blob/main/docs/errors/IDEMPOTENCY_KEY_REQUIRED.md"
+    );
     assert_eq!(json["request_id"], "r-7");
     assert_eq!(bench.send(request(Method::GET, "/orders", &[], "")).await.status, 201);
     assert_eq!(bench.runs(), 1);

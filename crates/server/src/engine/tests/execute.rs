@@ -257,11 +257,21 @@ async fn built_in_operations_do_what_they_say() {
     assert_eq!(run("count", "4", b"{\"name\":\"x\"}").await, r#"200 {"count":2,"name":"x"}"#);
     assert_eq!(run("fail", "5", b"{\"status\":404}").await, r#"404 {"message":"told to answer 404"}"#);
     assert_eq!(run("fail", "6", b"{\"status\":429}").await, "not executed");
-    assert_eq!(run("fail", "7", b"{}").await, "unknown 502");
+    assert_eq!(run("fail", "7", b"{\"status\":500}").await, "unknown 502");
+    let refused = |message: &str| format!(r#"400 {{"message":"{message}"}}"#);
+    for (key, payload) in [("8", &b"{\"status\":7}"[..]), ("9", b"{\"status\":\"404\"}"), ("10", b"{}")] {
+        assert_eq!(
+            run("fail", key, payload).await,
+            refused("`status` must be a whole number from 100 to 999")
+        );
+    }
+    assert_eq!(run("fail", "11", b"5").await, refused("the payload must be an object"));
     assert_eq!(
-        run("fail", "8", b"{\"status\":7}").await,
-        r#"400 {"message":"`status` must be from 100 to 999"}"#
+        run("sleep", "12", b"{\"ms\":\"5\"}").await,
+        refused("`ms` must be a whole number of milliseconds")
     );
+    assert_eq!(run("count", "13", b"{\"name\":5}").await, refused("`name` must be a text"));
+    assert_eq!(run("count", "14", b"{}").await, r#"200 {"count":1,"name":"default"}"#);
 }
 
 #[tokio::test(start_paused = true)]
