@@ -317,7 +317,7 @@ mod tests {
         let twice = br#"{"key":"k","operation":"a","payload":1,"tags":{"order_id":"1","order_id":"2"}}"#;
         let wrong = crate::decode::<ClaimRequest>(twice).unwrap_err();
         assert_eq!(wrong.field, "tags");
-        assert!(wrong.message.starts_with("must be an object of texts, each name once"), "{}", wrong.message);
+        assert!(wrong.message.starts_with("has a name twice"), "{}", wrong.message);
     }
 
     #[test]

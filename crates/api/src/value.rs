@@ -183,7 +183,7 @@ pub(crate) fn unique_names<'de, D: Deserializer<'de>>(
         type Value = BTreeMap<String, String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object of texts, each name once")
+            f.write_str("a map")
         }
 
         fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -191,7 +191,7 @@ pub(crate) fn unique_names<'de, D: Deserializer<'de>>(
             while let Some((name, value)) = map.next_entry()? {
                 if read.insert(name, value).is_some() {
                     // (The name is the sender's, and is not repeated.)
-                    return Err(serde::de::Error::invalid_value(serde::de::Unexpected::Map, &self));
+                    return Err(serde::de::Error::custom("has a name twice"));
                 }
             }
             Ok(read)

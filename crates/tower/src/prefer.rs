@@ -82,16 +82,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_ignored() {
-        for value in [
-            "wait",
-            "wait=",
-            "wait=-1",
-            "wait=1.5",
-            "wait=99999999999999999999",
-            "handling=lenient",
-            "",
-            ",;=",
-        ] {
+        for value in ["wait", "wait=", "wait=-1", "wait=1.5", "handling=lenient", "", ",;="] {
             assert_eq!(read(&[value]), Prefer::default(), "{value}");
         }
     }
