@@ -1,8 +1,8 @@
 //! `semel store migrate|check|stats`: what can be done to a store while no server has it open.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use semel_core::query::Count;
 use semel_core::{Store, StoreError};
@@ -21,7 +21,7 @@ pub(super) enum StoreCommand {
     /// finds nothing to do.
     Migrate {
         #[command(flatten)]
-        config: ConfigArgs,
+        store: StoreArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -31,7 +31,7 @@ pub(super) enum StoreCommand {
     /// Changes nothing, and works on a read-only file system, such as a snapshot. Exit code 1 if there is damage.
     Check {
         #[command(flatten)]
-        config: ConfigArgs,
+        store: StoreArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -41,18 +41,34 @@ pub(super) enum StoreCommand {
     /// Changes nothing, and works on a read-only file system.
     Stats {
         #[command(flatten)]
-        config: ConfigArgs,
+        store: StoreArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
 }
 
+/// Which store: that of a configuration, or one by its URL.
+#[derive(Args, Clone, Debug)]
+pub(super) struct StoreArgs {
+    /// The configuration file; without it ./semel.toml if it is there, else development mode
+    #[arg(long, short, value_name = "FILE", env = "SEMEL_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where records are kept (`store.url`): embedded:PATH
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Read the configuration as development mode does (`server.development`)
+    #[arg(long)]
+    dev: bool,
+}
+
 pub(super) fn run(command: &StoreCommand) -> u8 {
-    let (StoreCommand::Migrate { config, json }
-    | StoreCommand::Check { config, json }
-    | StoreCommand::Stats { config, json }) = command;
-    let loaded = match config::checked(config) {
+    let (StoreCommand::Migrate { store, json }
+    | StoreCommand::Check { store, json }
+    | StoreCommand::Stats { store, json }) = command;
+    let StoreArgs { config, store, dev } = store.clone();
+    let args = ConfigArgs { config, store, dev, ..ConfigArgs::default() };
+    let loaded = match config::checked(&args) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
