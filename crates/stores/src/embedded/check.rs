@@ -9,10 +9,12 @@ use semel_core::RecordId;
 use crate::codec;
 use crate::embedded::disk::Folder;
 use crate::embedded::disk::real::RealFolder;
-use crate::embedded::error::OpenError;
+use crate::embedded::error::{OpenError, OpenErrorKind};
 use crate::embedded::frame::{self, Kind};
+use crate::embedded::layout::Layout;
 use crate::embedded::listing::{Built, Entry, read_all};
-use crate::embedded::segment::{Header, LOG_FORMAT, Segment, name_of, number_of};
+use crate::embedded::manifest;
+use crate::embedded::segment::{Header, LOG_FORMAT, Segment, name_of};
 use crate::embedded::sidecar::Sidecar;
 use crate::limits::{DAMAGE_NAMED_MAX, FRAME_ALIGN, FRAME_HEADER_BYTES, SHARDS};
 
@@ -97,16 +99,26 @@ pub fn check_told(folder: &Path, told: impl FnMut(u64, u64)) -> Result<Report, O
 
 pub(crate) fn check_in(folder: &dyn Folder, mut told: impl FnMut(u64, u64)) -> Result<Report, OpenError> {
     let names = folder.list().map_err(|error| OpenError::io("cannot list the store's folder", error))?;
-    let mut numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
-    numbers.sort_unstable();
     let mut report = Report::default();
-    let mut store = None;
-    for (index, number) in numbers.iter().copied().enumerate() {
-        if index > 0 && numbers[index - 1] + 1 != number {
-            report.damage.push(Damage::of(name_of(number - 1), "is missing"));
+    let known = match manifest::read(folder, &names) {
+        Ok(known) => known,
+        Err(error) if error.kind() == OpenErrorKind::Corrupt => {
+            report.damage.push(Damage::of(manifest::NAME.to_owned(), "cannot be read"));
+            None
         }
+        Err(error) => return Err(error),
+    };
+    let Layout { segments: numbers, missing, .. } = Layout::of(&names, known);
+    let missing = missing.into_iter().map(|(file, why)| Damage::of(file, format!("is missing: {why}")));
+    report.damage.extend(missing);
+    let mut store = known.map(|span| span.store);
+    for (index, number) in numbers.iter().copied().enumerate() {
         let is_last = index + 1 == numbers.len();
+        let frames_before = report.bytes;
         report.segment(folder, number, is_last, &mut store)?;
+        if known.is_some_and(|known| number > known.newest) && report.bytes > frames_before {
+            report.damage.push(Damage::of(name_of(number), "is not in the manifest, and holds records"));
+        }
         told(report.segments, numbers.len() as u64);
     }
     Ok(report)

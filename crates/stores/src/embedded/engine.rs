@@ -20,6 +20,7 @@ use crate::embedded::batch::{Batch, Fate};
 use crate::embedded::disk::Folder;
 use crate::embedded::index::{Place, shard_of, tag_of};
 use crate::embedded::listing::cell_of;
+use crate::embedded::manifest::Manifest;
 use crate::embedded::orders::Orders;
 use crate::embedded::queue::{Effect, Gathered, Queue, Step};
 use crate::embedded::segment::Segment;
@@ -83,6 +84,7 @@ pub(crate) struct Engine {
     pub(crate) time: StoreTime,
     pub(crate) queue: Queue,
     pub(crate) spares: Arc<Spares>,
+    pub(crate) manifest: Arc<Manifest>,
     pub(crate) segment_bytes: u64,
     pub(crate) segments: RwLock<HashMap<u32, Arc<Segment>>>,
     pub(crate) orders: Mutex<Orders>,
@@ -120,6 +122,7 @@ pub(crate) struct Found {
     pub(crate) floor: Fence,
     pub(crate) writer: Writer,
     pub(crate) spares: Arc<Spares>,
+    pub(crate) manifest: Arc<Manifest>,
 }
 
 /// What a decision does with the newest durable version.
@@ -152,6 +155,7 @@ impl Engine {
             time,
             queue: Queue::new(Writer::frame_max(segment_bytes), found.next_audit),
             spares: found.spares,
+            manifest: found.manifest,
             segment_bytes,
             segments: RwLock::new(found.segments),
             orders: Mutex::new(found.orders),

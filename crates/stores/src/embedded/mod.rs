@@ -1,7 +1,8 @@
 //! The embedded store: a commit log of our own with an index, for one node with nothing to install.
 //!
 //! Rooms, from the disk upwards: [`disk`] what is done to files, real or simulated · [`frame`] how records lie in a
-//! segment · [`segment`] a file of the log · [`writer`] the one writer · [`queue`] what waits for it · [`batch`] what
+//! segment · [`segment`] a file of the log · [`manifest`] from where to where the log reaches ·
+//! [`layout`] which files belong to it · [`writer`] the one writer · [`queue`] what waits for it · [`batch`] what
 //! writers wait for · [`index`] from id to place · [`shard`] what is known about records · [`orders`] what is due ·
 //! [`tally`] how many there are · [`engine`] how a version becomes durable, then visible · [`relay`] how writers are
 //! told · [`recover`] opening · [`store`] an open store and its threads · [`contract`] the contract of
@@ -30,6 +31,7 @@ mod frame;
 mod index;
 mod layout;
 mod listing;
+mod manifest;
 mod orders;
 mod queue;
 mod recover;

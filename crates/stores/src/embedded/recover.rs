@@ -2,7 +2,8 @@
 //!
 //! A frame that cannot be read is one of two things. At the end of the last segment, with no later batch behind it, it
 //! is what a crash left of a batch that nobody was told of: it is cut off, and said so. Anywhere else it had been
-//! acknowledged: the store is damaged, and is not opened.
+//! acknowledged: the store is damaged, and is not opened. So it is when a segment is missing that the manifest knows, or a
+//! segment has records that it does not know.
 //!
 //! Finished segments are known by their sidecars; only the last one, and those without a sidecar, are read.
 
@@ -20,13 +21,15 @@ use crate::embedded::engine::{Found, fact};
 use crate::embedded::error::{OpenError, OpenErrorKind};
 use crate::embedded::frame;
 use crate::embedded::index::{Place, Table, shard_of, tag_of};
+use crate::embedded::layout::Layout;
 use crate::embedded::listing::{Built, Entry, ReadError, SegmentEnd, Summary, read_all};
+use crate::embedded::manifest::{Manifest, Span};
 use crate::embedded::orders::Orders;
-use crate::embedded::segment::{Header, Listing, Segment, name_of, number_of};
+use crate::embedded::segment::{Header, Listing, Segment, name_of};
 use crate::embedded::shard::{Active, Fact, IdMap, Shard};
-use crate::embedded::sidecar::{self, Sidecar};
+use crate::embedded::sidecar::Sidecar;
 use crate::embedded::tally::Tally;
-use crate::embedded::writer::{self, Spares, Writer, is_spare, is_unfinished};
+use crate::embedded::writer::{self, Spares, Writer};
 use crate::limits::{BATCH_BYTES_MAX, SEGMENT_HEADER_BYTES, SHARDS};
 
 /// Segments from which on shards are filled by more than one thread.
@@ -58,34 +61,40 @@ pub(crate) fn open(
     wall: Timestamp,
 ) -> Result<(Found, Timestamp, Recovery), OpenError> {
     let names = folder.list().map_err(io("list the store's folder"))?;
-    let mut numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
-    numbers.sort_unstable();
-    let is_orphan = |name: &str| sidecar::number_of(name).is_some_and(|number| !numbers.contains(&number));
-    for name in names.iter().filter(|name| is_unfinished(name) || is_orphan(name)) {
-        folder.remove(name).map_err(io("remove an unfinished file"))?;
+    let manifest = Manifest::find(&**folder, &names)?;
+    let known = manifest.as_ref().map(Manifest::span);
+    let Layout { mut segments, remains, spares, .. } = layout_of(&names, known)?;
+    for name in remains {
+        folder.remove(&name).map_err(io("remove what is left over"))?;
     }
-    let spares = Arc::new(Spares::new(names.iter().filter(|name| is_spare(name)).cloned().collect()));
-    if numbers.is_empty() {
-        begin_store(&**folder, &spares, segment_bytes, wall).map_err(io("begin a store"))?;
-        numbers.push(1);
+    let spares = Arc::new(Spares::new(spares));
+    if segments.is_empty() {
+        begin_store(&**folder, segment_bytes, wall).map_err(io("begin a store"))?;
+        segments.push(1);
     }
-    let mut recovery = Recovery { segments: numbers.len(), ..Recovery::default() };
-    let mut opened = Opened::default();
-    for (index, number) in numbers.iter().copied().enumerate() {
-        if index > 0 && numbers[index - 1] + 1 != number {
-            let message = format!("segment {} of the log is missing", name_of(number - 1));
-            return Err(OpenError::corrupt(message));
-        }
-        let is_last = index + 1 == numbers.len();
+    let mut recovery = Recovery { segments: segments.len(), ..Recovery::default() };
+    let mut opened = Opened { store: known.map(|span| span.store), known, ..Opened::default() };
+    for (index, number) in segments.iter().copied().enumerate() {
+        let is_last = index + 1 == segments.len();
         opened.segment(&**folder, number, segment_bytes, is_last, &mut recovery)?;
     }
     let (shards, orders) = opened.load(&mut recovery)?;
     let Some(current) = opened.segments.last().cloned() else {
         return Err(OpenError::corrupt("the log has no segment"));
     };
+    let span = Span { store: current.store, oldest: segments[0], newest: current.number };
+    let manifest = match manifest {
+        Some(manifest) => {
+            manifest.reaches(span)?;
+            manifest
+        }
+        None => Manifest::make(&**folder, span)?,
+    };
+    let manifest = Arc::new(manifest);
     let end = opened.end;
     let (folder, ready) = (Arc::clone(folder), Arc::clone(&spares));
-    let writer = Writer::new(folder, ready, segment_bytes, current, end.offset, end.ended);
+    let writer =
+        Writer::new(folder, ready, Arc::clone(&manifest), segment_bytes, current, end.offset, end.ended);
     let summary = opened.summary;
     let found = Found {
         shards: shards.into_iter().map(Mutex::new).collect(),
@@ -99,24 +108,25 @@ pub(crate) fn open(
         floor: summary.floor,
         writer,
         spares,
+        manifest,
     };
     Ok((found, summary.time, recovery))
 }
 
-fn begin_store(
-    folder: &dyn Folder,
-    spares: &Spares,
-    segment_bytes: u64,
-    wall: Timestamp,
-) -> std::io::Result<()> {
-    let spare = match spares.take() {
-        Some(spare) => spare,
-        None => writer::make_spare(folder, 1, segment_bytes)?,
-    };
+/// What there is, if nothing is missing.
+fn layout_of(names: &[String], known: Option<Span>) -> Result<Layout, OpenError> {
+    let layout = Layout::of(names, known);
+    layout.check()?;
+    Ok(layout)
+}
+
+/// The first segment comes to its name without having been a spare: spares without a log are a log that was lost.
+fn begin_store(folder: &dyn Folder, segment_bytes: u64, wall: Timestamp) -> std::io::Result<()> {
+    let first = writer::make_unfinished(folder, 1, segment_bytes)?;
     // Only told apart from other stores' numbers, so that segments of two folders are not mixed.
     let store = wall.as_millis().rotate_left(24) ^ u64::from(std::process::id());
     let header = Header { store, segment: 1, time: wall, floor: Fence(0) };
-    writer::begin(folder, &spare, &header)?;
+    writer::begin(folder, &first, &header)?;
     Ok(())
 }
 
@@ -175,6 +185,8 @@ fn cut_tail(file: &dyn File, bytes: &[u8], offset: usize, number: u32, store: u6
 #[derive(Default)]
 struct Opened {
     store: Option<u64>,
+    /// What the manifest says.
+    known: Option<Span>,
     segments: Vec<Arc<Segment>>,
     /// For each segment, its groups as the tally numbers them.
     groups: Vec<Vec<usize>>,
@@ -208,8 +220,13 @@ impl Opened {
         self.store = Some(header.store);
         self.saw(Summary { time: header.time, floor: header.floor, ..Summary::default() });
         let segment = Arc::new(Segment::new(number, header.store, file, bytes));
-        let sidecar =
-            if is_last { None } else { Sidecar::open(folder, number, header.store, &*segment.file) };
+        // What the manifest does not know is read, sidecar or not.
+        let is_new = self.known.is_some_and(|known| number > known.newest);
+        let sidecar = if is_last || is_new {
+            None
+        } else {
+            Sidecar::open(folder, number, header.store, &*segment.file)
+        };
         let groups = match sidecar {
             Some(sidecar) => self.by_sidecar(&segment, sidecar),
             None => self.by_reading(folder, &segment, is_last, recovery)?,
@@ -243,6 +260,12 @@ impl Opened {
         let frames = bytes.get(SEGMENT_HEADER_BYTES as usize..).unwrap_or_default();
         built.read_bytes(frames, number, store).map_err(|error| unreadable(number, error))?;
         let end = built.end;
+        if self.known.is_some_and(|known| number > known.newest)
+            && frame::whole_frame(frames, SEGMENT_HEADER_BYTES as u32, store, number).is_some()
+        {
+            let message = format!("{} is not in the manifest, and holds records", name_of(number));
+            return Err(OpenError::corrupt(message));
+        }
         if !end.ended && !is_last {
             return Err(broken(number, end.offset));
         }

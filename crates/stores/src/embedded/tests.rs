@@ -16,8 +16,10 @@ use semel_core::{Record, Timestamp, Version};
 use crate::clock::SteppedClock;
 use crate::embedded::check::check_in;
 use crate::embedded::disk::Folder;
+use crate::embedded::disk::look::Looking;
 use crate::embedded::disk::sim::{Fault, SimDisk};
 use crate::embedded::segment::LOG_FORMAT;
+use crate::embedded::store::open_engine;
 use crate::embedded::testing::{LEASE, RETENTION, claim, claimed, complete, completed, replaced, request};
 use crate::embedded::{EmbeddedStore, OpenErrorKind, Options};
 use crate::limits::SEGMENT_BYTES_MIN;
@@ -530,4 +532,106 @@ async fn the_audit_log_is_not_carried_round_and_round_and_frees_its_segments_whe
     drop(store);
     let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(&clock)).unwrap();
     assert_eq!(store.audit(AuditQuery::default(), None, 1_000).await.unwrap().items.len(), left);
+}
+
+/// A store of several segments, closed.
+async fn several_segments(clock: &SteppedClock) -> SimDisk {
+    let disk = SimDisk::default();
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(clock)).unwrap();
+    for n in 0..240 {
+        stepped(&store, completed(&store, &format!("key-{n}"), &[7; 400])).await;
+    }
+    (0..20).for_each(|_| store.upkeep(None));
+    assert!(store.stats().segments > 3);
+    drop(store);
+    disk
+}
+
+#[tokio::test]
+async fn a_segment_that_is_lost_at_either_end_or_in_the_middle_is_missed() {
+    let clock = clock();
+    let disk = several_segments(&clock).await;
+    let last = disk.list().unwrap().into_iter().rfind(|name| name.strip_suffix(".log").is_some()).unwrap();
+    for lost in ["00000001.log", "00000002.log", last.as_str()] {
+        for with_sidecar in [false, true] {
+            let disk = several_segments(&clock).await;
+            disk.remove(lost).unwrap();
+            if with_sidecar && lost != last {
+                disk.remove(&lost.replace(".log", ".index")).unwrap();
+            }
+            let error = EmbeddedStore::open_in(Arc::new(disk.clone()), &options(&clock)).unwrap_err();
+            assert_eq!(error.kind(), OpenErrorKind::Corrupt);
+            let said = format!("segment {lost} of the log is missing");
+            assert!(error.to_string().contains(&said), "{error}");
+            let report = check_in(&disk, |_, _| {}).unwrap();
+            assert!(report.damage.iter().any(|damage| damage.file == lost), "{report:?}");
+        }
+    }
+    for name in disk.list().unwrap().iter().filter(|name| name.strip_suffix(".log").is_some()) {
+        disk.remove(name).unwrap();
+    }
+    for left in ["all", "no manifest", "only spares"] {
+        let error = EmbeddedStore::open_in(Arc::new(disk.clone()), &options(&clock)).unwrap_err();
+        assert!(error.to_string().contains("segment 00000001.log of the log is missing"), "{left}: {error}");
+        assert!(!check_in(&disk, |_, _| {}).unwrap().is_sound(), "{left}");
+        let goes = |name: &String| match left {
+            "all" => name == "manifest",
+            _ => name.strip_suffix(".index").is_some(),
+        };
+        disk.list().unwrap().iter().filter(|name| goes(name)).for_each(|name| disk.remove(name).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_damaged_or_older_than_the_log_is_reported() {
+    let clock = clock();
+    let disk = several_segments(&clock).await;
+    let open = |disk: &SimDisk| EmbeddedStore::open_in(Arc::new(disk.clone()), &options(&clock));
+    let whole = disk.bytes("manifest");
+    disk.put("manifest", vec![0; whole.len()]);
+    let error = open(&disk).unwrap_err();
+    assert_eq!((error.kind(), error.to_string()), (OpenErrorKind::Corrupt, "manifest is damaged".into()));
+    assert!(!check_in(&disk, |_, _| {}).unwrap().is_sound());
+    // Only the copy before the last is left.
+    let newer = usize::from(whole[4096 + 32] > whole[32]) * 4096;
+    let mut older = whole.clone();
+    older[newer] ^= 1;
+    disk.put("manifest", older);
+    let error = open(&disk).unwrap_err();
+    assert!(error.to_string().contains("is not in the manifest, and holds records"), "{error}");
+    assert!(!check_in(&disk, |_, _| {}).unwrap().is_sound());
+    disk.put("manifest", whole);
+    assert!(check_in(&disk, |_, _| {}).unwrap().is_sound());
+    open(&disk).unwrap();
+}
+
+#[tokio::test]
+async fn whoever_looks_at_a_store_of_before_the_manifest_makes_none() {
+    let clock = clock();
+    let disk = several_segments(&clock).await;
+    disk.remove("manifest").unwrap();
+    let before = disk.operations();
+    let (engine, recovery) = open_engine(Arc::new(Looking(disk.clone())), &options(&clock)).unwrap();
+    assert_eq!((recovery.records, disk.operations()), (240, before));
+    drop(engine);
+    drop(EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(&clock)).unwrap());
+    assert!(disk.list().unwrap().contains(&"manifest".to_owned()), "a server makes one");
+}
+
+#[tokio::test]
+async fn a_crash_between_merge_and_removal_leaves_remains_that_are_no_loss() {
+    let clock = clock();
+    let disk = several_segments(&clock).await;
+    let (log, index) = (disk.bytes("00000001.log"), disk.bytes("00000001.index"));
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(&clock)).unwrap();
+    let quiet = Some(store.newest_segment());
+    (0..100).for_each(|_| store.upkeep(quiet));
+    drop(store);
+    assert!(!disk.list().unwrap().contains(&"00000001.log".to_owned()), "it was merged");
+    disk.put("00000001.log", log);
+    disk.put("00000001.index", index);
+    assert!(check_in(&disk, |_, _| {}).unwrap().is_sound());
+    let store = EmbeddedStore::open_stepwise(Arc::new(disk.clone()), &options(&clock)).unwrap();
+    assert_eq!(store.recovery().records, 240);
+    assert!(!disk.list().unwrap().iter().any(|name| name.starts_with("00000001.")));
 }

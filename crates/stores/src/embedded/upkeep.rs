@@ -263,6 +263,8 @@ impl Engine {
         if wait(&batch) != Fate::Durable {
             return Ok(false);
         }
+        // Without it the file would be missed.
+        self.manifest.begins_with(number + 1)?;
         self.segments.write().remove(&number);
         self.audits.lock().retain(|_, (held, _)| *held != number);
         let folder: &dyn Folder = &*self.folder;

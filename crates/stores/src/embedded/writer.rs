@@ -3,7 +3,7 @@
 //! What this room guarantees, and recovery relies on:
 //! - a batch is written only when everything before it is synced;
 //! - a segment is begun only when the one before it is synced and ends with an [`Kind::End`] frame;
-//! - a segment's header and its name are durable before its first frame is written;
+//! - a segment's header and its name are durable before its first frame is written, and so is the manifest that knows it;
 //! - after a write or sync that failed, nothing is written ever again: the kernel may have dropped the pages, so that a
 //!   second sync that succeeds proves nothing.
 
@@ -16,6 +16,7 @@ use semel_core::{Fence, Timestamp};
 use crate::embedded::disk::{File, Folder};
 use crate::embedded::frame::{self, Kind, Seat, frame_len};
 use crate::embedded::index::Place;
+use crate::embedded::manifest::Manifest;
 use crate::embedded::queue::{Gathered, MARK_BYTES, Step, mark_payload};
 use crate::embedded::segment::{Header, Segment, name_of};
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
@@ -66,16 +67,23 @@ pub(crate) fn is_unfinished(name: &str) -> bool {
 
 /// Makes a file of zeros, and gives it its name only when it is whole.
 pub(crate) fn make_spare(folder: &dyn Folder, number: u32, bytes: u64) -> io::Result<String> {
-    let (unfinished, name) = (format!("{number:08x}.new"), format!("{number:08x}.spare"));
-    folder.allocate(&unfinished, bytes)?;
+    let (unfinished, name) = (make_unfinished(folder, number, bytes)?, format!("{number:08x}.spare"));
     folder.rename(&unfinished, &name)?;
     Ok(name)
+}
+
+/// Makes a file of zeros, under a name that the next opening removes.
+pub(crate) fn make_unfinished(folder: &dyn Folder, number: u32, bytes: u64) -> io::Result<String> {
+    let unfinished = format!("{number:08x}.new");
+    folder.allocate(&unfinished, bytes)?;
+    Ok(unfinished)
 }
 
 /// The end of the log.
 pub(crate) struct Writer {
     folder: Arc<dyn Folder>,
     spares: Arc<Spares>,
+    manifest: Arc<Manifest>,
     segment_bytes: u64,
     store: u64,
     current: Arc<Segment>,
@@ -90,13 +98,14 @@ impl Writer {
     pub(crate) fn new(
         folder: Arc<dyn Folder>,
         spares: Arc<Spares>,
+        manifest: Arc<Manifest>,
         segment_bytes: u64,
         current: Arc<Segment>,
         offset: usize,
         ended: bool,
     ) -> Self {
         let store = current.store;
-        Self { folder, spares, segment_bytes, store, current, offset, ended, reserved: Vec::new() }
+        Self { folder, spares, manifest, segment_bytes, store, current, offset, ended, reserved: Vec::new() }
     }
 
     /// Bytes of the longest frame that fits a segment.
@@ -202,6 +211,7 @@ impl Writer {
         }
         let header = Header { store: self.store, segment: number, time, floor };
         let file = begin(&*self.folder, &spare, &header).map_err(failed)?;
+        self.manifest.begins(number).map_err(failed)?;
         self.current = Arc::new(Segment::new(number, self.store, file, self.segment_bytes));
         self.offset = SEGMENT_HEADER_BYTES as usize;
         self.ended = false;
