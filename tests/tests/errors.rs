@@ -246,3 +246,39 @@ async fn a_request_that_names_two_hosts_or_none_is_400_at_the_doors_and_at_the_a
     assert!(raw(&server.url(), old("/healthz").as_bytes()).await.starts_with(b"HTTP/1.0 200 "));
     assert!(raw(&server.admin_url(), old("/v1/records").as_bytes()).await.starts_with(b"HTTP/1.0 403 "));
 }
+
+#[tokio::test]
+async fn stored_bytes_that_cannot_be_read_are_internal_and_nothing_runs_for_their_key_l13() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[server]\ndevelopment = true\n";
+    let server = Server::start_in(folder.path(), config).await;
+    let payload = |key: &str| format!(r#"{{"text":"secret of {key}"}}"#);
+    for key in ["whole", "damaged"] {
+        assert_eq!(server.execute("echo", key, &payload(key), &[]).await.status, 200);
+    }
+    assert!(server.stop().await.success());
+    // Started anew, it has nothing of them in memory.
+    let server = Server::start_in(folder.path(), config).await;
+    let segment = folder.path().join("data/00000001.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let secret = b"secret of damaged";
+    let at = bytes.windows(secret.len()).position(|window| window == secret).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let looked = server.get("/v1/idempotency/executions/damaged", &[]).await;
+    let again = server.execute("echo", "damaged", &payload("damaged"), &[]).await;
+    for answer in [looked, again] {
+        assert_eq!(answer.refusal(), row(500, "INTERNAL"));
+        let error = &answer.json()["error"];
+        assert_eq!(
+            (&error["message"], &error["details"]),
+            (&"Something went wrong".into(), &serde_json::json!([]))
+        );
+    }
+    server.logged("a stored record is damaged").await;
+    assert_eq!(
+        server.execute("echo", "whole", &payload("whole"), &[]).await.status,
+        200,
+        "the others are served"
+    );
+}
