@@ -256,7 +256,63 @@ async fn callers_do_not_see_each_others_answers_and_a_missing_identity_is_nobody
     assert_eq!((one.json()["run"].clone(), two.json()["run"].clone()), (1.into(), 2.into()));
     let nobody = post(&server, "/orders", "k-1", "{}", &[]).await;
     assert_eq!(problem(&nobody), (401, "UNAUTHENTICATED".to_owned()));
+    assert!(nobody.text().contains("x-account-id"), "what is needed is named: {}", nobody.text());
     assert_eq!(upstream.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_upstream_is_never_answered_for_by_another() {
+    let (a, b) = (Upstream::start().await, Upstream::start().await);
+    let upstream = |name: &str, url: String| {
+        format!("[[gateway.upstreams]]\nname = \"{name}\"\nurl = \"{url}\"\nhosts = [\"{name}.example\"]\n")
+    };
+    let config = format!(
+        "[gateway]\nlisten = \"127.0.0.1:0\"\nshared_keys = true\n{}{}",
+        upstream("a", a.url()),
+        upstream("b", b.url())
+    );
+    let server = Server::start(&config).await;
+    for (host, replayed) in
+        [("a.example", None), ("b.example", None), ("a.example", Some("true")), ("b.example", Some("true"))]
+    {
+        let answer = post(&server, "/orders", "k-1", "{}", &[("host", host)]).await;
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, replayed), "{host}");
+        let seen = answer.json();
+        assert_eq!(header(&seen, "host"), [host], "the answer is that of the host that was asked");
+    }
+    assert_eq!((a.seen().len(), b.seen().len()), (1, 1), "each has run once");
+}
+
+#[tokio::test]
+async fn a_path_is_neither_in_records_nor_in_the_log_and_still_tells_requests_apart() {
+    let upstream = Upstream::start().await;
+    let route = "[[gateway.routes]]\nmatch = \"POST /tokens/{token}\"\n";
+    let server = Server::start(&upstream.gateway(route)).await;
+    for (path, status) in [("/tokens/hidden-1", 201), ("/tokens/hidden-2", 422), ("/other/hidden-3", 422)] {
+        assert_eq!(post(&server, path, "k-1", "{}", &[]).await.status, status, "{path}");
+    }
+    post(&server, "/other/hidden-4", "k-2", "{}", &[]).await;
+    server.logged("\"operation\":\"POST /tokens/{token}\"").await;
+    server.logged("\"operation\":\"POST\"").await;
+    assert!(!server.log().contains("hidden"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn what_the_gateway_says_of_a_key_no_upstream_says_and_an_id_belongs_to_one_exchange() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.gateway("")).await;
+    let claims = [("x-test-claims", "")];
+    let first = post(&server, "/orders", "k-1", "{}", &claims).await;
+    assert_eq!((first.status, first.header("idempotent-replayed")), (201, None), "it has just run");
+    assert!(first.header("idempotency-expires").unwrap().ends_with("GMT"));
+    let again = post(&server, "/orders", "k-1", "{}", &claims).await;
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    assert!(again.header("x-request-id").is_some_and(|id| id != "of-the-first"));
+    let released = post(&server, "/status/429", "k-2", "{}", &claims).await;
+    assert_eq!(
+        (released.header("idempotent-replayed"), released.header("idempotency-expires")),
+        (None, None)
+    );
 }
 
 #[tokio::test]

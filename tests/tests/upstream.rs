@@ -242,6 +242,13 @@ async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Response<B
     if let Some(outcome) = wants("x-test-outcome") {
         response.headers_mut().insert("semel-outcome", outcome.parse().unwrap());
     }
+    if parts.headers.contains_key("x-test-claims") {
+        // It speaks of keys itself, or calls somebody who does.
+        for (name, value) in [("idempotent-replayed", "true"), ("idempotency-expires", "never")] {
+            response.headers_mut().insert(name, value.parse().unwrap());
+        }
+        response.headers_mut().insert("x-request-id", "of-the-first".parse().unwrap());
+    }
     response
 }
 

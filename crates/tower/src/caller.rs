@@ -18,7 +18,14 @@ pub enum Caller {
     Anybody,
     /// The request has no identity and needs one: it is answered 401, and nothing runs.
     Nobody,
+    /// As nobody; and the client is told which headers an identity needs.
+    Lacks(Vec<String>),
 }
+
+/// A request extension of an outer layer's: which of several services behind this one the request is for. A key of
+/// one is another key at the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination(pub Arc<str>);
 
 type Extract<T> = dyn Fn(&Parts) -> T + Send + Sync;
 
@@ -47,12 +54,14 @@ impl<T> fmt::Debug for By<T> {
 pub(crate) fn scope(
     tenant: Tenant,
     service: Option<&str>,
+    destination: Option<&str>,
     caller: Option<&str>,
     path: Option<&str>,
     reported: bool,
 ) -> Result<Scope, Invalid> {
     let mut text = String::new();
-    for (letter, part) in [('r', reported.then_some("")), ('s', service), ('c', caller), ('p', path)] {
+    let reported = reported.then_some("");
+    for (letter, part) in [('r', reported), ('s', service), ('d', destination), ('c', caller), ('p', path)] {
         let Some(part) = part else { continue };
         text.push(letter);
         text.push_str(&part.len().to_string());
@@ -78,7 +87,7 @@ mod tests {
 
     fn subject_of(service: Option<&str>, caller: Option<&str>, path: Option<&str>) -> Option<String> {
         let tenant = Tenant::try_new("default").unwrap();
-        scope(tenant, service, caller, path, false).unwrap().subject.map(|subject| subject.to_string())
+        scope(tenant, service, None, caller, path, false).unwrap().subject.map(|subject| subject.to_string())
     }
 
     #[test]
@@ -89,8 +98,11 @@ mod tests {
         assert_ne!(subject_of(None, Some("x"), None), subject_of(None, None, Some("x")));
         assert_eq!(subject_of(None, None, None), None);
         let tenant = Tenant::try_new("default").unwrap();
-        let reported = scope(tenant, None, Some("x"), None, true).unwrap().subject.unwrap();
+        let reported = scope(tenant, None, None, Some("x"), None, true).unwrap().subject.unwrap();
         assert_eq!(reported.as_str(), "r0:c1:x", "what was only reported is another scope");
+        let tenant = Tenant::try_new("default").unwrap();
+        let elsewhere = scope(tenant, None, Some("a"), Some("x"), None, false).unwrap().subject.unwrap();
+        assert_eq!(elsewhere.as_str(), "d1:ac1:x", "a key of one destination is another key at the next");
     }
 
     #[test]

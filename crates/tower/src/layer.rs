@@ -23,7 +23,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{self, Body, BoxError, Read};
-use crate::caller::{Caller, scope};
+use crate::caller::{Caller, Destination, scope};
 use crate::claimed::Claimed;
 use crate::config::{Config, ConfigError, RouteOptions, Rules, default_tenant};
 use crate::observe::{Context, Event, Observer, Watching, What};
@@ -309,29 +309,36 @@ impl Shared {
             Err(error) => (What::KeyInvalid, error),
             Ok(None) => (What::KeyMissing, ErrorCode::IdempotencyKeyRequired.into()),
             Ok(Some(key)) => match self.identity(parts, &call.rules) {
-                Some(identity) => return Gate::Protected(call, key, identity),
-                None => (What::Refused, ErrorCode::Unauthenticated.into()),
+                Ok(identity) => return Gate::Protected(call, key, identity),
+                Err(error) => (What::Refused, error),
             },
         };
         call.tell(what, None);
         if call.rules.enforce { Gate::Refused(call.refuse(&error)) } else { Gate::Pass }
     }
 
-    /// Whose key it is; `None` if nobody's.
-    fn identity(&self, parts: &Parts, rules: &Rules) -> Option<Identity> {
+    /// Whose key it is.
+    ///
+    /// # Errors
+    /// It is nobody's.
+    fn identity(&self, parts: &Parts, rules: &Rules) -> Result<Identity, ApiError> {
         let tenant = match &self.config.tenant {
             None => self.tenant.clone(),
-            Some(by) => Tenant::try_new(&by.of(parts)?).ok()?,
+            Some(by) => {
+                let tenant = by.of(parts).and_then(|tenant| Tenant::try_new(&tenant).ok());
+                tenant.ok_or(ErrorCode::Unauthenticated)?
+            }
         };
         let caller = match self.config.caller.as_ref().filter(|_| rules.scope_caller) {
             None => None,
             Some(by) => match by.of(parts) {
                 Caller::Known(caller) => Some(caller),
                 Caller::Anybody => None,
-                Caller::Nobody => return None,
+                Caller::Nobody => return Err(ErrorCode::Unauthenticated.into()),
+                Caller::Lacks(headers) => return Err(refuse::unidentified(&headers)),
             },
         };
-        Some(Identity { tenant, caller })
+        Ok(Identity { tenant, caller })
     }
 
     /// What is asked of the ledger.
@@ -347,6 +354,7 @@ impl Shared {
         let scope = scope(
             identity.tenant,
             rules.scope_service.then_some(self.config.service_name.as_str()),
+            parts.extensions.get::<Destination>().map(|destination| &*destination.0),
             identity.caller.as_deref(),
             rules.scope_path.then_some(path),
             !rules.enforce,

@@ -74,7 +74,7 @@ mod run;
 pub mod steer;
 
 pub use body::{Body, BoxError};
-pub use caller::Caller;
+pub use caller::{Caller, Destination};
 pub use claimed::{CheckpointError, CheckpointErrorKind, Claimed};
 pub use config::{Config, ConfigError, OnServerError, RouteOptions};
 pub use key::KeyAlphabet;

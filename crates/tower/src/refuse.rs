@@ -100,6 +100,14 @@ pub(crate) fn invalid(invalid: &Invalid) -> ApiError {
     Detail::new(invalid.what(), "value", invalid.to_string()).into()
 }
 
+/// The request does not say who asks.
+pub(crate) fn unidentified(headers: &[String]) -> ApiError {
+    headers.iter().fold(ErrorCode::Unauthenticated.into(), |error: ApiError, header| {
+        let message = "must be there, once, to say who asks; an Idempotency-Key belongs to its caller";
+        error.with_detail(Detail::new(header.as_str(), "identity", message))
+    })
+}
+
 /// The store does not answer, and nothing ran.
 pub(crate) fn storage() -> ApiError {
     ApiError::new(ErrorCode::IdempotencyStorageUnavailable).with_retry_after(limits::RETRY_AFTER_STORAGE)

@@ -19,7 +19,7 @@ pub const EXPIRES: HeaderName = HeaderName::from_static("idempotency-expires");
 
 /// Headers that belong to one answer, one connection or one caller, and are never given again; nor are those that
 /// `Connection` names.
-const NEVER_REPLAYED: [HeaderName; 17] = [
+const NEVER_REPLAYED: [HeaderName; 18] = [
     header::SET_COOKIE,
     header::DATE,
     header::WWW_AUTHENTICATE,
@@ -36,6 +36,8 @@ const NEVER_REPLAYED: [HeaderName; 17] = [
     // The length of a replay is that of its body.
     header::CONTENT_LENGTH,
     header::AGE,
+    // Each exchange has an id of its own.
+    HeaderName::from_static("x-request-id"),
     REPLAYED,
     EXPIRES,
 ];
@@ -151,7 +153,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn set_cookie_date_and_hop_by_hop_headers_are_not_replayed_and_multi_value_headers_not_joined() {
+    fn set_cookie_date_request_ids_and_hop_by_hop_headers_are_not_replayed_and_multi_value_headers_not_joined()
+     {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("set-cookie", "a=1"),
@@ -161,6 +164,7 @@ mod tests {
             ("x-hop", "1"),
             ("transfer-encoding", "chunked"),
             ("content-length", "3"),
+            ("x-request-id", "first"),
             ("location", "/orders/7"),
             ("etag", "\"v1\""),
             ("link", "</a>; rel=next"),

@@ -325,7 +325,10 @@ impl Call {
     {
         let steer = Steer::take(&mut response);
         let marked = response.extensions_mut().remove::<Streamed>().is_some();
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
+        // What this layer says of a key, nobody behind it says in its place.
+        parts.headers.remove(reply::REPLAYED);
+        parts.headers.remove(reply::EXPIRES);
         let streams = marked || reply::is_stream(parts.status, &parts.headers);
         let verdict = self.judge(steer, parts.status);
         let is_known_by_its_head = steer.is_some() && verdict != Verdict::Keep;

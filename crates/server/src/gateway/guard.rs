@@ -9,10 +9,11 @@ use std::task::{Context as Task, Poll};
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::{Frame, SizeHint};
+use semel_core::Operation;
 use semel_core::policy::OnLapse;
 use semel_runtime::Runtime;
-use semel_tower::{Caller, Claimed, Context, Fields, IdempotencyLayer, IdempotencyService, OnServerError};
-use semel_tower::{Profile, RouteOptions, Steer};
+use semel_tower::{Caller, Claimed, Context, Destination, Fields, IdempotencyLayer, IdempotencyService};
+use semel_tower::{OnServerError, Profile, RouteOptions, Steer};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
@@ -41,8 +42,8 @@ pub(super) type GuardError = semel_tower::ConfigError;
 
 /// The contract of one route.
 pub(super) struct Rule {
-    route: semel_tower::Route,
-    methods: Vec<Method>,
+    /// By method: the name of the operation is the method where no route has one.
+    routes: Vec<(Method, semel_tower::Route)>,
     require_key: bool,
 }
 
@@ -63,11 +64,17 @@ impl Guard {
         Ok(Self { service: layer.layer(Through), layer })
     }
 
-    /// The contract of a route, unless it has none.
+    /// The contract of a route, unless it has none. `operation` names it in records; else the method does. A path
+    /// never does: it may hold what is secret, and there is no end to them.
     ///
     /// # Errors
     /// The rules are beyond the layer's limits.
-    pub(super) fn rule(&self, name: &str, rules: &RouteRules) -> Result<Option<Rule>, GuardError> {
+    pub(super) fn rule(
+        &self,
+        name: &str,
+        operation: Option<&str>,
+        rules: &RouteRules,
+    ) -> Result<Option<Rule>, GuardError> {
         if rules.contract == Contract::Off {
             return Ok(None);
         }
@@ -78,8 +85,14 @@ impl Guard {
             }
             (methods, _) => methods.to_vec(),
         };
-        let route = self.layer.route(name, options(rules))?;
-        Ok(Some(Rule { route, methods, require_key: rules.require_key }))
+        let operation = operation.filter(|operation| Operation::try_new(operation).is_ok());
+        let routes = methods.into_iter().map(|method| {
+            let operation = operation.unwrap_or_else(|| method.as_str());
+            let route = self.layer.route(name, options(rules).operation(operation.to_owned()))?;
+            Ok((method, route))
+        });
+        let routes = routes.collect::<Result<_, GuardError>>()?;
+        Ok(Some(Rule { routes, require_key: rules.require_key }))
     }
 
     /// Passes a request on under the contract.
@@ -92,7 +105,7 @@ impl Guard {
 impl Rule {
     /// Whether requests of this method are under the contract.
     pub(super) fn concerns(&self, method: &Method) -> bool {
-        self.methods.contains(method)
+        self.routes.iter().any(|(concerned, _)| concerned == method)
     }
 
     /// Whether this request has a key, or would need one; else it passes as if there were no contract.
@@ -109,9 +122,15 @@ impl Rule {
         asked: Arc<Asked>,
     ) {
         let identity = identity(request, &rules.scope);
+        let route = self.routes.iter().find(|(method, _)| method == request.method());
+        let destination = Destination(passage.upstream.config().name.as_str().into());
         let extensions = request.extensions_mut();
         extensions.clear();
-        extensions.insert(self.route.clone());
+        if let Some((_, route)) = route {
+            extensions.insert(route.clone());
+        }
+        // One upstream's answer is none of another's, though host and path be told apart by nothing else.
+        extensions.insert(destination);
         extensions.insert(identity);
         extensions.insert(Context(asked));
         extensions.insert(Arc::new(passage));
@@ -127,8 +146,8 @@ pub(super) fn is_keyed<B>(request: &Request<B>) -> bool {
 #[derive(Clone)]
 struct Identity(Caller);
 
-/// The caller by its headers; nobody, where one is missing, empty or there twice: a missing identity must not make
-/// strangers one.
+/// The caller by its headers; nobody, where one is missing, empty, there twice or no text: a missing identity must not
+/// make strangers one.
 fn identity<B>(request: &Request<B>, scope: &[HeaderName]) -> Identity {
     if scope.is_empty() {
         return Identity(Caller::Anybody);
@@ -136,17 +155,19 @@ fn identity<B>(request: &Request<B>, scope: &[HeaderName]) -> Identity {
     let mut text = String::new();
     for name in scope {
         let mut values = request.headers().get_all(name).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return Identity(Caller::Nobody) };
-        let value = String::from_utf8_lossy(value.as_bytes());
-        if value.is_empty() {
-            return Identity(Caller::Nobody);
-        }
+        let value = match (values.next(), values.next()) {
+            (Some(value), None) => str::from_utf8(value.as_bytes()).ok().filter(|value| !value.is_empty()),
+            _ => None,
+        };
+        let Some(value) = value else {
+            return Identity(Caller::Lacks(scope.iter().map(ToString::to_string).collect()));
+        };
         if scope.len() > 1 {
             // Framed, so that two parts are never taken for two others.
             text.push_str(&value.len().to_string());
             text.push(':');
         }
-        text.push_str(&value);
+        text.push_str(value);
     }
     Identity(Caller::Known(text))
 }
@@ -290,6 +311,11 @@ mod tests {
     use super::*;
 
     fn who(scope: &[&'static str], headers: &[(&str, &str)]) -> Caller {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        who_by_bytes(scope, &headers)
+    }
+
+    fn who_by_bytes(scope: &[&'static str], headers: &[(&str, &[u8])]) -> Caller {
         let mut request = Request::builder();
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -302,9 +328,12 @@ mod tests {
     fn a_missing_identity_is_nobody_and_never_hashes_as_empty() {
         assert_eq!(who(&[], &[]), Caller::Anybody);
         assert_eq!(who(&["x-account"], &[("x-account", "a")]), Caller::Known("a".to_owned()));
-        assert_eq!(who(&["x-account"], &[]), Caller::Nobody);
-        assert_eq!(who(&["x-account"], &[("x-account", "")]), Caller::Nobody);
-        assert_eq!(who(&["x-account"], &[("x-account", "a"), ("x-account", "b")]), Caller::Nobody);
+        let nobody = Caller::Lacks(vec!["x-account".to_owned()]);
+        assert_eq!(who(&["x-account"], &[]), nobody);
+        assert_eq!(who(&["x-account"], &[("x-account", "")]), nobody);
+        assert_eq!(who(&["x-account"], &[("x-account", "a"), ("x-account", "b")]), nobody);
+        assert_eq!(who_by_bytes(&["x-account"], &[("x-account", b"a\xff")]), nobody, "bytes are no text");
+        assert_eq!(who(&["x-account"], &[("x-account", "\u{e9}")]), Caller::Known("\u{e9}".to_owned()));
         let two = |one: &str, other: &str| who(&["a", "b"], &[("a", one), ("b", other)]);
         assert_ne!(two("ab", "c"), two("a", "bc"), "parts are framed");
     }

@@ -63,7 +63,7 @@ impl Table {
             Ok(Route {
                 upstream: wanted.and_then(by_name),
                 name: name.into(),
-                rule: guard.rule(name, rules)?,
+                rule: guard.rule(name, matches.map(|route| route.name.as_str()), rules)?,
                 rules: Arc::new(rules.clone()),
                 metrics: metrics.operation(name),
                 keys: metrics.gateway().keys(name),

@@ -41,9 +41,9 @@ pub(in crate::config) fn gateway(
         ("none", ForwardedStyle::None),
     ];
     let (connections, in_progress) = (limits::CONNECTIONS_DEFAULT, limits::IN_PROGRESS_DEFAULT);
-    let usual = rules(&section, &RouteRules::usual());
+    let (usual, said) = rules(&section, &RouteRules::usual(), Said::default());
     let (upstreams, upstream_origins) = upstreams(&section, development);
-    let (routes, route_origins) = routes(&section, &usual);
+    let (routes, route_origins) = routes(&section, &usual, said);
     let config = GatewayConfig {
         listen: listen.value,
         tls: section.optional("tls").and_then(tls_section),
@@ -139,8 +139,39 @@ fn usual_word<T: Copy + PartialEq>(words: &[(&'static str, T)], usual: T) -> (&'
     words.iter().find(|(_, value)| *value == usual).copied().unwrap_or(("", usual))
 }
 
+/// What was said of rules that depend on others: their defaults are found last, when all that is said is known.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    protect: Option<bool>,
+    enforce: Option<bool>,
+    require_key: Option<bool>,
+}
+
+/// A truth that is said here or was said before, and what it is where nobody says it.
+fn truth(section: &Section<'_>, key: &'static str, said: &mut Option<bool>, otherwise: bool) -> bool {
+    let value = section.boolean(key, said.unwrap_or(otherwise));
+    if section.has(key) {
+        *said = Some(value);
+    }
+    value
+}
+
+/// How callers are told apart: a word about it is the last one, since the one excludes the other.
+fn callers(section: &Section<'_>, usual: &RouteRules) -> (Vec<HeaderName>, bool) {
+    let names_scope = section.has("scope");
+    let shared = section.boolean("shared_keys", usual.shared_keys && !names_scope);
+    let mut headers = texts_or(section, "scope", &usual.scope, scope);
+    if shared && section.has("shared_keys") {
+        if names_scope && !headers.is_empty() {
+            section.problem("shared_keys", "contradicts scope: keys are shared, or callers are told apart");
+        }
+        headers.clear();
+    }
+    (headers, shared)
+}
+
 /// Rules, each of `usual` where nothing is said.
-fn rules(section: &Section<'_>, usual: &RouteRules) -> RouteRules {
+fn rules(section: &Section<'_>, usual: &RouteRules, mut said: Said) -> (RouteRules, Said) {
     let lease = section.duration_or("lease", usual.lease);
     let retention = section.duration_or("retention", usual.retention);
     let on_lapse = section.choice_or("semantics", &SEMANTICS, usual_word(&SEMANTICS, usual.on_lapse));
@@ -153,14 +184,15 @@ fn rules(section: &Section<'_>, usual: &RouteRules) -> RouteRules {
     let not_executed = if section.has("not_executed") { statuses } else { usual.not_executed.clone() };
     let whole = section.duration("timeout").map(|found| found.value);
     let profile = section.choice_or("profile", &PROFILES, usual_word(&PROFILES, usual.profile));
+    let (scope, shared_keys) = callers(section, usual);
     let rules = RouteRules {
-        contract: contract(section, usual.contract),
+        contract: contract(section, &mut said),
         profile,
-        require_key: section.boolean("require_key", usual.require_key || profile == ProfileName::Acp),
+        require_key: truth(section, "require_key", &mut said.require_key, profile == ProfileName::Acp),
         methods: texts_or(section, "methods", &usual.methods, method),
         key_chars_max: section.size_or("max_key_length", 1, core::KEY_CHARS_MAX, usual.key_chars_max),
-        scope: texts_or(section, "scope", &usual.scope, scope),
-        shared_keys: section.boolean("shared_keys", usual.shared_keys),
+        scope,
+        shared_keys,
         lease,
         retention,
         on_lapse,
@@ -191,12 +223,12 @@ fn rules(section: &Section<'_>, usual: &RouteRules) -> RouteRules {
         let problem = "contradicts fingerprint_select: what is not selected is left out anyway";
         section.problem("fingerprint_exclude", problem);
     }
-    rules
+    (rules, said)
 }
 
-fn contract(section: &Section<'_>, usual: Contract) -> Contract {
-    let protect = section.boolean("protect", usual != Contract::Off);
-    let enforce = section.boolean("enforce", usual != Contract::Reported);
+fn contract(section: &Section<'_>, said: &mut Said) -> Contract {
+    let protect = truth(section, "protect", &mut said.protect, true);
+    let enforce = truth(section, "enforce", &mut said.enforce, true);
     match (protect, enforce) {
         (false, _) => Contract::Off,
         (true, false) => Contract::Reported,
@@ -348,15 +380,15 @@ fn health(section: Section<'_>) -> HealthConfig {
     config
 }
 
-fn routes(section: &Section<'_>, usual: &RouteRules) -> (Option<Vec<RouteConfig>>, Vec<Origin>) {
+fn routes(section: &Section<'_>, usual: &RouteRules, said: Said) -> (Option<Vec<RouteConfig>>, Vec<Origin>) {
     let given = section.sections("routes");
     let origins = given.iter().map(|section| section.origin.clone()).collect();
     let count = given.len();
-    let routes: Vec<_> = given.into_iter().filter_map(|section| route(section, usual)).collect();
+    let routes: Vec<_> = given.into_iter().filter_map(|section| route(section, usual, said)).collect();
     ((routes.len() == count).then_some(routes), origins)
 }
 
-fn route(section: Section<'_>, usual: &RouteRules) -> Option<RouteConfig> {
+fn route(section: Section<'_>, usual: &RouteRules, said: Said) -> Option<RouteConfig> {
     let text = section.text("match");
     if text.is_none() && !section.has("match") {
         section.problem("match", "is missing: methods and a path, such as \"POST /orders/{id}/pay\"");
@@ -370,7 +402,7 @@ fn route(section: Section<'_>, usual: &RouteRules) -> Option<RouteConfig> {
         .as_deref()
         .and_then(|host| HostPattern::parse(host).map_err(|problem| section.problem("host", problem)).ok());
     let upstream = section.text("upstream").map(|found| found.value);
-    let rules = rules(&section, usual);
+    let (rules, _) = rules(&section, usual, said);
     section.finish();
     let name = match (&text, &host) {
         (Some(text), Some(host)) => format!("{host} {text}"),

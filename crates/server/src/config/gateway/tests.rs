@@ -50,6 +50,52 @@ fn a_route_says_what_is_its_own_and_takes_the_rest_from_the_gateway() {
 }
 
 #[test]
+fn a_default_of_the_profile_is_found_last() {
+    let with = |head: &str, route: &str| {
+        let text = format!(
+            "[gateway]\nupstream = \"http://a\"\n{head}\n[[gateway.routes]]\nmatch = \"/a\"\n{route}\n"
+        );
+        take(&text).routes.remove(0).rules
+    };
+    assert!(
+        !with("profile = \"acp\"", "profile = \"ietf\"").require_key,
+        "nobody has said that a key is needed"
+    );
+    assert!(with("profile = \"acp\"\nrequire_key = true", "profile = \"ietf\"").require_key);
+    assert!(!with("profile = \"ietf\"\nrequire_key = false", "profile = \"acp\"").require_key);
+    assert!(with("profile = \"ietf\"", "profile = \"acp\"").require_key);
+    let contract = |head, route| with(head, route).contract;
+    assert_eq!(contract("protect = false\nenforce = false", "protect = true"), Contract::Reported);
+    assert_eq!(contract("protect = false", "protect = true"), Contract::Kept);
+    assert_eq!(contract("enforce = false", "protect = false"), Contract::Off);
+}
+
+#[test]
+fn a_scope_and_shared_keys_switch_each_other_off() {
+    let with = |head: &str, route: &str| {
+        format!("[gateway]\nupstream = \"http://a\"\n{head}\n[[gateway.routes]]\nmatch = \"/a\"\n{route}\n")
+    };
+    let callers = |head: &str, route: &str| {
+        let rules = take(&with(head, route)).routes.remove(0).rules;
+        (rules.shared_keys, rules.scope.len())
+    };
+    let scope = "scope = [\"header:x-account\"]";
+    assert_eq!(callers("shared_keys = true", scope), (false, 1), "no caller is given another's answer");
+    assert_eq!(callers(scope, "shared_keys = true"), (true, 0));
+    assert_eq!(callers(scope, ""), (false, 1));
+    assert_eq!(callers("shared_keys = true", ""), (true, 0));
+    assert_eq!(callers("shared_keys = true", &format!("{scope}\nshared_keys = false")), (false, 1));
+    let both = format!("{scope}\nshared_keys = true");
+    for (text, place) in [
+        (with(&both, ""), "semel.toml:4: gateway.shared_keys: contradicts scope"),
+        (with("", &both), "semel.toml:7: gateway.routes[0].shared_keys: contradicts scope"),
+    ] {
+        let said = refused(&text);
+        assert!(said.contains(place), "{said}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_gateway_is_said_with_its_line_its_key_and_what_is_allowed() {
     let check = |text: &str, expected: &str| {
         let said = refused(text);
