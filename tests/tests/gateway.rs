@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use crate::http::raw;
 use crate::server::Server;
 use crate::upstream::Upstream;
+use crate::wait::eventually;
 
 /// All values of a header that an upstream has seen.
 fn header<'a>(seen: &'a Value, name: &str) -> Vec<&'a str> {
@@ -371,6 +372,60 @@ async fn above_the_bound_requests_are_refused_at_once_and_nothing_waits() {
     };
     let (first, ()) = tokio::join!(first, second);
     assert_eq!((first.unwrap().status, upstream.seen().len()), (201, 1));
+}
+
+/// Asks until there is room for a request; those before are refused.
+async fn has_room(server: &Server) {
+    eventually("room for another request", async || {
+        let answer = server.http().get(&server.gateway_url(), &[]).await.unwrap();
+        (answer.status != 503).then_some(())
+    })
+    .await;
+}
+
+async fn is_full(server: &Server) -> bool {
+    let refused = server.http().get(&server.gateway_url(), &[]).await.unwrap();
+    (refused.status, refused.json()["code"].as_str()) == (503, Some("OVERLOADED"))
+}
+
+#[tokio::test]
+async fn work_whose_client_has_left_counts_until_it_ends_and_its_request_is_told_as_499() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.gateway("max_in_progress = 1")).await;
+    upstream.close();
+    let (http, url) = (server.http().clone(), format!("{}/gated", server.gateway_url()));
+    let gone = tokio::spawn(async move { http.post(&url, &[("idempotency-key", "k-1")], "{}").await });
+    upstream.arrived(1).await;
+    gone.abort();
+    server.logged("\"status\":499").await;
+    assert!(is_full(&server).await, "the work goes on");
+    let metrics = server.http().get(&format!("{}/metrics", server.admin_url()), &[]).await.unwrap();
+    let counted = "door=\"gateway\",operation=\"(unmatched)\",status=\"4xx\"} 1";
+    assert!(metrics.text().contains(counted), "{}", metrics.text());
+    upstream.open();
+    has_room(&server).await;
+}
+
+#[tokio::test]
+async fn a_stream_and_a_tunnel_count_until_they_end() {
+    let upstream = Upstream::start().await;
+    let server = Server::start(&upstream.gateway("max_in_progress = 1")).await;
+    let mut stream = connect(&server).await;
+    stream.write_all(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    assert!(is_full(&server).await, "its head is out, and it goes on");
+    upstream.end_streams();
+    has_room(&server).await;
+    let mut tunnel = connect(&server).await;
+    let upgrade = b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    tunnel.write_all(upgrade).await.unwrap();
+    tunnel.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 101");
+    assert!(is_full(&server).await, "bytes may go both ways");
+    drop(tunnel);
+    has_room(&server).await;
 }
 
 #[tokio::test]

@@ -81,6 +81,9 @@ pub const RATE_MAX: u32 = 10_000_000;
 pub const TENANTS_MAX: usize = 1_000;
 /// Operations of one configuration: each is a metric label.
 pub const OPERATIONS_MAX: usize = 1_000;
+/// The status that stands in the log and in counts for a request whose client left before there was an answer. It is
+/// sent to nobody; other proxies have the same number.
+pub const STATUS_CLIENT_GONE: u16 = 499;
 /// What a client is told to wait when the server is overloaded: long enough for a burst to pass.
 pub const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 /// What a client is told to wait when the store does not answer (the flat rendering's rule in the design).

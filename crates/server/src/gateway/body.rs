@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::passage::Place;
 use super::upstream::Lent;
 
 /// Why a body ends early.
@@ -192,13 +193,15 @@ pub(super) struct Reply {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Ends it, where it has no end of its own.
     cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Held until the end.
+    place: Option<Place>,
 }
 
 impl Reply {
     /// An answer that comes over a connection. It may stand still for `idle`, and must be whole at `deadline`.
     pub(super) fn new(incoming: Incoming, lent: Lent, idle: Duration, deadline: Option<Instant>) -> Self {
-        let mut reply =
-            Self { incoming, lent: Some(lent), patience: Patience::new(idle), deadline: None, cut: None };
+        let (lent, patience) = (Some(lent), Patience::new(idle));
+        let mut reply = Self { incoming, lent, patience, deadline: None, cut: None, place: None };
         reply.done_if_at_its_end();
         if reply.lent.is_some() {
             reply.deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
@@ -212,6 +215,12 @@ impl Reply {
         self
     }
 
+    /// Holds a place until it has ended.
+    pub(super) fn holding(mut self, place: Place) -> Self {
+        self.place = self.lent.is_some().then_some(place);
+        self
+    }
+
     fn done_if_at_its_end(&mut self) {
         if self.incoming.is_end_stream() {
             self.done();
@@ -219,6 +228,7 @@ impl Reply {
     }
 
     fn done(&mut self) {
+        self.place = None;
         if let Some(lent) = self.lent.take() {
             lent.give_back();
         }

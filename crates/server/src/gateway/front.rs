@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use semel_api::{ApiError, ErrorCode};
@@ -61,6 +61,50 @@ struct Arrival<'a> {
     asked: Arc<Asked>,
 }
 
+/// What is told of a request, once. One that is dropped before has been left by its client.
+struct Line<'a> {
+    route: &'a Route,
+    asked: &'a Asked,
+    method: &'a Method,
+    trace: Option<TraceId>,
+    request_id: &'a str,
+    correlation_id: &'a str,
+    started: Instant,
+    is_told: bool,
+}
+
+impl Line<'_> {
+    fn tell(&mut self, status: u16, code: Option<ErrorCode>) {
+        self.is_told = true;
+        let took = self.started.elapsed();
+        self.route.metrics.request(Door::Gateway, status, took, self.trace.take());
+        let (record, is_retry) = self.asked.seen().map(|(record, is_retry)| (&**record, *is_retry)).unzip();
+        logs::request(&RequestLine {
+            door: Door::Gateway.as_str(),
+            method: self.method.as_str(),
+            route: &self.route.name,
+            status,
+            took,
+            code: code.map(ErrorCode::as_str),
+            tenant: None,
+            operation: None,
+            key: record.map(|record| record.request().key().as_str()),
+            record,
+            is_retry,
+            request_id: self.request_id,
+            correlation_id: Some(self.correlation_id),
+        });
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.tell(limits::STATUS_CLIENT_GONE, None);
+        }
+    }
+}
+
 impl Inner {
     async fn pass(&self, peer: &Peer, mut request: Request<Incoming>) -> Response {
         let started = Instant::now();
@@ -83,6 +127,16 @@ impl Inner {
             traceparent: traceparent(request.headers()).cloned(),
             attempt_id: None,
         });
+        let mut line = Line {
+            route,
+            asked: &asked,
+            method: &method,
+            trace,
+            request_id: &request_id,
+            correlation_id: &correlation_id,
+            started,
+            is_told: false,
+        };
         let answered = match host {
             Err(error) => Err(error),
             Ok(host) => {
@@ -101,24 +155,7 @@ impl Inner {
         {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        let took = started.elapsed();
-        route.metrics.request(Door::Gateway, response.status().as_u16(), took, trace);
-        let (record, is_retry) = asked.seen().map(|(record, is_retry)| (&**record, *is_retry)).unzip();
-        logs::request(&RequestLine {
-            door: Door::Gateway.as_str(),
-            method: method.as_str(),
-            route: &route.name,
-            status: response.status().as_u16(),
-            took,
-            code: code.map(ErrorCode::as_str),
-            tenant: None,
-            operation: None,
-            key: record.map(|record| record.request().key().as_str()),
-            record,
-            is_retry,
-            request_id: &request_id,
-            correlation_id: Some(&correlation_id),
-        });
+        line.tell(response.status().as_u16(), code);
         response
     }
 
@@ -131,9 +168,11 @@ impl Inner {
     ) -> Result<Response, ApiError> {
         let Arrival { route, upstream, peer, style, .. } = *arrival;
         // Nothing waits here: a queue without an end is only a slower way to fail.
-        let _permit = self.in_progress.try_acquire().map_err(|_| {
+        let permit = Arc::clone(&self.in_progress).try_acquire_owned().map_err(|_| {
             ApiError::new(ErrorCode::Overloaded).with_retry_after(limits::RETRY_AFTER_OVERLOAD)
         })?;
+        // Held by the client's wait, by the work that goes on without it, and by what is still on its way back.
+        let place = Arc::new(permit);
         head::check(&request)?;
         let upstream = Arc::clone(upstream.ok_or(ErrorCode::NotFound)?);
         let mut passage = Passage {
@@ -142,6 +181,7 @@ impl Inner {
             route: Arc::clone(&route.name),
             upload: None,
             stopping: self.tunnels.stopping.clone(),
+            place: Arc::clone(&place),
         };
         let is_keyed = guard::is_keyed(&request);
         let rule = route.rule.as_ref().filter(|rule| rule.concerns(request.method()));
@@ -180,7 +220,7 @@ impl Inner {
         let exchanged = passage.exchange(Request::from_parts(parts, outgoing)).await;
         let (mut response, lent, times) = exchanged.map_err(failed)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            self.tunnels.tie(client, &mut response, lent);
+            self.tunnels.tie(client, &mut response, lent, Arc::clone(&passage.place));
             return Ok(response.map(|_| Body::empty()));
         }
         let (response, reply) = passage.reply(response, lent, times);

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use semel_api::{ApiError, ErrorCode};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,10 @@ use super::head;
 use super::upstream::{Failed, Lent, Sent, Times, Upstream};
 use crate::config::gateway::RouteRules;
 use crate::limits;
+
+/// A place among the requests in progress. It is free when everybody who works on the request is done with it, its
+/// client or not.
+pub(super) type Place = Arc<OwnedSemaphorePermit>;
 
 /// Where a request goes, and how long that may take.
 pub(super) struct Passage {
@@ -24,6 +29,7 @@ pub(super) struct Passage {
     pub(super) upload: Option<Upload>,
     /// Cancelled when the server stops.
     pub(super) stopping: CancellationToken,
+    pub(super) place: Place,
 }
 
 impl Passage {
@@ -45,7 +51,8 @@ impl Passage {
         times: Times,
     ) -> (Response<()>, Reply) {
         let (parts, incoming) = response.into_parts();
-        let reply = Reply::new(incoming, lent, self.rules.idle_within, times.deadline);
+        let place = Arc::clone(&self.place);
+        let reply = Reply::new(incoming, lent, self.rules.idle_within, times.deadline).holding(place);
         let kind = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let is_endless = kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
         let stopping = self.stopping.clone();

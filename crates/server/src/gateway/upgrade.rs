@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::passage::ended_after;
+use super::passage::{Place, ended_after};
 use super::upstream::Lent;
 
 /// What holds connections together until they end.
@@ -20,8 +20,14 @@ pub(super) struct Tunnels {
 
 impl Tunnels {
     /// Ties a client's connection to an upstream's, once both have changed. When the server stops, it lasts a little
-    /// longer, and is then cut: it has no end of its own to wait for.
-    pub(super) fn tie(&self, client: OnUpgrade, response: &mut Response<Incoming>, mut lent: Lent) {
+    /// longer, and is then cut: it has no end of its own to wait for. Until its end it holds its place.
+    pub(super) fn tie(
+        &self,
+        client: OnUpgrade,
+        response: &mut Response<Incoming>,
+        mut lent: Lent,
+        place: Place,
+    ) {
         let upstream = hyper::upgrade::on(response);
         lent.detach();
         let stopping = self.stopping.clone();
@@ -41,7 +47,7 @@ impl Tunnels {
                 }
                 () = ended_after(stopping) => {}
             }
-            drop(lent);
+            drop((lent, place));
         });
     }
 }
