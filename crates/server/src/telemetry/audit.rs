@@ -3,6 +3,7 @@
 //! What operators do is durable before it takes effect, and goes with the write itself (see core). Traffic must not
 //! wait for its entries, so these stand in a queue with an end: what finds no room is counted, and never waited for.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    events: Vec<Event>,
+    events: VecDeque<Event>,
     put: u64,
     closed: bool,
 }
@@ -199,7 +200,7 @@ impl AuditLog {
             let full = queue.closed || queue.events.len() >= AUDIT_QUEUE_MAX;
             let first = queue.events.is_empty();
             if !full {
-                queue.events.push(event);
+                queue.events.push_back(event);
                 queue.put += 1;
             }
             if full {
@@ -286,8 +287,7 @@ async fn write(shared: Arc<Shared>, store: Arc<dyn Store>) {
         let (batch, closed) = {
             let mut queue = shared.queue.lock();
             let length = queue.events.len().min(AUDIT_BATCH_MAX);
-            let rest = queue.events.split_off(length);
-            (std::mem::replace(&mut queue.events, rest), queue.closed)
+            (queue.events.drain(..length).collect::<Vec<_>>(), queue.closed)
         };
         if batch.is_empty() {
             if closed {
