@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(server) = server(options, level)? {
         tests = tests.env("SEMEL_BIN", server);
     }
-    if let Some((variable, url)) = database(options, level)? {
+    for (variable, url) in services(options, level)? {
         tests = tests.env(variable, url);
     }
     let succeeded = tests.lines(|line| {
@@ -96,16 +96,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     sum.report(succeeded)
 }
 
-/// The packages whose tests want a database.
-const WITH_DATABASE: &[&str] = &["semel-stores"];
+/// The packages whose tests want services.
+const WITH_SERVICES: &[&str] = &["semel-stores", END_TO_END];
 
-/// Brings the database up that some tests want, if they are to run.
-fn database(options: &Options, level: Level) -> Result<Option<(&'static str, String)>> {
+/// Brings the services up that some tests want, if they are to run.
+fn services(options: &Options, level: Level) -> Result<Vec<(&'static str, String)>> {
     let wanted = match &options.package {
-        Some(package) => WITH_DATABASE.contains(&package.as_str()),
+        Some(package) => WITH_SERVICES.contains(&package.as_str()),
         None => true,
     };
-    if level == Level::Quick || !wanted { Ok(None) } else { services::postgres().map(Some) }
+    if level == Level::Quick || !wanted { Ok(Vec::new()) } else { services::for_tests() }
 }
 
 /// Builds the server that the end-to-end tests drive, if they are to run: once, before them, as a part of the same

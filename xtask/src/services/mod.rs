@@ -1,0 +1,196 @@
+//! `cargo xtask services`: what tests and benches talk to besides the project itself: databases and their like.
+//!
+//! They are run as ordinary processes of this checkout on loopback and free ports, and keep their data under
+//! `target/services`. Nothing is registered with the system, and what runs there already is left alone.
+//!
+//! One service, one file. A new one implements [`Service`] in a file of its own and gets its line in [`SERVICES`].
+
+mod host;
+mod postgres;
+mod redis;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+
+use crate::cargo::Program;
+use crate::workspace;
+
+/// Every service, in the order in which they start: what another one needs stands before it.
+const SERVICES: &[&dyn Service] = &[
+    &postgres::Postgres, //
+    &redis::Redis,
+];
+
+/// A program that tests talk to over a port of this machine.
+trait Service: Sync {
+    /// What people call it.
+    fn name(&self) -> &'static str;
+
+    /// Its folder under `target/services`.
+    fn folder_name(&self) -> &'static str;
+
+    /// The variable by which tests learn where it is.
+    fn variable(&self) -> &'static str;
+
+    /// What the variable says when it listens on `port`.
+    fn url(&self, port: u16) -> String;
+
+    /// The folder of its programs, if they are there.
+    fn installed(&self) -> Option<PathBuf>;
+
+    /// Installs them; by [`host::apt`] where the distribution has a package.
+    ///
+    /// # Errors
+    /// When that fails.
+    fn install(&self) -> Result<()>;
+
+    /// Starts it on `at.port`, so that it goes on when this program ends.
+    ///
+    /// # Errors
+    /// When it does not start. That it answers is waited for by the caller.
+    fn start(&self, at: &Place) -> Result<()>;
+
+    /// Stops it: as it is, by the process id that it noted in `pid` of its folder.
+    ///
+    /// # Errors
+    /// When it cannot be told to stop.
+    fn stop(&self, at: &Place) -> Result<()> {
+        let pid = fs::read_to_string(at.folder.join("pid")).context("cannot read its process id")?;
+        Program::new("kill").args([pid.trim()]).run()
+    }
+}
+
+/// Where a service is.
+struct Place {
+    /// The folder of its programs.
+    programs: PathBuf,
+    /// Its own folder, which outlives it.
+    folder: PathBuf,
+    port: u16,
+}
+
+/// What to do with the services.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum Command {
+    /// Start what does not run yet, installing it if need be, and print where it listens
+    Up,
+    /// Stop what `up` started; the data stays until the next `up`
+    Down,
+    /// Print where they listen, as lines for a shell to `eval`
+    Env,
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// When a service cannot be installed, started or stopped.
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up => {
+            for service in SERVICES {
+                up(*service)?;
+            }
+            environment()
+        }
+        Command::Down => SERVICES.iter().rev().try_for_each(|service| down(*service)),
+        Command::Env => environment(),
+    }
+}
+
+/// All services for tests: the variables that they read, and what those say. A service whose variable is set already is
+/// taken as it is.
+///
+/// # Errors
+/// When one cannot be installed or started.
+pub(crate) fn for_tests() -> Result<Vec<(&'static str, String)>> {
+    let place = |service: &&dyn Service| match std::env::var(service.variable()) {
+        Ok(url) => Ok((service.variable(), url)),
+        Err(_) => Ok((service.variable(), service.url(up(*service)?))),
+    };
+    SERVICES.iter().map(place).collect()
+}
+
+fn environment() -> Result<()> {
+    for service in SERVICES {
+        match running(*service) {
+            Some(port) => println!("export {}='{}'", service.variable(), service.url(port)),
+            None => bail!("{} does not run; `cargo xtask services up` starts it", service.name()),
+        }
+    }
+    Ok(())
+}
+
+/// Starts a service unless it runs, and says on which port.
+fn up(service: &dyn Service) -> Result<u16> {
+    if let Some(port) = running(service) {
+        eprintln!("{} runs already", service.name());
+        return Ok(port);
+    }
+    start(service).with_context(|| format!("{} does not come up", service.name()))
+}
+
+fn start(service: &dyn Service) -> Result<u16> {
+    let folder = folder(service);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let place = Place { programs: programs(service)?, folder, port: host::free_port()? };
+    service.start(&place)?;
+    host::wait_for(place.port, service.name())?;
+    fs::write(port_file(&place.folder), place.port.to_string()).context("cannot note the port")?;
+    eprintln!("{} listens on 127.0.0.1:{}", service.name(), place.port);
+    Ok(place.port)
+}
+
+fn down(service: &dyn Service) -> Result<()> {
+    let Some(port) = running(service) else {
+        eprintln!("{} does not run", service.name());
+        return Ok(());
+    };
+    let place = Place { programs: programs(service)?, folder: folder(service), port };
+    service.stop(&place).with_context(|| format!("{} does not stop", service.name()))?;
+    fs::remove_file(port_file(&place.folder)).context("cannot forget the port")
+}
+
+/// The port of a service that runs, as `up` noted it.
+fn running(service: &dyn Service) -> Option<u16> {
+    let noted = fs::read_to_string(port_file(&folder(service))).ok()?;
+    noted.trim().parse().ok().filter(|port| host::answers(*port))
+}
+
+fn folder(service: &dyn Service) -> PathBuf {
+    workspace::root().join("target/services").join(service.folder_name())
+}
+
+fn port_file(folder: &Path) -> PathBuf {
+    folder.join("port")
+}
+
+/// The folder of a service's programs; installs them if they are missing.
+fn programs(service: &dyn Service) -> Result<PathBuf> {
+    if let Some(folder) = service.installed() {
+        return Ok(folder);
+    }
+    eprintln!("{} is not installed; installing it", service.name());
+    service.install()?;
+    service
+        .installed()
+        .with_context(|| format!("{} is still not there after its installation", service.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_services_share_a_name_a_folder_or_a_variable() {
+        let facts = SERVICES.iter().flat_map(|service| {
+            [("name", service.name()), ("folder", service.folder_name()), ("variable", service.variable())]
+        });
+        let distinct: HashSet<_> = facts.collect();
+        assert_eq!(distinct.len(), 3 * SERVICES.len());
+    }
+}
