@@ -145,6 +145,7 @@ macro_rules! store_suite {
             search: a_page_holds_what_was_asked_for_and_the_last_one_says_so;
             search: a_page_reads_little_more_than_it_shows;
             audit: entries_come_back_newest_first_with_the_stores_time;
+            audit: an_entry_has_the_time_at_which_it_happened_as_far_as_the_order_allows;
             audit: every_mix_of_filters_finds_its_entries;
             audit: entries_are_found_by_what_their_record_was_found_by;
             audit: a_page_of_the_audit_log_reads_little_more_than_it_shows;

@@ -76,7 +76,7 @@ impl Action {
 /// One line of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// When, in the store's time; stamped by the store.
+    /// When it happened, in the store's time. Left at zero, it happens as it is written.
     pub at: Timestamp,
     /// What was done.
     pub action: Action,
@@ -103,7 +103,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// An entry that a store has yet to stamp.
+    /// An entry of what happens as it is written.
     pub fn new(action: Action, actor: Text) -> Self {
         Self {
             at: Timestamp::ZERO,
@@ -131,10 +131,18 @@ impl Entry {
         self
     }
 
-    /// Stamped.
+    /// Of what happened at that time.
     #[must_use]
     pub fn at(mut self, at: Timestamp) -> Self {
         self.at = at;
         self
+    }
+
+    /// As a store stamps it that writes it `now`, behind an entry of `newest`: with the time at which it happened, as far
+    /// as the order of the log allows. It is never of a later time than its writing.
+    #[must_use]
+    pub fn stamped(self, newest: Timestamp, now: Timestamp) -> Self {
+        let happened = if self.at == Timestamp::ZERO { now } else { self.at.min(now) };
+        self.at(happened.max(newest))
     }
 }

@@ -160,8 +160,9 @@ pub trait Store: Send + Sync + 'static {
     fn search(&self, query: Query, cursor: Option<Cursor>, limit: usize)
     -> Answer<'_, Page<Summary, Cursor>>;
 
-    /// Adds entries to the audit log, in order, stamped with the store's time: no entry is stamped before one that is
-    /// shown already.
+    /// Adds entries to the audit log, in order, each with the time at which it
+    /// [happened](audit::Entry::stamped): a later one only where an entry that is shown already has it, since the log is in
+    /// the order of its times.
     fn append_audit(&self, entries: Vec<audit::Entry>) -> Answer<'_, ()>;
 
     /// Audit entries that match, newest first. What is read grows with the page and not with the log: at most about

@@ -316,7 +316,8 @@ impl Store for MemoryStore {
             inner.open("append_audit")?;
             let now = self.shared.time.now();
             for entry in entries {
-                inner.audit.add(entry.at(now));
+                let newest = inner.audit.newest();
+                inner.audit.add(entry.stamped(newest, now));
             }
             Ok(())
         })

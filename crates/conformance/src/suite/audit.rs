@@ -61,6 +61,37 @@ pub async fn entries_come_back_newest_first_with_the_stores_time(subject: &mut d
     assert_eq!(unstamped, expected);
 }
 
+/// What happened is written in the background, and may have to wait; what an operator does is written at once, and may
+/// overtake it.
+pub async fn an_entry_has_the_time_at_which_it_happened_as_far_as_the_order_allows(
+    subject: &mut dyn Subject,
+) {
+    let store = subject.store();
+    let happened = store.load(RecordId::from_bytes([9; 16])).await.unwrap().as_of;
+    subject.pass(Duration::from_millis(40)).await;
+    let later = store.load(RecordId::from_bytes([9; 16])).await.unwrap().as_of;
+    subject.pass(Duration::from_millis(40)).await;
+    store.append_audit(vec![entry(1).at(happened), entry(2).at(later), entry(3).at(happened)]).await.unwrap();
+    let shown = |entries: Vec<Entry>| entries.iter().map(|entry| entry.at).collect::<Vec<_>>();
+    let first = shown(pages(&*store, &AuditQuery::default(), 10).await);
+    assert_eq!(first, [later, later, happened], "the third was overtaken");
+    let until = AuditQuery { until: Some(later), ..AuditQuery::default() };
+    assert_eq!(shown(pages(&*store, &until, 10).await), [happened], "it is searched by that time");
+
+    // One that is written as it happens, and one of the past behind it.
+    store.append_audit(vec![entry(4)]).await.unwrap();
+    store.append_audit(vec![entry(5).at(happened)]).await.unwrap();
+    let then = shown(pages(&*store, &AuditQuery::default(), 10).await);
+    assert!(then[1] > later && then[0] == then[1], "{then:?}");
+
+    // Nothing is of a time to come.
+    let before = store.load(RecordId::from_bytes([9; 16])).await.unwrap().as_of;
+    store.append_audit(vec![entry(6).at(before.plus(Duration::from_hours(1)))]).await.unwrap();
+    let now = store.load(RecordId::from_bytes([9; 16])).await.unwrap().as_of;
+    let newest = store.audit(AuditQuery::default(), None, 1).await.unwrap().items.remove(0).at;
+    assert!(newest >= before && newest <= now, "{newest:?}");
+}
+
 fn matches(query: &AuditQuery, entry: &Entry) -> bool {
     let correlation = entry.correlation_id.as_ref().map(Text::as_str);
     (query.key.is_none() || entry.key == query.key)

@@ -47,6 +47,8 @@ pub struct AuditLog {
 }
 
 struct Shared {
+    /// Whose time it is.
+    store: Arc<dyn Store>,
     queue: Mutex<Queue>,
     filled: Notify,
     /// How many entries have left the queue for good: written, or given up.
@@ -65,6 +67,8 @@ struct Queue {
 
 /// An entry before it is put into words: the words cost, and the request need not wait for them.
 struct Event {
+    /// When, in the store's time.
+    at: Timestamp,
     action: Action,
     request: Option<Arc<Request>>,
     from: Option<StateName>,
@@ -99,6 +103,7 @@ impl AuditLog {
     /// (a loaded configuration) is written.
     pub fn start(store: Arc<dyn Store>, metrics: Metrics, traffic: bool) -> Self {
         let shared = Arc::new(Shared {
+            store,
             queue: Mutex::default(),
             filled: Notify::new(),
             done: watch::channel(0).0,
@@ -106,7 +111,7 @@ impl AuditLog {
             traffic,
             closing: CancellationToken::new(),
         });
-        tokio::spawn(write(Arc::clone(&shared), store));
+        tokio::spawn(write(Arc::clone(&shared)));
         Self { shared }
     }
 
@@ -169,6 +174,7 @@ impl AuditLog {
     /// A configuration was loaded, at the start or by a reload. Written whether or not traffic is.
     pub fn configuration_loaded(&self, reason: &str, details: Vec<(Box<str>, Text)>) {
         self.put(Event {
+            at: Timestamp::ZERO,
             action: Action::ConfigurationLoaded,
             request: None,
             from: None,
@@ -194,12 +200,14 @@ impl AuditLog {
         self.flush().await;
     }
 
-    fn put(&self, event: Event) {
+    /// Puts it behind what happened before it.
+    fn put(&self, mut event: Event) {
         let put = {
             let mut queue = self.shared.queue.lock();
             let full = queue.closed || queue.events.len() >= AUDIT_QUEUE_MAX;
             let first = queue.events.is_empty();
             if !full {
+                event.at = self.shared.store.time();
                 queue.events.push_back(event);
                 queue.put += 1;
             }
@@ -222,6 +230,7 @@ impl AuditLog {
 impl Event {
     fn about(action: Action, record: &Record, caller: &Caller) -> Self {
         Self {
+            at: Timestamp::ZERO,
             action,
             request: Some(Arc::clone(record.request())),
             from: None,
@@ -242,7 +251,7 @@ impl Event {
     }
 
     fn into_entry(self) -> Entry {
-        let mut entry = Entry::new(self.action, Text::new(&self.caller.actor));
+        let mut entry = Entry::new(self.action, Text::new(&self.caller.actor)).at(self.at);
         if let Some(request) = &self.request {
             entry = entry.about(request);
         }
@@ -281,7 +290,7 @@ enum Put {
     More,
 }
 
-async fn write(shared: Arc<Shared>, store: Arc<dyn Store>) {
+async fn write(shared: Arc<Shared>) {
     loop {
         let filled = shared.filled.notified();
         let (batch, closed) = {
@@ -300,7 +309,7 @@ async fn write(shared: Arc<Shared>, store: Arc<dyn Store>) {
         }
         let entries: Vec<Entry> = batch.into_iter().map(Event::into_entry).collect();
         let count = entries.len() as u64;
-        match store.append_audit(entries).await {
+        match shared.store.append_audit(entries).await {
             Ok(()) => shared.metrics.audit_written(count),
             Err(error) => {
                 // Not tried again: a batch whose write is in doubt would stand there twice.
@@ -415,6 +424,21 @@ mod tests {
                 format!("mismatch completed completed c-3 isRetry=true originalAttemptId={id}:1"),
             ]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_has_the_time_of_its_event_and_not_of_its_writing() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let log = AuditLog::start(Arc::clone(&store), Metrics::new("semel", []), true);
+        // The writer waits for something to write.
+        tokio::task::yield_now().await;
+        let happened = store.time();
+        log.configuration_loaded("semel", Vec::new());
+        log.flush().await;
+        let written = store.time();
+        assert!(written >= happened.plus(AUDIT_GATHER), "it has waited");
+        let page = store.audit(AuditQuery::default(), None, 1).await.unwrap();
+        assert_eq!(page.items[0].at, happened);
     }
 
     #[tokio::test]

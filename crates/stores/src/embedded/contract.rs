@@ -324,7 +324,8 @@ impl Store for EmbeddedStore {
             engine.check_usable("append_audit")?;
             let mut last = None;
             for entry in entries {
-                last = Some(engine.queue.audit("append_audit", entry.at(engine.now()))?);
+                last =
+                    Some(engine.queue.audit("append_audit", entry.stamped(Timestamp::ZERO, engine.now()))?);
             }
             match last {
                 Some(batch) => engine.durable("append_audit", batch).await,

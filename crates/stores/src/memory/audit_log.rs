@@ -44,6 +44,11 @@ impl AuditLog {
         self.entries.push_back(entry);
     }
 
+    /// When the newest entry happened.
+    pub(super) fn newest(&self) -> Timestamp {
+        self.entries.back().map_or(Timestamp::ZERO, |entry| entry.at)
+    }
+
     /// Drops entries that were stamped before `before`, at most `limit`; how many.
     pub(super) fn forget(&mut self, before: Timestamp, limit: usize) -> usize {
         let mut dropped = 0;

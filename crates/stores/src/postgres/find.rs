@@ -190,7 +190,9 @@ impl Shared {
         let operations: Vec<_> = drafts.iter().map(|draft| draft.operation).collect();
         let actors: Vec<_> = drafts.iter().map(|draft| draft.actor).collect();
         let actions: Vec<_> = drafts.iter().map(|draft| draft.action).collect();
-        let values: [&(dyn ToSql + Sync); 6] = [&cells, &terms, &bytes, &operations, &actors, &actions];
+        let happened: Vec<_> = entries.iter().map(|entry| millis(entry.at)).collect();
+        let values: [&(dyn ToSql + Sync); 7] =
+            [&cells, &terms, &bytes, &operations, &actors, &actions, &happened];
         self.row("append_audit", Kind::Write, &self.sql.append_audit, &values).await.map(drop)
     }
 

@@ -361,24 +361,33 @@ const AUDIT: &str = "
     SELECT number, at, entry, 1::bigint FROM SCHEMA.audit WHERE number < $1 AND number >= $2
     ORDER BY number DESC LIMIT $3";
 
-const APPEND_AUDIT_TYPES: [Type; 6] = [
+const APPEND_AUDIT_TYPES: [Type; 7] = [
     Type::INT8_ARRAY,
     Type::TEXT_ARRAY,
     Type::BYTEA_ARRAY,
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
     Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
 ];
+/// The time at which each happened, but none before the newest that is there, and none after now.
 const APPEND_AUDIT: &str = "
-    WITH clock AS MATERIALIZED (SELECT SCHEMA.now_ms() AS now),
-    given AS MATERIALIZED (
+    WITH clock AS MATERIALIZED (
+      SELECT SCHEMA.now_ms() AS now, coalesce((SELECT max(number) FROM SCHEMA.audit) >> 21, 0) AS newest
+    ),
+    timed AS MATERIALIZED (
       SELECT given.cell, given.terms::bigint[] AS terms, given.entry, given.operation, given.actor, given.action,
-        (now << 21) | (nextval('SCHEMA.audit_counter') & 2097151) AS number, now
-      FROM clock, unnest($1, $2, $3, $4, $5, $6) AS given (cell, terms, entry, operation, actor, action)
+        greatest(newest, max(CASE WHEN happened = 0 THEN now ELSE least(happened, now) END) OVER (ORDER BY place)) AS at
+      FROM clock, unnest($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY
+        AS given (cell, terms, entry, operation, actor, action, happened, place)
+      ORDER BY place
+    ),
+    given AS MATERIALIZED (
+      SELECT timed.*, (at << 21) | (nextval('SCHEMA.audit_counter') & 2097151) AS number FROM timed
     ),
     audited AS (
       INSERT INTO SCHEMA.audit (number, at, cell, terms, entry)
-      SELECT number, now, cell, terms, entry FROM given
+      SELECT number, at, cell, terms, entry FROM given
     ),
     termed AS (
       INSERT INTO SCHEMA.audit_terms (term, cell, number) SELECT term, cell, number FROM given, unnest(terms) AS term
