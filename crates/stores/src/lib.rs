@@ -4,7 +4,8 @@
 //! suite runs over all of them. The rules of the ledger are nowhere in this crate.
 //!
 //! Rooms: [`codec`] records as bytes · `clock` what a store's time is read from · `embedded` a log of our own,
-//! for one node with nothing to install · `postgres` several nodes over one database · `memory` the store of tests ·
+//! for one node with nothing to install · `postgres` several nodes over one database · `remote` what stores over a network
+//! share · `memory` the store of tests ·
 //! [`limits`] every number.
 
 #[cfg(any(feature = "memory", feature = "embedded", feature = "postgres"))]
@@ -17,3 +18,5 @@ pub mod limits;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+mod remote;

@@ -63,10 +63,10 @@ pub const POSTGRES_ROUNDS: usize = 32;
 pub const POSTGRES_READS_AGAIN: usize = 3;
 /// Ids in one notification: its payload holds less than 8,000 bytes.
 pub const POSTGRES_NOTIFY_IDS: usize = 240;
-/// Ids that wait to be notified; more are left to the waiters' own looks.
-pub const POSTGRES_NOTIFY_QUEUE: usize = 16 * 1024;
-/// Places in which waiters for changes wait, as in the memory store.
-pub const POSTGRES_WAIT_PLACES: usize = 256;
+/// Ids that wait to be told to other nodes; more are left to the waiters' own looks.
+pub const REMOTE_NEWS_QUEUE: usize = 16 * 1024;
+/// Places in which waiters for changes of a store over a network wait, as in the memory store.
+pub const REMOTE_WAIT_PLACES: usize = 256;
 
 /// The oldest segment is merged when at most this part of it, in percent, is current: copying the rest frees as much.
 pub const OLD_LIVE_SHARE_PERCENT: u64 = 50;

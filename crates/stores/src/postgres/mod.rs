@@ -2,8 +2,7 @@
 //!
 //! Rooms: [`options`] what a URL says · [`tls`] rustls under the driver · [`schema`] tables and their migrations ·
 //! [`sql`] every statement · [`pool`] connections, time-outs, statements under way · [`error`] what a SQLSTATE means
-//! for a command · [`rows`] records as rows · [`time`] the database's clock, as far as it is known here · [`wake`]
-//! waiters · [`listen`] notifications between nodes · [`find`] search and audit · [`store`] the contract.
+//! for a command · [`rows`] records as rows · [`listen`] notifications between nodes · [`find`] search and audit · [`store`] the contract.
 //!
 //! # A write
 //! One statement, its own transaction, one round trip: it reads the clock, refuses if the deadline has passed, compares,
@@ -25,9 +24,7 @@ mod rows;
 mod schema;
 mod sql;
 mod store;
-mod time;
 mod tls;
-mod wake;
 
 #[cfg(test)]
 mod conformance;
@@ -35,6 +32,8 @@ mod conformance;
 mod testing;
 #[cfg(test)]
 mod tests;
+
+use crate::remote::{time, wake};
 
 pub use options::{InvalidUrl, Options};
 pub use schema::OpenError;

@@ -38,7 +38,7 @@ pub(super) async fn client(url: &str) -> Client {
 fn schema_of_this_test() -> String {
     let thread = std::thread::current();
     let test = thread.name().expect("a test's thread has its name");
-    let hash = super::rows::hash(&[test.as_bytes(), &std::process::id().to_le_bytes()]);
+    let hash = crate::remote::draft::hash(&[test.as_bytes(), &std::process::id().to_le_bytes()]);
     format!("t_{:016x}", hash.cast_unsigned())
 }
 

@@ -1,6 +1,6 @@
 //! Waiters of this node: who waits for a record, and who waits for something to become due.
 //!
-//! Writes of this node wake them at once. Of other nodes' writes they hear by a [notification](super::listen), or by
+//! Writes of this node wake them at once. Of other nodes' writes they hear by a notification, or by
 //! looking from time to time.
 
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::limits;
 
 /// What a wait ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Woken {
+pub(crate) enum Woken {
     /// Something has happened.
     Told,
     /// Nobody has said anything for a while.
@@ -29,8 +29,8 @@ pub(super) enum Woken {
 }
 
 /// The waiters.
-pub(super) struct Waiters {
-    changed: [Notify; limits::POSTGRES_WAIT_PLACES],
+pub(crate) struct Waiters {
+    changed: [Notify; limits::REMOTE_WAIT_PLACES],
     due_changed: Notify,
     due: Mutex<Due>,
     out: Option<Out>,
@@ -44,9 +44,9 @@ struct Out {
 
 /// Something for the other nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct News {
-    pub(super) changed: VecDeque<RecordId>,
-    pub(super) due: bool,
+pub(crate) struct News {
+    pub(crate) changed: VecDeque<RecordId>,
+    pub(crate) due: bool,
 }
 
 #[derive(Default)]
@@ -60,7 +60,7 @@ struct Due {
 }
 
 impl Waiters {
-    pub(super) fn new(tells_others: bool) -> Self {
+    pub(crate) fn new(tells_others: bool) -> Self {
         let out = tells_others.then(|| Out { news: Mutex::default(), some: Notify::new() });
         Self {
             changed: std::array::from_fn(|_| Notify::new()),
@@ -71,17 +71,17 @@ impl Waiters {
     }
 
     /// Whoever waits for this record, from now on.
-    pub(super) fn of(&self, id: RecordId) -> &Notify {
+    pub(crate) fn of(&self, id: RecordId) -> &Notify {
         // The id is a digest, so any part of it spreads.
-        &self.changed[usize::from(id.as_bytes()[0]) % limits::POSTGRES_WAIT_PLACES]
+        &self.changed[usize::from(id.as_bytes()[0]) % limits::REMOTE_WAIT_PLACES]
     }
 
     /// A record has another version, or is gone, by this node.
-    pub(super) fn changed(&self, id: RecordId) {
+    pub(crate) fn changed(&self, id: RecordId) {
         self.of(id).notify_waiters();
         if let Some(out) = &self.out {
             let mut news = out.news.lock();
-            if news.changed.len() < limits::POSTGRES_NOTIFY_QUEUE {
+            if news.changed.len() < limits::REMOTE_NEWS_QUEUE {
                 news.changed.push_back(id);
             }
             out.some.notify_one();
@@ -89,7 +89,7 @@ impl Waiters {
     }
 
     /// This node has written a version that is or becomes due.
-    pub(super) fn written(&self, record: &Record, as_of: Timestamp) {
+    pub(crate) fn written(&self, record: &Record, as_of: Timestamp) {
         let Some(at) = record.due() else { return };
         {
             let mut due = self.due.lock();
@@ -107,7 +107,7 @@ impl Waiters {
     }
 
     /// Somebody begins to ask what is due next: whatever is written from now on may be earlier.
-    pub(super) fn ask_next_due(&self) {
+    pub(crate) fn ask_next_due(&self) {
         let mut due = self.due.lock();
         due.earlier = false;
         due.earliest = None;
@@ -115,7 +115,7 @@ impl Waiters {
 
     /// This is what they were told. What is due already says nothing of what comes next: a lane that nobody empties must
     /// not hide what comes into another.
-    pub(super) fn told_next_due(&self, lanes: Vec<(String, i64)>, next: Option<Timestamp>, as_of: Timestamp) {
+    pub(crate) fn told_next_due(&self, lanes: Vec<(String, i64)>, next: Option<Timestamp>, as_of: Timestamp) {
         let mut due = self.due.lock();
         due.shown = lanes;
         let next = next.filter(|next| *next > as_of);
@@ -123,7 +123,7 @@ impl Waiters {
     }
 
     /// Whether these lanes have something that nobody was shown: earlier than before, or due now.
-    pub(super) fn is_news(&self, lanes: &[(String, i64)], as_of: i64) -> bool {
+    pub(crate) fn is_news(&self, lanes: &[(String, i64)], as_of: i64) -> bool {
         let due = self.due.lock();
         lanes.iter().any(|(lane, wake)| {
             let shown = due.shown.iter().find(|(shown, _)| shown == lane).map(|(_, wake)| *wake);
@@ -132,28 +132,28 @@ impl Waiters {
     }
 
     /// Whether something was written meanwhile that is due earlier; asks once.
-    pub(super) fn take_earlier(&self) -> bool {
+    pub(crate) fn take_earlier(&self) -> bool {
         std::mem::take(&mut self.due.lock().earlier)
     }
 
-    pub(super) fn due_changed(&self) -> Notified<'_> {
+    pub(crate) fn due_changed(&self) -> Notified<'_> {
         self.due_changed.notified()
     }
 
     /// Another node has written something that is due.
-    pub(super) fn due_elsewhere(&self) {
+    pub(crate) fn due_elsewhere(&self) {
         self.due.lock().earlier = true;
         self.due_changed.notify_waiters();
     }
 
     /// Nobody knows what was missed.
-    pub(super) fn all(&self) {
+    pub(crate) fn all(&self) {
         self.changed.iter().for_each(Notify::notify_waiters);
         self.due_elsewhere();
     }
 
     /// What other nodes have to be told, once there is some.
-    pub(super) async fn news(&self) -> News {
+    pub(crate) async fn news(&self) -> News {
         let Some(out) = &self.out else { return std::future::pending().await };
         loop {
             let news = std::mem::take(&mut *out.news.lock());
@@ -166,7 +166,7 @@ impl Waiters {
 }
 
 /// Waits for `woken`, for the patience by the store's clock, or until it is time to look.
-pub(super) async fn wait(
+pub(crate) async fn wait(
     clock: &dyn Clock,
     patience: Duration,
     look: Duration,

@@ -1,7 +1,7 @@
 //! The database's clock, as far as it is known here: what it last said, and how long ago that was.
 //!
 //! It is the wall clock of the database's host, whose operators must keep it in step: this store can step with it, as a
-//! store that lives in one process need not. A row's times never go back, whatever the clock does.
+//! store that lives in one process need not. A record's times never go back, whatever the clock does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 const SET_BACK: Duration = Duration::from_secs(60);
 
 /// What is known of the database's clock.
-pub(super) struct Time {
+pub(crate) struct Time {
     clock: Arc<dyn Clock>,
     told: Mutex<Told>,
 }
@@ -26,13 +26,13 @@ struct Told {
 }
 
 impl Time {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let at = clock.elapsed();
         Self { clock, told: Mutex::new(Told { as_of: Timestamp::ZERO, at }) }
     }
 
     /// The database has said what time it is.
-    pub(super) fn told(&self, as_of: Timestamp) -> Timestamp {
+    pub(crate) fn told(&self, as_of: Timestamp) -> Timestamp {
         let at = self.clock.elapsed();
         let mut told = self.told.lock();
         if as_of >= told.as_of || told.as_of.since(as_of) > SET_BACK {
@@ -42,12 +42,12 @@ impl Time {
     }
 
     /// What it would say now, at most.
-    pub(super) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         let told = self.told.lock();
         told.as_of.plus(self.clock.elapsed().saturating_sub(told.at))
     }
 
-    pub(super) fn clock(&self) -> &dyn Clock {
+    pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 }
