@@ -50,7 +50,11 @@ async fn records_are_listed_shown_and_settled_from_a_shell() {
     let record = page["records"].as_array().unwrap().iter().find(|record| record["key"] == "lost-1").unwrap();
     let (id, version) = (record["id"].as_str().unwrap(), record["version"].as_str().unwrap());
     let shown = records(&server, &["show", id]).await;
-    assert!(out(&shown).contains("unknown") && out(&shown).contains("answer_lost"), "{}", out(&shown));
+    assert!(
+        out(&shown).contains("unknown") && out(&shown).contains("answer_inconclusive"),
+        "{}",
+        out(&shown)
+    );
     let unseen = records(&server, &["discard", id, "--reason", "x"]).await;
     assert_eq!(code(&unseen), 2, "it names no version");
     let stale = records(&server, &["discard", id, "--seen", "1.77", "--reason", "x"]).await;

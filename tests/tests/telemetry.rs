@@ -122,7 +122,7 @@ async fn the_requirements_metrics_count_what_happens_under_the_service_name() {
         ("semel_duplicates_total", &duplicates("execute", "replayed"), 1.0),
         ("semel_duplicates_total", &duplicates("execute", "mismatch"), 1.0),
         ("semel_duplicates_total", &duplicates("claims", "in_progress"), 1.0),
-        ("semel_outcomes_unknown_total", &[("why", "answer_lost")], 1.0),
+        ("semel_outcomes_unknown_total", &[("why", "answer_inconclusive")], 1.0),
         ("semel_records", &records("echo", "completed"), 1.0),
         ("semel_records", &records("fail", "unknown"), 1.0),
         ("semel_records", &records("other", "running"), 1.0),

@@ -111,8 +111,8 @@ pub struct RecordDetail {
     pub attempt_id: Option<String>,
     /// What the last try said, or the circumstances of an unknown outcome.
     pub last_error: Option<String>,
-    /// Why the outcome is unknown: `lease_lapsed`, `answer_lost` (none came in time or whole, or one that proves nothing,
-    /// such as a 500) or `work_abandoned`.
+    /// Why the outcome is unknown: `lease_lapsed`, `answer_lost` (none came in time or whole), `answer_inconclusive` (one came that
+    /// proves nothing, such as a 500) or `work_abandoned`.
     pub unknown_because: Option<String>,
     /// What the request means, as algorithm and digest: `1:` and 64 hexadecimal digits.
     pub fingerprint: String,

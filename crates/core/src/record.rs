@@ -70,18 +70,25 @@ impl Checkpoint {
 pub enum Why {
     /// The lease lapsed while the operation may have been running.
     LeaseLapsed,
-    /// The answer was lost after the request had been sent, or proves nothing.
+    /// No answer came in time or whole after the request had been sent.
     AnswerLost,
+    /// An answer came whole, and proves nothing, such as a 500.
+    AnswerInconclusive,
     /// The work left without saying what it did (a panic, a shutdown).
     WorkAbandoned,
 }
 
 impl Why {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::LeaseLapsed, Self::AnswerLost, Self::WorkAbandoned, Self::AnswerInconclusive];
+
     /// The name in APIs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::LeaseLapsed => "lease_lapsed",
             Self::AnswerLost => "answer_lost",
+            Self::AnswerInconclusive => "answer_inconclusive",
             Self::WorkAbandoned => "work_abandoned",
         }
     }

@@ -382,7 +382,8 @@ impl Call {
             }
             Verdict::Unknown => {
                 let detail = format!("the reply ({status}) says that it may have been done");
-                runtime.mark_unknown(claim, Why::AnswerLost, detail.as_str().into(), || self.late()).await
+                let why = Why::AnswerInconclusive;
+                runtime.mark_unknown(claim, why, detail.as_str().into(), || self.late()).await
             }
         };
         let kept = verdict == Verdict::Keep;

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use semel_core::outcome::{Class, Headers};
 
-/// How an answer was lost.
+/// How it came that nobody knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The connection was cut, or the answer proves nothing.
+    /// The connection was cut before the answer was there.
     Answer,
+    /// The answer proves nothing.
+    Inconclusive,
     /// None came in time.
     TimedOut,
     /// The work left by another way.
@@ -104,7 +106,7 @@ impl Reply {
             Meaning::NotExecuted => {
                 Err(Self::NotExecuted { detail: detail(), retry_after, permanent: false })
             }
-            Meaning::Open => Err(Self::Lost { how: Lost::Answer, detail: detail(), retry_after }),
+            Meaning::Open => Err(Self::Lost { how: Lost::Inconclusive, detail: detail(), retry_after }),
         }
     }
 
@@ -123,7 +125,7 @@ impl Reply {
     pub(super) fn judged_after(self, tainted: bool) -> Self {
         match self {
             Self::Answered { class: Class::Rejection, status, .. } if tainted => Self::lost(
-                Lost::Answer,
+                Lost::Inconclusive,
                 format!("the target answered {status}, but an earlier attempt may have had an effect"),
             ),
             // Nor does it help that this attempt did nothing: what the earlier one did is still open.

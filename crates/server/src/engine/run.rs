@@ -46,7 +46,7 @@ impl Engine {
                     Ok(outcome) => self.complete(claim, outcome, said, &work.link).await,
                     Err(invalid) => {
                         let detail = format!("the answer cannot be kept: {invalid}");
-                        Box::pin(self.lost(claim, Lost::Answer, &detail, None, &work.link)).await
+                        Box::pin(self.lost(claim, Lost::Inconclusive, &detail, None, &work.link)).await
                     }
                 }
             }
@@ -206,6 +206,7 @@ impl Engine {
     ) -> Result<Execution, EngineError> {
         let (why, status) = match how {
             Lost::Answer => (Why::AnswerLost, StatusCode::BAD_GATEWAY),
+            Lost::Inconclusive => (Why::AnswerInconclusive, StatusCode::BAD_GATEWAY),
             Lost::TimedOut => (Why::AnswerLost, StatusCode::GATEWAY_TIMEOUT),
             Lost::Abandoned => (Why::WorkAbandoned, StatusCode::BAD_GATEWAY),
         };

@@ -323,6 +323,7 @@ impl Reader {
                     0 => Why::LeaseLapsed,
                     1 => Why::AnswerLost,
                     2 => Why::WorkAbandoned,
+                    3 => Why::AnswerInconclusive,
                     _ => return Err(Corrupt("unknown reason")),
                 };
                 State::Unknown { why, detail: self.kept_text()? }

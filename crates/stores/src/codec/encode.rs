@@ -135,6 +135,7 @@ fn encode_state(state: &State, out: &mut Vec<u8>) {
                 Why::LeaseLapsed => 0,
                 Why::AnswerLost => 1,
                 Why::WorkAbandoned => 2,
+                Why::AnswerInconclusive => 3,
             });
             text(out, detail.as_str());
         }

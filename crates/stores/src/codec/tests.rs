@@ -101,7 +101,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 
 fn state() -> impl Strategy<Value = State> {
     let text = || "\\PC{0,60}".prop_map(|text| Text::new(&text));
-    let why = prop_oneof![Just(Why::LeaseLapsed), Just(Why::AnswerLost), Just(Why::WorkAbandoned)];
+    let why = proptest::sample::select(&Why::ALL[..]);
     let attempt_id = option::of("[a-z0-9]{1,9}");
     prop_oneof![
         option::of(text()).prop_map(|last_error| State::Pending { last_error }),

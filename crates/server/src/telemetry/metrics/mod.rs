@@ -73,7 +73,7 @@ struct Inner {
     lapsed: Exemplified,
     fenced: Exemplified,
     heartbeats_failed: Counter,
-    unknown: [OnceLock<Exemplified>; 3],
+    unknown: [OnceLock<Exemplified>; Why::ALL.len()],
     dead: Exemplified,
     states: [Counter; StateName::ALL.len()],
     store_calls: [OnceLock<Durations>; StoreCall::ALL.len()],
@@ -292,6 +292,7 @@ impl Metrics {
             Why::LeaseLapsed => 0,
             Why::AnswerLost => 1,
             Why::WorkAbandoned => 2,
+            Why::AnswerInconclusive => 3,
         };
         self.0.unknown[place]
             .get_or_init(|| family.get_or_create_owned(&WhyLabels { why: why.as_str() }))
@@ -407,7 +408,7 @@ impl Families {
     /// What alerts watch stands at 0 from the start: where a series begins with its first event, that event is no
     /// increase, and nobody is told of it.
     fn begin_at_zero(&self) {
-        for why in [Why::LeaseLapsed, Why::AnswerLost, Why::WorkAbandoned] {
+        for why in Why::ALL {
             self.unknown.get_or_create_owned(&WhyLabels { why: why.as_str() });
         }
         for call in StoreCall::ALL {
@@ -653,6 +654,7 @@ mod tests {
         for series in [
             "semel_outcomes_unknown_total{service=\"semel\",why=\"lease_lapsed\"}",
             "semel_outcomes_unknown_total{service=\"semel\",why=\"answer_lost\"}",
+            "semel_outcomes_unknown_total{service=\"semel\",why=\"answer_inconclusive\"}",
             "semel_outcomes_unknown_total{service=\"semel\",why=\"work_abandoned\"}",
             "semel_store_errors_total{service=\"semel\",call=\"replace\",kind=\"in_doubt\"}",
             "semel_store_errors_total{service=\"semel\",call=\"load\",kind=\"corrupt\"}",
