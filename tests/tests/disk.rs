@@ -105,6 +105,36 @@ async fn a_disk_that_fills_in_the_middle_of_a_batch_refuses_writes_loses_nothing
     assert_eq!(echo(&server, "afterwards", "1").await.status, 200);
 }
 
+async fn readiness(server: &Server) -> (u16, Option<String>) {
+    let answer = server.get("/readyz", &[]).await;
+    (answer.status, answer.json()["reason"].as_str().map(str::to_owned))
+}
+
+#[tokio::test]
+async fn readyz_says_that_the_disk_is_full_until_there_is_room_and_needs_no_write_to_find_out() {
+    let Some(disk) = Disk::of(170) else { return };
+    let server = Server::start_in(disk.path(), CONFIG).await;
+    let large = format!("\"{}\"", "x".repeat(900_000));
+    assert_eq!(readiness(&server).await, (200, None));
+    let mut filled = 0;
+    while echo(&server, &format!("key-{filled}"), &large).await.status == 200 {
+        filled += 1;
+        assert!(filled < 250, "the disk fills");
+    }
+    let full = (503, Some("out_of_space".to_owned()));
+    assert_eq!(readiness(&server).await, full);
+    // What is small may still fit the end of the log; that does not make it ready.
+    for n in 0..20 {
+        echo(&server, &format!("small-{n}"), "1").await;
+        assert_eq!(readiness(&server).await, full);
+    }
+    assert_eq!(echo(&server, "key-0", &large).await.status, 200, "what is stored is replayed");
+    disk.of_size(400);
+    eventually("it is ready again", async || (readiness(&server).await == (200, None)).then_some(())).await;
+    assert_eq!(echo(&server, "afterwards", &large).await.status, 200);
+    server.stop().await;
+}
+
 /// Executes this many keys, and gives what each was answered.
 async fn acknowledged(server: &Server, keys: usize) -> BTreeMap<String, Same> {
     let mut acknowledged = BTreeMap::new();
@@ -163,7 +193,7 @@ async fn a_failed_sync_that_is_tried_again_is_not_believed_and_nothing_acknowled
     );
     // The next sync would succeed, and prove nothing: the kernel may have dropped what the failed one was to write.
     assert_eq!(server.execute("charge", "another", "{}", &[]).await.refusal(), unavailable());
-    assert_eq!(server.get("/readyz", &[]).await.status, 503);
+    assert_eq!(readiness(&server).await, (503, Some("store_failed".to_owned())));
     for (key, first) in &acknowledged {
         let again = server.execute("charge", key, "{}", &[]).await;
         let same = again.status == 503 || again.without_the_exchange() == *first;

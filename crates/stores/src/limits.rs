@@ -88,6 +88,9 @@ pub const MERGE_BATCH_BYTES: usize = 256 * 1024;
 pub const MERGE_PAUSE: Duration = Duration::from_millis(2);
 /// Between two rounds of upkeep that found nothing to do.
 pub const UPKEEP_EVERY: Duration = Duration::from_millis(200);
+/// After a round of upkeep that failed, for want of space as a rule: each try writes as much of a segment as there is room
+/// for.
+pub const UPKEEP_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How long the log waits for writers who have just been told, so that they share the next sync. About as long as a
 /// sync takes: one writer alone never waits, since it comes back as the only one who is expected.
 pub const GATHER: Duration = Duration::from_micros(150);

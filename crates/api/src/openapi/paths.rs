@@ -310,8 +310,8 @@ pub(super) fn health() {}
     responses(
         (status = 200, description = "Reads and writes would be answered now.", body = Health,
             example = json!({"status": "ready", "store": "embedded"})),
-        (status = 503, description = "The store does not answer, or the server is shutting down.", body = Health,
-            example = json!({"status": "unavailable", "store": "embedded"})),
+        (status = 503, description = "The store does not answer or takes no writes, or the server is shutting down.", body = Health,
+            example = json!({"status": "unavailable", "store": "embedded", "reason": "out_of_space"})),
     ),
 )]
 pub(super) fn ready() {}

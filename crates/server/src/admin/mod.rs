@@ -17,7 +17,7 @@ use semel_core::{Ledger, Store};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::door::Refusal;
+use crate::door::{self, Refusal};
 use crate::telemetry::metrics::{self, Metrics};
 
 mod access;
@@ -103,17 +103,11 @@ async fn scrape(State(admin): State<Admin>) -> Response {
 
 async fn health() -> Result<Response, Refusal> {
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    json(StatusCode::OK, &Health { status: HealthStatus::Ok, store: None, version })
+    json(StatusCode::OK, &Health { status: HealthStatus::Ok, store: None, reason: None, version })
 }
 
-async fn ready(State(admin): State<Admin>) -> Result<Response, Refusal> {
-    let answers = admin.store.ready().await.is_ok();
-    let (status, says) = if answers && !admin.is_stopping() {
-        (StatusCode::OK, HealthStatus::Ready)
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable)
-    };
-    json(status, &Health { status: says, store: Some(admin.store.name().to_owned()), version: None })
+async fn ready(State(admin): State<Admin>) -> Response {
+    door::readiness(&*admin.store, &admin.stopping).await
 }
 
 /// A JSON answer.

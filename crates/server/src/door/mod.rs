@@ -13,10 +13,10 @@ use axum::routing::{get, post};
 use axum::{Router, extract::State};
 use http::StatusCode;
 use semel_api::ErrorCode;
-use semel_api::health::{Health, HealthStatus};
-use semel_core::Key;
+use semel_api::health::{Health, HealthStatus, NotReady};
 use semel_core::policy::Policy;
 use semel_core::record::{Record, StateName};
+use semel_core::{Key, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, KeyAlphabet};
@@ -154,20 +154,39 @@ impl Seen {
 
 async fn health() -> Response {
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    healthy(StatusCode::OK, &Health { status: HealthStatus::Ok, store: None, version })
+    healthy(StatusCode::OK, &Health { status: HealthStatus::Ok, store: None, reason: None, version })
 }
 
 async fn ready(State(doors): State<Doors>) -> Response {
-    let store = doors.engine.ledger().store();
-    let (status, says) = match store.ready().await {
-        Ok(()) if !doors.stopping.is_cancelled() => (StatusCode::OK, HealthStatus::Ready),
-        Ok(()) => (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable),
+    readiness(&**doors.engine.ledger().store(), &doors.stopping).await
+}
+
+/// The answer of `/readyz`, on the doors and for operators.
+pub(crate) async fn readiness(store: &dyn Store, stopping: &CancellationToken) -> Response {
+    let reason = match store.ready().await {
+        Ok(()) => stopping.is_cancelled().then_some(NotReady::ShuttingDown),
         Err(error) => {
             tracing::warn!(%error, "the store is not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable)
+            Some(not_ready(&error))
         }
     };
-    healthy(status, &Health { status: says, store: Some(store.name().to_owned()), version: None })
+    let (code, status) = match reason {
+        None => (StatusCode::OK, HealthStatus::Ready),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable),
+    };
+    healthy(code, &Health { status, store: Some(store.name().to_owned()), reason, version: None })
+}
+
+/// What may be said of it aloud; the rest is for the log.
+fn not_ready(error: &StoreError) -> NotReady {
+    let kind = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .map(std::io::Error::kind);
+    match kind {
+        Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => NotReady::OutOfSpace,
+        Some(_) | None if error.retry_helps() => NotReady::StoreUnavailable,
+        Some(_) | None => NotReady::StoreFailed,
+    }
 }
 
 fn healthy(status: StatusCode, health: &Health) -> Response {

@@ -69,7 +69,7 @@ impl Engine {
             Fate::Durable | Fate::Open => Ok(()),
             Fate::InDoubt => Err(StoreError::in_doubt(during, self.why())),
             Fate::NotApplied => {
-                let retry_helps = matches!(self.health(), Health::Full(_) | Health::Well);
+                let retry_helps = matches!(self.health(), Health::Full(..) | Health::Well);
                 Err(StoreError::not_applied(during, retry_helps, self.why()))
             }
         }
@@ -78,7 +78,7 @@ impl Engine {
     fn why(&self) -> String {
         match self.health() {
             Health::Well => "the log was full for a moment".into(),
-            Health::Full(why) | Health::Failed(why) => why,
+            Health::Full(why, _) | Health::Failed(why) => why,
         }
     }
 
@@ -379,7 +379,10 @@ impl Store for EmbeddedStore {
             engine.queue.check_open("ready")?;
             match engine.health() {
                 Health::Well => Ok(()),
-                Health::Full(why) | Health::Failed(why) => Err(StoreError::not_applied("ready", true, why)),
+                Health::Full(why, kind) => {
+                    Err(StoreError::not_applied("ready", true, why).with_source(std::io::Error::from(kind)))
+                }
+                Health::Failed(why) => Err(StoreError::not_applied("ready", false, why)),
             }
         })
     }

@@ -67,8 +67,9 @@ const RECORD_BYTES: usize = 900;
 pub(crate) enum Health {
     /// It serves.
     Well,
-    /// There was no space for a new segment. Reads are safe; the next write tries again.
-    Full(String),
+    /// There was no file for a new segment: no space, as a rule. Reads are safe, and what fits the rest of the segment is
+    /// written; upkeep tries again.
+    Full(String, std::io::ErrorKind),
     /// A write or sync failed: nothing is known but what the disk says when it is opened again.
     Failed(String),
 }
@@ -199,7 +200,7 @@ impl Engine {
     /// Refuses everything once a write or sync has failed.
     pub(crate) fn check_usable(&self, during: &'static str) -> Result<(), StoreError> {
         match &*self.health.read() {
-            Health::Well | Health::Full(_) => Ok(()),
+            Health::Well | Health::Full(..) => Ok(()),
             Health::Failed(why) => Err(StoreError::not_applied(during, false, why.as_str())),
         }
     }
@@ -279,14 +280,16 @@ impl Engine {
             return 0;
         }
         let (time, floor) = (self.time.now(), self.floor());
+        let mut has_room = false;
         let began = |segment: &Arc<Segment>| {
+            has_room = true;
             self.segments.write().insert(segment.number, Arc::clone(segment));
         };
         let audit_floor = self.audit_floor.load(Ordering::Acquire);
         match writer.write(&mut gathered, time, floor, audit_floor, began) {
             Ok(()) => {
-                if let Health::Full(_) = self.health() {
-                    *self.health.write() = Health::Well;
+                if has_room {
+                    self.has_room();
                 }
                 if let Some(tell) = self.batches.get() {
                     tell(gathered.steps.len());
@@ -298,6 +301,14 @@ impl Engine {
         writers
     }
 
+    /// There is a file for the next segment, or a segment has just begun.
+    pub(crate) fn has_room(&self) {
+        let mut health = self.health.write();
+        if let Health::Full(..) = *health {
+            *health = Health::Well;
+        }
+    }
+
     fn failed(&self, error: &WriteError, gathered: Gathered) {
         let WriteError { in_doubt, what, source } = error;
         if *in_doubt {
@@ -307,7 +318,7 @@ impl Engine {
             self.give_up(gathered, Fate::InDoubt);
             self.due_changed.notify_waiters();
         } else {
-            *self.health.write() = Health::Full(format!("could not {what}: {source}"));
+            *self.health.write() = Health::Full(format!("could not {what}: {source}"), source.kind());
             self.give_up(gathered, Fate::NotApplied);
         }
     }

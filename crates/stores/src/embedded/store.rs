@@ -20,7 +20,7 @@ use crate::embedded::relay::Relay;
 use crate::embedded::upkeep::Round;
 use crate::limits::{
     CACHE_BYTES, FRAME_ALIGN, GATHER, MERGE_PAUSE, QUIET_AFTER, RELAY_BATCHES, RELAY_PATIENCE, SEGMENT_BYTES,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, UPKEEP_EVERY,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, UPKEEP_AFTER_FAILURE, UPKEEP_EVERY,
 };
 
 /// How to open an [`EmbeddedStore`].
@@ -342,8 +342,12 @@ impl Resting {
                 quiet = Some(engine.newest_segment());
             }
             // What fails here is tried again; what it means for writers they are told by their own writes.
-            let round = engine.upkeep(quiet, &wait).unwrap_or(Round::Idle);
-            if self.rest(if round == Round::Busy { MERGE_PAUSE } else { UPKEEP_EVERY }) {
+            let pause = match engine.upkeep(quiet, &wait) {
+                Ok(Round::Busy) => MERGE_PAUSE,
+                Ok(Round::Idle) => UPKEEP_EVERY,
+                Err(_) => UPKEEP_AFTER_FAILURE,
+            };
+            if self.rest(pause) {
                 break;
             }
         }

@@ -60,21 +60,25 @@ impl Engine {
         if let Health::Failed(_) = self.health() {
             return Ok(Round::Idle);
         }
-        let made_ready = self.make_ready()?;
-        let written = self.write_sidecars()?;
+        // A full disk must not keep it from what makes room.
+        let made_ready = self.make_ready();
+        let written = self.write_sidecars();
         let merged = self.merge_oldest(quiet, wait)?;
+        let (made_ready, written) = (made_ready?, written?);
         Ok(if made_ready || written || merged { Round::Busy } else { Round::Idle })
     }
 
     /// Sees to it that a file is ready to become the next segment.
     fn make_ready(&self) -> io::Result<bool> {
         if self.spares.len() > 0 {
+            self.has_room();
             return Ok(false);
         }
         let newest = self.newest_segment();
         // A name that the log thread does not use if it is in need of a file at the same moment.
         let name = make_spare(&*self.folder, newest | 1 << 31, self.segment_bytes)?;
         self.spares.put(name);
+        self.has_room();
         Ok(true)
     }
 

@@ -110,6 +110,18 @@ impl RealFolder {
     }
 }
 
+/// Fills a new file with zeros, and syncs it.
+fn fill(file: &fs::File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROING_BYTES];
+    let mut offset = 0;
+    while offset < bytes {
+        let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all_at(&zeros[..part], offset)?;
+        offset += part as u64;
+    }
+    file.sync_all()
+}
+
 impl Folder for RealFolder {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -125,14 +137,11 @@ impl Folder for RealFolder {
 
     fn allocate(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
         let file = self.open_with(name, fs::OpenOptions::new().create(true).truncate(true))?;
-        let zeros = vec![0; ZEROING_BYTES];
-        let mut offset = 0;
-        while offset < bytes {
-            let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(zeros.len());
-            file.write_all_at(&zeros[..part], offset)?;
-            offset += part as u64;
+        if let Err(error) = fill(&file, bytes) {
+            // What there was of space is somebody's: the next try begins anew in any case.
+            let _ = fs::remove_file(self.at(name));
+            return Err(error);
         }
-        file.sync_all()?;
         Ok(Arc::new(RealFile(file)))
     }
 
