@@ -108,9 +108,9 @@ async fn what_has_no_key_passes_unless_its_route_needs_one() {
     assert_eq!((runs("/open/a").await, runs("/orders").await), (2, 1));
     let metrics = server.http().get(&format!("{}/metrics", server.admin_url()), &[]).await.unwrap();
     for line in [
-        "semel_gateway_keys_total{service=\"semel\",route=\"(unmatched)\",key=\"present\"} 2",
-        "semel_gateway_keys_total{service=\"semel\",route=\"(unmatched)\",key=\"missing\"} 1",
-        "semel_gateway_keys_total{service=\"semel\",route=\"POST /orders/{id}/pay\",key=\"missing\"} 1",
+        "semel_keys_total{service=\"semel\",route=\"(unmatched)\",key=\"present\"} 2",
+        "semel_keys_total{service=\"semel\",route=\"(unmatched)\",key=\"missing\"} 1",
+        "semel_keys_total{service=\"semel\",route=\"POST /orders/{id}/pay\",key=\"missing\"} 1",
         "idempotency_hits_total{service=\"semel\"} 1",
         "idempotency_misses_total{service=\"semel\"} 1",
         "semel_duplicates_total{service=\"semel\",door=\"gateway\",reason=\"replayed\"} 1",
@@ -420,9 +420,7 @@ async fn report_mode_changes_nothing_and_counts_what_would_have_happened() {
         assert!(header(&seen, "semel-fence").is_empty(), "nothing is promised to the upstream either");
     }
     let report = |result: &str, count: u32| {
-        format!(
-            "semel_gateway_reports_total{{service=\"semel\",route=\"POST /orders\",result=\"{result}\"}} {count}"
-        )
+        format!("semel_reports_total{{service=\"semel\",route=\"POST /orders\",result=\"{result}\"}} {count}")
     };
     eventually("the report", async || {
         let metrics = server.http().get(&format!("{}/metrics", server.admin_url()), &[]).await.unwrap();

@@ -217,6 +217,13 @@ impl Config {
         self
     }
 
+    /// Tells the observer whose layer it is. What it gives in its place knows, so that asking it again changes nothing.
+    pub(crate) fn name_service(&mut self) {
+        if let Some(observer) = self.observer.of_service(&self.service_name) {
+            self.observer = observer;
+        }
+    }
+
     /// Where the `type` of problem details leads: the code stands where `{code}` does, or else behind it. Unless it is
     /// set, that is the project's own documents. It should resolve to the pages of the codes (draft-ietf-httpapi-idempotency-key-header-07, section 2.7).
     #[must_use]

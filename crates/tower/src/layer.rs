@@ -69,7 +69,8 @@ impl IdempotencyLayer {
     ///
     /// # Errors
     /// The configuration is not within the limits.
-    pub fn try_new(ledger: Ledger, config: Config) -> Result<Self, ConfigError> {
+    pub fn try_new(ledger: Ledger, mut config: Config) -> Result<Self, ConfigError> {
+        config.name_service();
         let watch = Arc::new(Watching(Arc::clone(&config.observer)));
         let runtime = Runtime::new(ledger, TaskTracker::new(), CancellationToken::new(), watch);
         Self::over(runtime, config)
@@ -79,7 +80,8 @@ impl IdempotencyLayer {
     ///
     /// # Errors
     /// The configuration is not within the limits.
-    pub fn over(runtime: Runtime, config: Config) -> Result<Self, ConfigError> {
+    pub fn over(runtime: Runtime, mut config: Config) -> Result<Self, ConfigError> {
+        config.name_service();
         let usual = Arc::new(Rules::resolve("*", &config.all)?);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (matcher, options) in &config.routes {
@@ -293,6 +295,8 @@ impl Shared {
         if !rules.concerns(&parts.method) || parts.extensions.get::<Claimed>().is_some() {
             return Gate::Pass;
         }
+        let keyed = parts.headers.contains_key(key::HEADER);
+        self.tell(What::Asked { keyed }, None, &rules, parts.extensions.get::<Context>());
         let key = key::of_headers(&parts.headers, rules.alphabet)
             .and_then(|key| key.map(|key| within(key, rules.key_chars_max)).transpose());
         if matches!(key, Ok(None)) && !rules.require_key {

@@ -11,6 +11,11 @@ use semel_core::ledger::LedgerError;
 /// What happened to a request, or to its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
+    /// It came under a rule: what becomes of it comes as another event, unless it passes through for want of a key.
+    Asked {
+        /// Whether it has a key, well-formed or not.
+        keyed: bool,
+    },
     /// It was given the claim.
     Claimed {
         /// How long that took, store included.
@@ -92,6 +97,12 @@ impl fmt::Debug for Context {
 
 /// Who is told. Called on the hot path: must neither block nor fail.
 pub trait Observer: Send + Sync + 'static {
+    /// Who is told in its place of what happens at the layer of this service, if it tells services apart. Asked once,
+    /// when the layer is made.
+    fn of_service(&self, _service: &str) -> Option<Arc<dyn Observer>> {
+        None
+    }
+
     /// Something happened.
     fn happened(&self, event: &Event<'_>);
 
@@ -103,6 +114,10 @@ pub trait Observer: Send + Sync + 'static {
 }
 
 impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn of_service(&self, service: &str) -> Option<Arc<dyn Observer>> {
+        (**self).of_service(service)
+    }
+
     fn happened(&self, event: &Event<'_>) {
         (**self).happened(event);
     }

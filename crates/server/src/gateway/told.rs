@@ -53,6 +53,8 @@ impl Teller {
             What::Refused => ReportResult::Refused,
             // How the shadow of an attempt ends is told nobody.
             What::Found { .. } | What::Completed | What::Released | What::Unknown | What::Fenced => return,
+            // The front counts the keys of routes itself.
+            What::Asked { .. } => return,
         };
         self.metrics.gateway().report(route, result);
     }
@@ -98,7 +100,7 @@ impl semel_tower::Observer for Teller {
             }
             What::Fenced => observer.contradicted(record, link),
             // Nothing came of them that has a record.
-            What::KeyMissing | What::KeyInvalid | What::Refused => {}
+            What::Asked { .. } | What::KeyMissing | What::KeyInvalid | What::Refused => {}
         }
     }
 

@@ -14,7 +14,7 @@ use semel_core::request::Fingerprint;
 use semel_core::{Key, Ledger, Operation, Request as Asked, Scope};
 use semel_runtime::OsEntropy;
 use semel_stores::memory::MemoryStore;
-use semel_tower::{Config, Metrics, Profile, ReplayStatus};
+use semel_tower::{Config, Metrics, OnServerError, Profile, ReplayStatus, RouteOptions};
 use serde_json::json;
 
 use crate::harness::{Bench, post, reply, request};
@@ -141,7 +141,7 @@ async fn the_original_status_is_an_option_and_only_successes_are_replayed_as_200
 #[tokio::test]
 async fn the_metrics_of_the_guide_count_what_they_say() {
     let mut registry = Registry::default();
-    let bench = Bench::new(guides_config().metrics(Metrics::new(&mut registry, "test-service")));
+    let bench = Bench::new(guides_config().metrics(Metrics::new(&mut registry)));
     bench.post("a").await;
     bench.post("b").await;
     bench.post("a").await;
@@ -157,9 +157,61 @@ async fn the_metrics_of_the_guide_count_what_they_say() {
         "idempotency_concurrent_collisions_total{service=\"test-service\"} 0",
         "idempotency_storage_errors_total{service=\"test-service\"} 1",
         "idempotency_lock_acquisition_duration_seconds_count{service=\"test-service\"} 4",
-        "idempotency_lock_acquisition_duration_seconds_bucket{service=\"test-service\",le=\"0.5\"} 4",
+        "idempotency_lock_acquisition_duration_seconds_bucket{le=\"0.5\",service=\"test-service\"} 4",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
+    }
+}
+
+/// "Monitor metrics for adoption": the share of requests with a key, before it is required, and what the rest of the
+/// names count that the server has as well.
+#[tokio::test]
+async fn adoption_and_what_somebody_has_to_look_at_are_counted_under_the_servers_names() {
+    let mut registry = Registry::default();
+    let config = guides_config()
+        .metrics(Metrics::new(&mut registry))
+        .on_5xx(OnServerError::Unknown)
+        .route("POST /exempt", RouteOptions::new().exempt(true))
+        .unwrap();
+    let bench = Bench::serving(config, |run, _| async move { reply(if run == 1 { 500 } else { 201 }, "") });
+    bench.post("lost").await;
+    bench.post("lost").await;
+    bench.post("a key, malformed").await;
+    bench.send(request(Method::POST, "/orders", &[], "{}")).await;
+    bench.send(request(Method::GET, "/orders", &[], "")).await;
+    bench.send(request(Method::POST, "/exempt", &[], "")).await;
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    for line in [
+        "semel_keys_total{service=\"test-service\",route=\"*\",key=\"present\"} 3",
+        "semel_keys_total{service=\"test-service\",route=\"*\",key=\"missing\"} 1",
+        "semel_outcomes_unknown_total{service=\"test-service\",why=\"answer_lost\"} 1",
+        "semel_outcomes_unknown_total{service=\"test-service\",why=\"work_abandoned\"} 0",
+        "semel_duplicates_total{service=\"test-service\",door=\"middleware\",reason=\"unknown\"} 1",
+        "semel_fenced_writes_total{service=\"test-service\"} 0",
+        "semel_heartbeats_failed_total{service=\"test-service\"} 0",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    assert!(!text.contains("exempt"), "{text}");
+}
+
+#[tokio::test]
+async fn services_that_share_their_metrics_are_told_apart_by_the_label_service() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    for service in ["orders", "carts"] {
+        let bench = Bench::new(Config::new(service).metrics(metrics.clone()));
+        bench.post("k").await;
+        if service == "carts" {
+            bench.post("k").await;
+        }
+    }
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    for (service, hits) in [("orders", 0), ("carts", 1)] {
+        let line = format!("idempotency_hits_total{{service=\"{service}\"}} {hits}");
+        assert!(text.contains(&line), "{line} in\n{text}");
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::harness::{Bench, post, request};
 
-/// What was told, with the route.
+/// What was told, with the route; but for what every request begins with.
 #[derive(Default)]
 struct Told {
     events: Mutex<Vec<(String, What, bool)>>,
@@ -22,6 +22,9 @@ struct Told {
 
 impl Observer for Told {
     fn happened(&self, event: &Event<'_>) {
+        if matches!(event.what, What::Asked { .. }) {
+            return;
+        }
         self.events.lock().push((event.route.to_owned(), event.what, event.enforced));
         self.changed.notify_waiters();
     }
@@ -58,7 +61,7 @@ impl Reporting {
 #[tokio::test]
 async fn report_mode_changes_nothing_and_counts_what_would_have_happened() {
     let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry, "orders");
+    let metrics = Metrics::new(&mut registry);
     let config = Config::new("orders")
         .metrics(metrics)
         .max_body_size(100)
@@ -83,16 +86,23 @@ async fn report_mode_changes_nothing_and_counts_what_would_have_happened() {
     assert_eq!(reporting.bench.runs(), 7, "every request runs, whatever its key");
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
-    for (route, would, times) in [
+    for (route, result, times) in [
         ("*", "run", 1),
-        ("*", "replay", 1),
+        ("*", "replayed", 1),
         ("*", "mismatch", 1),
         ("*", "key_invalid", 1),
         ("*", "refused", 1),
         ("POST /pay", "key_missing", 1),
     ] {
-        let line =
-            format!("semel_report_total{{service=\"orders\",route=\"{route}\",would=\"{would}\"}} {times}");
+        let line = format!(
+            "semel_reports_total{{service=\"orders\",route=\"{route}\",result=\"{result}\"}} {times}"
+        );
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
+    for (route, key, times) in
+        [("*", "present", 5), ("*", "missing", 1), ("POST /pay", "missing", 1), ("POST /pay", "present", 0)]
+    {
+        let line = format!("semel_keys_total{{service=\"orders\",route=\"{route}\",key=\"{key}\"}} {times}");
         assert!(text.contains(&line), "{line} in\n{text}");
     }
     assert!(text.contains("idempotency_misses_total{service=\"orders\"} 0"), "{text}");

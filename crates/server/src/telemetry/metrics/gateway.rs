@@ -46,12 +46,12 @@ struct AddressLabels {
 impl GatewayMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
-            "semel_gateway_keys",
+            "semel_keys",
             "Requests that a contract holds for, by route and whether they have a key",
             self.keys.clone(),
         );
         registry.register(
-            "semel_gateway_reports",
+            "semel_reports",
             "What would have happened to requests on routes in report mode",
             self.reports.clone(),
         );
