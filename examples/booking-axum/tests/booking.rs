@@ -92,3 +92,28 @@ async fn a_booking_is_paid_once_and_the_provider_is_given_one_key() {
     assert_eq!(service.bookings.charges(), 1);
     assert_eq!(service.post("/bookings/9/payment", "ada", "k-3", "").await.0, 404);
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn sigterm_and_ctrl_c_end_the_service_in_peace() {
+    use rustix::process::{Pid, Signal, kill_process};
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut service = tokio::process::Command::new(env!("CARGO_BIN_EXE_semel-example-booking-axum"))
+            .arg("127.0.0.1:0")
+            .current_dir(folder.path())
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(service.stdout.take().unwrap()).read_line(&mut said).await.unwrap();
+        assert!(said.starts_with("listening on 127.0.0.1:"), "{said}");
+        let id = Pid::from_raw(service.id().unwrap().try_into().unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(30), service.wait()).await.unwrap().unwrap();
+        assert!(ended.success(), "{signal:?}: {ended}");
+    }
+}
