@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use axum::{Json, Router, body::Body, http::Request, routing::post};
-//! use semel::{Claimed, Config, IdempotencyLayer, Profile};
+//! use semel::{Claimed, Config, IdempotencyLayer};
 //! use serde_json::{Value, json};
 //! use tower::ServiceExt;
 //!
@@ -15,7 +15,7 @@
 //! #[tokio::main(flavor = "current_thread")]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let ledger = semel::open("memory:")?; // `embedded:./data` outlives the process
-//!     let config = Config::new("order-service").profile(Profile::Ietf).require_key(true);
+//!     let config = Config::new("order-service").shared_keys(true).require_key(true);
 //!     let idempotency = IdempotencyLayer::try_new(ledger, config)?;
 //!     let app = Router::new().route("/orders", post(create_order)).layer(idempotency);
 //!

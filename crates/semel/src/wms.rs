@@ -19,18 +19,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use semel_core::command::{Claim, Claimed as Answer, Held};
 use semel_core::error::Invalid;
-use semel_core::id::{Namespace, Subject, Tenant};
 use semel_core::ledger::LedgerError;
 use semel_core::outcome::{Class, Headers, Outcome};
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 use semel_core::request::Fingerprint;
-use semel_core::{Key, Ledger, Operation, Record, Request, Scope};
-use semel_fingerprint::FingerprintBuilder;
+use semel_core::{Key, Ledger, Operation, Record, Request};
+use semel_fingerprint::{Fields, FingerprintBuilder};
 use semel_tower::{CheckpointError, Claimed, ConfigError, IdempotencyLayer, Profile};
 
 #[cfg(feature = "metrics")]
@@ -79,19 +78,20 @@ impl Config {
     }
 }
 
-/// The middleware. What the guide leaves open (callers, routes, report mode) is configured with
-/// [`middleware_with`].
+/// The middleware. A key belongs to its service, as in the guide: callers share theirs. What the guide leaves open
+/// (callers, routes, report mode) is configured with [`middleware_with`].
 ///
 /// # Errors
 /// The configuration is not within the limits.
 pub fn middleware(config: Config) -> Result<IdempotencyLayer, ConfigError> {
-    middleware_with(config, |config| config)
+    middleware_with(config, |config| config.shared_keys(true))
 }
 
-/// The middleware, with more configured than the guide has names for.
+/// The middleware, with more configured than the guide has names for. It has to be said whose keys they are: with
+/// [`caller`](semel_tower::Config::caller), or with `shared_keys(true)`.
 ///
 /// # Errors
-/// The configuration is not within the limits.
+/// The configuration is not within the limits, or does not say whose keys they are.
 pub fn middleware_with(
     config: Config,
     more: impl FnOnce(semel_tower::Config) -> semel_tower::Config,
@@ -127,12 +127,39 @@ pub struct IdempotencyKey {
     pub key: String,
     /// The service.
     pub service_id: String,
-    /// The request's path.
+    /// The request's path; where it is one that the middleware may see as well, as the router names it
+    /// (`/api/v1/orders/{id}`).
     pub request_path: String,
     /// Its method.
     pub request_method: String,
-    /// A digest of what it means, in any form.
+    /// A digest of what it means: in any form, or [`request_fingerprint`], which is the one that the middleware makes.
     pub request_fingerprint: String,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// When it is forgotten, if its request has ended by then at once: the span from `created_at` is how long it is
+    /// remembered from its end.
+    pub expires_at: SystemTime,
+}
+
+/// The fingerprint that the middleware makes of such a request, for [`IdempotencyKey::request_fingerprint`]: then a
+/// key that is locked by a repository is, to the middleware, the same request and no mismatch.
+///
+/// ```
+/// use semel::wms;
+///
+/// let fingerprint =
+///     |body| wms::request_fingerprint("POST", "/api/v1/orders", "", Some("application/json"), body);
+/// assert_eq!(fingerprint(br#"{"a":1,"b":2}"#), fingerprint(br#"{ "b": 2, "a": 1 }"#));
+/// ```
+pub fn request_fingerprint(
+    method: &str,
+    path: &str,
+    query: &str,
+    content_type: Option<&str>,
+    body: &[u8],
+) -> String {
+    let fingerprint = FingerprintBuilder::new().method(method).path(path).query(query);
+    fingerprint.fields(&Fields::all()).body(content_type, body).finish().to_string()
 }
 
 /// What asking for a lock came to.
@@ -187,27 +214,31 @@ impl From<LedgerError> for RepositoryError {
     }
 }
 
-/// Where the keys of services are kept. A clone is another handle.
+/// Where the keys of services are kept. A clone is another handle. Its keys are those of the [`middleware`]: a key that
+/// is locked here is in progress there, and what is completed here is replayed there.
 #[derive(Clone, Debug)]
 pub struct KeyRepository {
     ledger: Ledger,
-    policy: Policy,
+    lock_timeout: Duration,
+    caller: Option<Arc<str>>,
 }
 
 impl KeyRepository {
     /// Keys in this ledger.
     pub fn new(ledger: Ledger) -> Self {
-        Self { ledger, policy: Policy::default() }
+        Self { ledger, lock_timeout: semel_tower::limits::LOCK_TIMEOUT_DEFAULT, caller: None }
     }
 
-    /// With this lock time-out and retention for keys that are locked here.
-    ///
-    /// # Errors
-    /// They are not within the limits.
-    pub fn try_with(self, lock_timeout: Duration, retention: Duration) -> Result<Self, Invalid> {
-        let policy =
-            Policy::try_new(lock_timeout, retention, OnLapse::Resume, Keep::Deterministic, Schedule::ONCE)?;
-        Ok(Self { policy, ..self })
+    /// With this lock time-out for keys that are locked here.
+    #[must_use]
+    pub fn lock_timeout(self, lock_timeout: Duration) -> Self {
+        Self { lock_timeout, ..self }
+    }
+
+    /// For the keys of one caller, where the middleware was told who asks.
+    #[must_use]
+    pub fn of_caller(self, caller: &str) -> Self {
+        Self { caller: Some(caller.into()), ..self }
     }
 
     /// See [`initialize_indexes`].
@@ -226,19 +257,19 @@ impl KeyRepository {
     /// # Cancellation
     /// Leaves open who has the lock, until its time-out: run it to its end in a task.
     pub async fn acquire_lock(&self, key: &IdempotencyKey) -> Result<Lock, RepositoryError> {
-        let scope = Scope {
-            namespace: Namespace::Http,
-            tenant: Tenant::try_new("default")?,
-            subject: Some(Subject::try_new(&format!("wms:{}", key.service_id))?),
-        };
+        let scope = semel_tower::caller::of_service(&key.service_id, self.caller.as_deref())?;
         let operation = Operation::try_new(&format!("{} {}", key.request_method, key.request_path))?;
-        let digest = FingerprintBuilder::new()
-            .method(&key.request_method)
-            .path(&key.request_path)
-            .raw(key.request_fingerprint.as_bytes())
-            .finish();
-        let fingerprint = Fingerprint { version: digest.version(), digest: *digest.digest() };
-        let request = Request::new(scope, Key::try_new(&key.key)?, operation, fingerprint, self.policy);
+        // One that ends before it begins is refused by the policy, as it has no span.
+        let retention = key.expires_at.duration_since(key.created_at).unwrap_or_default();
+        let policy = Policy::try_new(
+            self.lock_timeout,
+            retention,
+            OnLapse::Resume,
+            Keep::Deterministic,
+            Schedule::ONCE,
+        )?;
+        let fingerprint = fingerprint_of(key);
+        let request = Request::new(scope, Key::try_new(&key.key)?, operation, fingerprint, policy);
         let claimed = self.ledger.claim(Arc::new(request), None).await?;
         Ok(match claimed {
             Answer::Granted(claim) => Lock {
@@ -272,6 +303,16 @@ impl KeyRepository {
     pub async fn release(&self, claim: Claim, why: &str) -> Result<bool, RepositoryError> {
         Ok(matches!(self.ledger.release(claim, why.into()).await?, Held::Done(_)))
     }
+}
+
+/// The middleware's own fingerprint as it is; of any other text, a digest.
+fn fingerprint_of(key: &IdempotencyKey) -> Fingerprint {
+    let given = key.request_fingerprint.parse().ok();
+    let digest: semel_fingerprint::Fingerprint = given.unwrap_or_else(|| {
+        let digest = FingerprintBuilder::new().method(&key.request_method).path(&key.request_path);
+        digest.raw(key.request_fingerprint.as_bytes()).finish()
+    });
+    Fingerprint { version: digest.version(), digest: *digest.digest() }
 }
 
 /// Steps of a request that are done once, over all its attempts. With the feature `axum` an argument of handlers:

@@ -4,13 +4,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use http_body_util::BodyExt as _;
-use semel::wms::{Config, IdempotencyKey, KeyRepository, PhaseManager, initialize_indexes, middleware};
+use semel::wms::{
+    Config, IdempotencyKey, KeyRepository, PhaseManager, RepositoryError, initialize_indexes, middleware,
+    middleware_with, request_fingerprint,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -117,6 +121,8 @@ async fn test_idempotency_integration() {
         request_path: "/test".to_owned(),
         request_method: "POST".to_owned(),
         request_fingerprint: "abc123".to_owned(),
+        created_at: SystemTime::UNIX_EPOCH,
+        expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(24 * 60 * 60),
     };
     let first = repository.acquire_lock(&key).await.unwrap();
     assert!(first.is_new);
@@ -131,6 +137,114 @@ async fn test_idempotency_integration() {
     assert!(repository.complete(third.claim.unwrap(), 201, "created".into()).await.unwrap());
     let fourth = repository.acquire_lock(&key).await.unwrap();
     assert_eq!(fourth.record.outcome().map(|outcome| outcome.status), Some(201));
+}
+
+fn order_key(fingerprint: String) -> IdempotencyKey {
+    IdempotencyKey {
+        key: "k-1".to_owned(),
+        service_id: "order-service".to_owned(),
+        request_path: "/api/v1/orders".to_owned(),
+        request_method: "POST".to_owned(),
+        request_fingerprint: fingerprint,
+        created_at: SystemTime::UNIX_EPOCH,
+        expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(60 * 60),
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_the_repository_is_the_middlewares_own() {
+    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let router = orders(repository.clone());
+    let order = r#"{"customerId":"A"}"#;
+    let fingerprint =
+        request_fingerprint("POST", "/api/v1/orders", "", Some("application/json"), order.as_bytes());
+    let key = order_key(fingerprint);
+    let create = || send(&router, Method::POST, "/api/v1/orders", Some("k-1"), order);
+
+    let lock = repository.acquire_lock(&key).await.unwrap();
+    assert_eq!(create().await.status(), 409, "the repository holds the lock");
+    assert!(repository.complete(lock.claim.unwrap(), 201, "from the repository".into()).await.unwrap());
+    let replayed = create().await;
+    assert_eq!(replayed.status(), 200);
+    assert_eq!(replayed.headers()["idempotent-replayed"], "true");
+    let body = replayed.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "from the repository");
+
+    let other = IdempotencyKey { key: "k-2".to_owned(), ..key.clone() };
+    assert_eq!(send(&router, Method::POST, "/api/v1/orders", Some("k-2"), order).await.status(), 201);
+    let found = repository.acquire_lock(&other).await.unwrap();
+    assert!(!found.is_new && !found.is_mismatch, "{found:?}");
+    assert_eq!(found.record.outcome().map(|outcome| outcome.status), Some(201));
+    let elsewhere = IdempotencyKey { service_id: "other-service".to_owned(), ..other.clone() };
+    assert!(repository.acquire_lock(&elsewhere).await.unwrap().is_new);
+    let of_ann = repository.clone().of_caller("ann");
+    assert!(of_ann.acquire_lock(&other).await.unwrap().is_new, "a caller's keys are no others'");
+}
+
+#[tokio::test]
+async fn a_key_is_remembered_for_the_span_between_its_two_times() {
+    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let key = order_key("abc".to_owned());
+    let lock = repository.acquire_lock(&key).await.unwrap();
+    assert_eq!(lock.record.request().policy().retention(), Duration::from_secs(60 * 60));
+    let backwards = IdempotencyKey { key: "k-2".to_owned(), expires_at: key.created_at, ..key };
+    assert!(matches!(repository.acquire_lock(&backwards).await, Err(RepositoryError::Invalid(_))));
+}
+
+fn orders(repository: KeyRepository) -> Router {
+    Router::new()
+        .route("/api/v1/orders", post(|| async { (StatusCode::CREATED, "created") }))
+        .layer(middleware(Config::new("order-service", repository)).unwrap())
+}
+
+/// The guide's step 2, and its monitoring: `NewMetrics(registry)` and the names that its queries read.
+#[tokio::test]
+async fn the_metrics_of_the_guide_carry_the_service() {
+    let mut registry = prometheus_client::registry::Registry::default();
+    let metrics = semel::wms::Metrics::new(&mut registry);
+    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let config = Config { metrics: Some(metrics), ..Config::new("order-service", repository) };
+    let router = Router::new()
+        .route("/api/v1/orders", post(|| async { StatusCode::CREATED }))
+        .layer(middleware(config).unwrap());
+    for _ in 0..3 {
+        send(&router, Method::POST, "/api/v1/orders", Some("k"), "{}").await;
+    }
+    send(&router, Method::POST, "/api/v1/orders", Some("k"), "{\"other\":1}").await;
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        "idempotency_hits_total{service=\"order-service\"} 2",
+        "idempotency_misses_total{service=\"order-service\"} 1",
+        "idempotency_parameter_mismatches_total{service=\"order-service\"} 1",
+        "idempotency_concurrent_collisions_total{service=\"order-service\"} 0",
+        "idempotency_storage_errors_total{service=\"order-service\"} 0",
+        "idempotency_lock_acquisition_duration_seconds_count{service=\"order-service\"} 4",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+}
+
+/// The guide's checklist, step by step: keys optional at first, required when all clients have migrated.
+#[tokio::test]
+async fn require_key_is_switched_on_last() {
+    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let config = Config::new("order-service", repository);
+    for (require_key, status) in [(false, 201), (true, 400)] {
+        let layer = middleware(Config { require_key, ..config.clone() }).unwrap();
+        let parameter = layer.openapi_parameter();
+        assert_eq!(parameter.is_required(), require_key, "the OpenAPI document says so");
+        let router = Router::new().route("/orders", post(|| async { StatusCode::CREATED })).layer(layer);
+        assert_eq!(send(&router, Method::POST, "/orders", None, "{}").await.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn more_than_the_guide_names_is_configured_if_it_is_said_whose_keys_they_are() {
+    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let config = Config::new("order-service", repository);
+    assert!(middleware_with(config.clone(), |config| config).is_err());
+    assert!(middleware_with(config, |config| config.caller(|_| semel::Caller::Nobody)).is_ok());
 }
 
 #[test]

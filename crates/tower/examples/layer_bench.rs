@@ -81,7 +81,10 @@ async fn main() {
     let mut times: [Vec<f64>; 4] = Default::default();
     for round in 0..rounds {
         let store = Arc::new(MemoryStore::new());
-        let layer = IdempotencyLayer::try_new(Ledger::new(store, Arc::new(OsEntropy)), Config::new("bench"));
+        let layer = IdempotencyLayer::try_new(
+            Ledger::new(store, Arc::new(OsEntropy)),
+            Config::new("bench").shared_keys(true),
+        );
         // Boxed on both sides, as a router does it.
         let layered = layer.unwrap().layer(BoxCloneSyncService::new(service_fn(reply::<Body>)));
         let bare = BoxCloneSyncService::new(service_fn(reply::<Full<Bytes>>));

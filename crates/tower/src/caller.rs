@@ -49,6 +49,20 @@ impl<T> fmt::Debug for By<T> {
     }
 }
 
+/// The scope of a service's keys, as the layer has it under the profile `wms` for one tenant: of all its callers, where
+/// they share them, or of one.
+///
+/// # Errors
+/// A part of it is not within core's limits, which is not known to happen: what is too long becomes a digest.
+pub fn of_service(service: &str, caller: Option<&str>) -> Result<Scope, Invalid> {
+    scope(default_tenant()?, Some(service), None, caller, None, false)
+}
+
+/// The tenant of a service that has none.
+pub(crate) fn default_tenant() -> Result<Tenant, Invalid> {
+    Tenant::try_new("default")
+}
+
 /// The parts of a scope beside the tenant. Each is framed by a letter and its length, so that no two lists of parts
 /// are one.
 pub(crate) fn scope(

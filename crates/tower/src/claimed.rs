@@ -188,13 +188,18 @@ mod extract {
     use semel_api::{ApiError, ErrorCode, Form};
 
     use super::Claimed;
+    use crate::layer::Unkeyed;
 
-    /// The request is not protected: it came without a key, or no layer is there.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Unprotected;
+    /// The request is not protected: it came without a key, or no layer is there. It is refused in the form that the
+    /// layer's profile and the client's `Accept` have for errors.
+    #[derive(Clone, Debug)]
+    pub struct Unprotected(Option<Unkeyed>);
 
     impl IntoResponse for Unprotected {
         fn into_response(self) -> Response {
+            if let Some(unkeyed) = self.0 {
+                return unkeyed.refuse().map(axum::body::Body::new);
+            }
             let rendered = ApiError::new(ErrorCode::IdempotencyKeyRequired).render(Form::Envelope, "", None);
             let kind = HeaderValue::from_static(rendered.content_type);
             (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, kind)], rendered.body).into_response()
@@ -205,7 +210,8 @@ mod extract {
         type Rejection = Unprotected;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Unprotected> {
-            parts.extensions.get::<Self>().cloned().ok_or(Unprotected)
+            let claimed = parts.extensions.get::<Self>().cloned();
+            claimed.ok_or_else(|| Unprotected(parts.extensions.get::<Unkeyed>().cloned()))
         }
     }
 

@@ -8,7 +8,6 @@ use http::request::Parts;
 use http::{HeaderName, Method};
 use semel_api::Form;
 use semel_core::error::Invalid;
-use semel_core::id::Tenant;
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 use semel_core::{Operation, limits as core};
 use semel_fingerprint::Fields;
@@ -123,7 +122,8 @@ options! {
     error_form: Form;
     /// The name of the operation in records; else the method and the route.
     operation: String;
-    /// Whether all callers share their keys.
+    /// Whether all callers share their keys, so that whoever sends another's key is given that one's reply: right for one
+    /// internal client, wrong for many. A layer has to be told either this or its [`caller`](Config::caller).
     shared_keys: bool;
     /// Whether the service's name is part of a key's scope, so that services over one store do not share keys.
     scope_by_service: bool;
@@ -141,6 +141,7 @@ options! {
 ///
 /// let config = Config::new("order-service")
 ///     .profile(Profile::Wms)
+///     .shared_keys(true)
 ///     .require_key(false)
 ///     .lock_timeout(Duration::from_secs(5 * 60))
 ///     .retention_period(Duration::from_secs(24 * 60 * 60))
@@ -172,7 +173,8 @@ impl fmt::Debug for Config {
 
 impl Config {
     /// The usual configuration for the service of this name: profile `ietf`, keys optional, lock time-out 5 min,
-    /// retention 24 h, bodies and kept responses up to 1 MiB.
+    /// retention 24 h, bodies and kept responses up to 1 MiB. Whose keys they are is left to say: with
+    /// [`caller`](Self::caller), or with [`shared_keys`](Self::shared_keys).
     pub fn new(service_name: impl Into<String>) -> Self {
         Self {
             service_name: service_name.into(),
@@ -196,11 +198,40 @@ impl Config {
     }
 
     /// Who asks, so that one caller is never given another's outcome: a *verified*, stable identity that an outer
-    /// layer has put into the request. Without it all callers share their keys.
+    /// layer has put into the request. It ends an earlier [`shared_keys`](Self::shared_keys).
+    ///
+    /// ```
+    /// # use semel_tower::{Caller, Config};
+    /// /// What an authenticating layer has found out.
+    /// #[derive(Clone)]
+    /// struct User(String);
+    ///
+    /// let config = Config::new("orders").caller(|parts| match parts.extensions.get::<User>() {
+    ///     Some(User(id)) => Caller::Known(id.clone()),
+    ///     None => Caller::Nobody,
+    /// });
+    /// ```
     #[must_use]
     pub fn caller(mut self, extract: impl Fn(&Parts) -> Caller + Send + Sync + 'static) -> Self {
         self.caller = Some(By::new(extract));
+        self.all.shared_keys = Some(false);
         self
+    }
+
+    /// Rules by these options, if it is said whose keys they are about.
+    ///
+    /// # Errors
+    /// They are not within the limits, or nobody said whether callers share their keys.
+    pub(crate) fn resolve(&self, name: &str, options: &RouteOptions) -> Result<Rules, ConfigError> {
+        let rules = Rules::resolve(name, options)?;
+        if rules.scope_caller && !rules.exempt && self.caller.is_none() {
+            return Err(ConfigError::new(
+                "caller",
+                "say who asks with `Config::caller`, or with `shared_keys(true)` that all callers share their keys: \
+                 else one caller could be given another's reply unnoticed",
+            ));
+        }
+        Ok(rules)
     }
 
     /// Whose tenant it is; `None` refuses the request (401). Without it there is one tenant, `default`.
@@ -385,9 +416,4 @@ impl Rules {
         }
         self.keep_statuses.contains(&status) || crate::profile::keeps(self.policy.keep(), status)
     }
-}
-
-/// The tenant of a service that has none.
-pub(crate) fn default_tenant() -> Result<Tenant, ConfigError> {
-    Ok(Tenant::try_new("default")?)
 }

@@ -161,6 +161,25 @@ mod tests {
     }
 
     #[test]
+    fn items_of_other_types_parameters_lists_and_broken_strings_are_no_key() {
+        for value in [
+            "?1",
+            ":YQ==:",
+            "@1659578233",
+            "%\"a\"",
+            "(\"a\")",
+            "\"a\";p=1",
+            "\"a\", \"b\"",
+            "\"a",
+            "a\"",
+            r#""a\""#,
+            r#""\a""#,
+        ] {
+            assert!(read(value, KeyAlphabet::Printable).is_err(), "{value}");
+        }
+    }
+
+    #[test]
     fn a_repeated_header_is_refused_even_if_both_agree() {
         let error = of_headers(&headers(&[b"a", b"a"]), KeyAlphabet::Token).unwrap_err();
         assert_eq!(error.code(), ErrorCode::IdempotencyKeyInvalid);

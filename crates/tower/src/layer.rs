@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::poll;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use semel_api::{ApiError, Detail, ErrorCode};
 use semel_core::id::Tenant;
@@ -23,16 +23,17 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{self, Body, BoxError, Read};
-use crate::caller::{Caller, Destination, scope};
+use crate::caller::{Caller, Destination, default_tenant, scope};
 use crate::claimed::Claimed;
-use crate::config::{Config, ConfigError, RouteOptions, Rules, default_tenant};
+use crate::config::{Config, ConfigError, RouteOptions, Rules};
 use crate::observe::{Context, Event, Observer, Watching, What};
+use crate::openapi::Parameter;
 use crate::prefer::Prefer;
 use crate::refuse::{self, Voice};
 use crate::route::Matcher;
 use crate::run::{Answer, Call, Work};
 use crate::steer::Steer;
-use crate::{key, limits};
+use crate::{key, limits, openapi};
 
 /// Gives services the `Idempotency-Key` contract. A clone is another handle to the same layer.
 #[derive(Clone)]
@@ -40,6 +41,8 @@ pub struct IdempotencyLayer {
     shared: Arc<Shared>,
     /// What holds where no matcher and no request says otherwise.
     usual: Arc<Rules>,
+    /// Whether matchers count: not for a route that was given a layer of its own.
+    matches: bool,
 }
 
 /// What all services of a layer share.
@@ -68,7 +71,7 @@ impl IdempotencyLayer {
     /// A layer over this ledger.
     ///
     /// # Errors
-    /// The configuration is not within the limits.
+    /// The configuration is not within the limits, or does not say whose keys they are.
     pub fn try_new(ledger: Ledger, mut config: Config) -> Result<Self, ConfigError> {
         config.name_service();
         let watch = Arc::new(Watching(Arc::clone(&config.observer)));
@@ -79,13 +82,13 @@ impl IdempotencyLayer {
     /// A layer whose work is somebody else's to wait for at the end.
     ///
     /// # Errors
-    /// The configuration is not within the limits.
+    /// The configuration is not within the limits, or does not say whose keys they are.
     pub fn over(runtime: Runtime, mut config: Config) -> Result<Self, ConfigError> {
         config.name_service();
-        let usual = Arc::new(Rules::resolve("*", &config.all)?);
+        let usual = Arc::new(config.resolve("*", &config.all)?);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (matcher, options) in &config.routes {
-            let rules = Rules::resolve(matcher.as_str(), &options.clone().or(&config.all))?;
+            let rules = config.resolve(matcher.as_str(), &options.clone().or(&config.all))?;
             routes.push((matcher.clone(), Arc::new(rules)));
         }
         let shared = Shared {
@@ -97,7 +100,7 @@ impl IdempotencyLayer {
             sweeper: OnceLock::new(),
             config,
         };
-        Ok(Self { shared: Arc::new(shared), usual })
+        Ok(Self { shared: Arc::new(shared), usual, matches: true })
     }
 
     /// The same layer with other rules, for a single route: `post(pay).layer(idempotency.with("pay", …)?)`. Its
@@ -107,7 +110,7 @@ impl IdempotencyLayer {
     /// The options are not within the limits.
     pub fn with(&self, name: &str, options: RouteOptions) -> Result<Self, ConfigError> {
         let Route(usual) = self.route(name, options)?;
-        Ok(Self { shared: Arc::clone(&self.shared), usual })
+        Ok(Self { shared: Arc::clone(&self.shared), usual, matches: false })
     }
 
     /// Rules to put into a request as an extension. They go before the layer's matchers.
@@ -115,7 +118,8 @@ impl IdempotencyLayer {
     /// # Errors
     /// The options are not within the limits.
     pub fn route(&self, name: &str, options: RouteOptions) -> Result<Route, ConfigError> {
-        Ok(Route(Arc::new(Rules::resolve(name, &options.or(&self.shared.config.all))?)))
+        let config = &self.shared.config;
+        Ok(Route(Arc::new(config.resolve(name, &options.or(&config.all))?)))
     }
 
     /// The ledger below.
@@ -141,9 +145,37 @@ impl IdempotencyLayer {
         ended
     }
 
-    /// The header as a parameter for an OpenAPI document, `required` where the layer requires it.
-    pub fn openapi_parameter(&self) -> crate::openapi::Parameter {
-        crate::openapi::Parameter::of(&self.usual)
+    /// The header as a parameter for an OpenAPI document, as it holds where no matcher says otherwise.
+    pub fn openapi_parameter(&self) -> Parameter {
+        Parameter::of(&self.usual)
+    }
+
+    /// The header as a parameter of one operation, by the rules that hold for it; nothing, where it is not protected.
+    /// The path may be a template, as documents have them: `/orders/{id}/pay`.
+    pub fn openapi_parameter_of(&self, method: &Method, path: &str) -> Option<Parameter> {
+        let rules = self.shared.matched(method, path, &self.usual, self.matches);
+        rules.concerns(method).then(|| Parameter::of(rules))
+    }
+
+    /// Adds the header to all operations of an OpenAPI document that are protected, by the rules of each; how many
+    /// these are. The document's paths must be those that the layer sees.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use semel_tower::{Config, IdempotencyLayer, RouteOptions};
+    /// # let ledger = semel_core::Ledger::new(
+    /// #     Arc::new(semel_stores::memory::MemoryStore::new()),
+    /// #     Arc::new(semel_runtime::OsEntropy),
+    /// # );
+    /// let config = Config::new("orders").shared_keys(true).route("POST /pay", RouteOptions::new().require_key(true))?;
+    /// let layer = IdempotencyLayer::try_new(ledger, config)?;
+    /// let mut document = serde_json::json!({ "paths": { "/pay": { "get": {}, "post": {} } } });
+    /// assert_eq!(layer.add_to_openapi(&mut document), 1);
+    /// assert_eq!(document["paths"]["/pay"]["post"]["parameters"][0]["required"], true);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_to_openapi(&self, document: &mut serde_json::Value) -> usize {
+        openapi::add(document, |method, path| self.openapi_parameter_of(method, path))
     }
 }
 
@@ -151,7 +183,8 @@ impl<S> Layer<S> for IdempotencyLayer {
     type Service = IdempotencyService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        IdempotencyService { inner, shared: Arc::clone(&self.shared), usual: Arc::clone(&self.usual) }
+        let (shared, usual) = (Arc::clone(&self.shared), Arc::clone(&self.usual));
+        IdempotencyService { inner, shared, usual, matches: self.matches }
     }
 }
 
@@ -161,6 +194,7 @@ pub struct IdempotencyService<S> {
     inner: S,
     shared: Arc<Shared>,
     usual: Arc<Rules>,
+    matches: bool,
 }
 
 impl<S: fmt::Debug> fmt::Debug for IdempotencyService<S> {
@@ -191,9 +225,9 @@ where
         // The very service that said it was ready is the one that is called; the next call asks the clone.
         let next = self.inner.clone();
         let mut service = std::mem::replace(&mut self.inner, next);
-        let (parts, body) = request.into_parts();
-        let rules = self.shared.rules(&parts, &self.usual);
-        match self.shared.judge(&parts, rules) {
+        let (mut parts, body) = request.into_parts();
+        let rules = self.shared.rules(&parts, &self.usual, self.matches);
+        match self.shared.judge(&mut parts, rules) {
             Gate::Pass => {
                 let passing = service.call(Request::from_parts(parts, Body::stream(body)));
                 ResponseFuture { kind: Kind::Passing { passing } }
@@ -273,6 +307,32 @@ enum Gate {
     Protected(Arc<Call>, Key, Identity),
 }
 
+/// A request extension of one that passes without a key: how it is told that it needs one, if its handler does.
+#[cfg(feature = "axum")]
+#[derive(Clone)]
+pub(crate) struct Unkeyed {
+    shared: Arc<Shared>,
+    voice: Voice,
+}
+
+#[cfg(feature = "axum")]
+impl Unkeyed {
+    fn new(shared: &Arc<Shared>, rules: &Rules, headers: &http::HeaderMap) -> Self {
+        Self { shared: Arc::clone(shared), voice: Voice::of(headers, rules.form, rules.codes) }
+    }
+
+    pub(crate) fn refuse(&self) -> Response<Body> {
+        self.voice.say(&ErrorCode::IdempotencyKeyRequired.into(), &self.shared.errors_base)
+    }
+}
+
+#[cfg(feature = "axum")]
+impl fmt::Debug for Unkeyed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unkeyed")
+    }
+}
+
 /// Whose key it is.
 pub(crate) struct Identity {
     pub(crate) tenant: Tenant,
@@ -281,16 +341,26 @@ pub(crate) struct Identity {
 
 impl Shared {
     /// What holds for this request: what an outer layer says, else the first matcher, else the usual.
-    fn rules(&self, parts: &Parts, usual: &Arc<Rules>) -> Arc<Rules> {
+    fn rules(&self, parts: &Parts, usual: &Arc<Rules>, matches: bool) -> Arc<Rules> {
         if let Some(Route(rules)) = parts.extensions.get::<Route>() {
             return Arc::clone(rules);
         }
-        // A layer of its own for a route has said what holds there.
-        let found = self.routes.iter().find(|(matcher, _)| matcher.matches(&parts.method, path(parts)));
-        Arc::clone(found.map_or(usual, |(_, rules)| rules))
+        Arc::clone(self.matched(&parts.method, path(parts), usual, matches))
     }
 
-    fn judge(self: &Arc<Self>, parts: &Parts, rules: Arc<Rules>) -> Gate {
+    fn matched<'a>(
+        &'a self,
+        method: &Method,
+        path: &str,
+        usual: &'a Arc<Rules>,
+        matches: bool,
+    ) -> &'a Arc<Rules> {
+        let mut routes = self.routes.iter().filter(|_| matches);
+        let found = routes.find(|(matcher, _)| matcher.matches(method, path));
+        found.map_or(usual, |(_, rules)| rules)
+    }
+
+    fn judge(self: &Arc<Self>, parts: &mut Parts, rules: Arc<Rules>) -> Gate {
         // Two layers, one around the other, are one: the outer has the claim.
         if !rules.concerns(&parts.method) || parts.extensions.get::<Claimed>().is_some() {
             return Gate::Pass;
@@ -300,6 +370,8 @@ impl Shared {
         let key = key::of_headers(&parts.headers, rules.alphabet)
             .and_then(|key| key.map(|key| within(key, rules.key_chars_max)).transpose());
         if matches!(key, Ok(None)) && !rules.require_key {
+            #[cfg(feature = "axum")]
+            parts.extensions.insert(Unkeyed::new(self, &rules, &parts.headers));
             return Gate::Pass;
         }
         let call = Arc::new(Call {

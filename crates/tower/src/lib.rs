@@ -26,7 +26,7 @@
 //! });
 //!
 //! let ledger = Ledger::new(Arc::new(MemoryStore::new()), Arc::new(OsEntropy));
-//! let layer = IdempotencyLayer::try_new(ledger, Config::new("orders"))?;
+//! let layer = IdempotencyLayer::try_new(ledger, Config::new("orders").shared_keys(true))?;
 //! let service = layer.layer(create_order);
 //!
 //! for replayed in [false, true] {

@@ -1,11 +1,15 @@
 //! The header as a parameter for the OpenAPI document of whoever uses the layer.
 
-use serde_json::{Value, json};
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Map, Value, json};
 
 use crate::config::Rules;
 use crate::key::KeyAlphabet;
 
-/// The `Idempotency-Key` header in an OpenAPI document (3.0 or 3.1).
+/// The `Idempotency-Key` header in an OpenAPI document (3.0 or 3.1), as it holds for a layer or for one of its routes:
+/// whether it is required, which keys are taken, and for how long one is remembered.
 ///
 /// With utoipa: `serde_json::from_value::<utoipa::openapi::path::Parameter>(parameter.to_json())`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,11 +17,32 @@ pub struct Parameter {
     required: bool,
     chars_max: usize,
     alphabet: KeyAlphabet,
+    retention: Duration,
 }
+
+/// The operations of a path item.
+const METHODS: [(&str, Method); 8] = [
+    ("get", Method::GET),
+    ("put", Method::PUT),
+    ("post", Method::POST),
+    ("delete", Method::DELETE),
+    ("options", Method::OPTIONS),
+    ("head", Method::HEAD),
+    ("patch", Method::PATCH),
+    ("trace", Method::TRACE),
+];
+
+const NAME: &str = "Idempotency-Key";
 
 impl Parameter {
     pub(crate) const fn of(rules: &Rules) -> Self {
-        Self { required: rules.require_key, chars_max: rules.key_chars_max, alphabet: rules.alphabet }
+        Self {
+            // Report mode refuses nobody.
+            required: rules.require_key && rules.enforce,
+            chars_max: rules.key_chars_max,
+            alphabet: rules.alphabet,
+            retention: rules.policy.retention(),
+        }
     }
 
     /// Whether a request needs it.
@@ -27,25 +52,104 @@ impl Parameter {
 
     /// The parameter object.
     pub fn to_json(&self) -> Value {
-        // The string in quotes is two characters longer, and may escape some.
-        let schema = match self.alphabet {
-            KeyAlphabet::Token => json!({
-                "type": "string", "minLength": 1, "maxLength": self.chars_max + 2,
-                "pattern": "^(\"[A-Za-z0-9_-]+\"|[A-Za-z0-9_-]+)$"
-            }),
-            KeyAlphabet::Printable | KeyAlphabet::PrintableBare => json!({
-                "type": "string", "minLength": 1, "maxLength": 2 * self.chars_max + 2
-            }),
-        };
+        let remembered = self.retention.as_secs();
         json!({
-            "name": "Idempotency-Key",
+            "name": NAME,
             "in": "header",
             "required": self.required,
-            "description": "A key of the client's choice, the same on every retry of one request and never used \
-                            for another: the request takes effect once, and a retry is given the first answer. \
-                            A UUID is a good one.",
-            "schema": schema,
-            "example": "\"8e03978e-40d5-43e8-bc93-6894a57f9324\""
+            "description": format!(
+                "A key of the client's choice, the same on every retry of one request and never used for another: \
+                 the request takes effect once, and a retry is given the first answer. A UUID is a good one. It is \
+                 a string in quotes (RFC 9651), or the same without the quotes. A key is forgotten {} after its \
+                 request has ended, when the Idempotency-Expires header of the answer says; then it is as good as \
+                 new.",
+                spoken(self.retention)
+            ),
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": self.header_chars_max(),
+                "pattern": self.pattern()
+            },
+            "example": "\"8e03978e-40d5-43e8-bc93-6894a57f9324\"",
+            "x-idempotency-retention-seconds": remembered
         })
+    }
+
+    /// Characters of the header's value: a string in quotes is two longer than the key, and may escape all of it.
+    const fn header_chars_max(&self) -> usize {
+        match self.alphabet {
+            KeyAlphabet::Token => self.chars_max + 2,
+            KeyAlphabet::Printable | KeyAlphabet::PrintableBare => 2 * self.chars_max + 2,
+        }
+    }
+
+    /// Exactly the values that are taken, as a regular expression of ECMA-262.
+    fn pattern(&self) -> String {
+        // What stands in a string of RFC 9651: all printable ASCII, with a backslash before `"` and `\`.
+        let quoted = r#"(?:[ !#-\[\]-~]|\\["\\])"#;
+        let max = self.chars_max;
+        match self.alphabet {
+            KeyAlphabet::Token => format!(r#"^(?:"[A-Za-z0-9_-]{{1,{max}}}"|[A-Za-z0-9_-]{{1,{max}}})$"#),
+            KeyAlphabet::Printable => {
+                format!(r#"^(?:"{quoted}{{1,{max}}}"|[A-Za-z0-9!#$%&'*+.^_`|~-]{{1,{max}}})$"#)
+            }
+            // Spaces around a value are no part of it.
+            KeyAlphabet::PrintableBare if max == 1 => format!(r#"^(?:"{quoted}"|[!#-~])$"#),
+            KeyAlphabet::PrintableBare => {
+                format!(r#"^(?:"{quoted}{{1,{max}}}"|[!#-~](?:[ -~]{{0,{}}}[!-~])?)$"#, max - 2)
+            }
+        }
+    }
+}
+
+/// Gives each operation of a document the parameter that holds for it; how many there are.
+pub(crate) fn add(document: &mut Value, of: impl Fn(&Method, &str) -> Option<Parameter>) -> usize {
+    let mut added = 0;
+    let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return added };
+    for (path, item) in paths {
+        for (name, method) in &METHODS {
+            let Some(operation) = item.get_mut(name).and_then(Value::as_object_mut) else { continue };
+            if let Some(parameter) = of(method, path) {
+                set(operation, parameter.to_json());
+                added += 1;
+            }
+        }
+    }
+    added
+}
+
+/// Puts the parameter into an operation, in the place of one of that name.
+fn set(operation: &mut Map<String, Value>, parameter: Value) {
+    let parameters = operation.entry("parameters").or_insert_with(|| Value::Array(Vec::new()));
+    let Some(parameters) = parameters.as_array_mut() else { return };
+    let is_ours = |given: &Value| {
+        given["in"] == "header" && given["name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(NAME))
+    };
+    parameters.retain(|given| !is_ours(given));
+    parameters.push(parameter);
+}
+
+/// A span in words, in the largest unit that it is whole in.
+fn spoken(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let units = [(24 * 60 * 60, "day"), (60 * 60, "hour"), (60, "minute")];
+    let found = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    let (count, unit) = found.map_or((seconds, "second"), |(unit, name)| (seconds / unit, name));
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_said_in_their_largest_whole_unit() {
+        for (seconds, said) in
+            [(86_400, "1 day"), (90_000, "25 hours"), (120, "2 minutes"), (61, "61 seconds"), (1, "1 second")]
+        {
+            assert_eq!(spoken(Duration::from_secs(seconds)), said);
+        }
     }
 }

@@ -5,7 +5,7 @@ use semel_conformance::faulty::Fault;
 use semel_core::record::StateName;
 use semel_tower::{Caller, Codes, Config, Form, Keep, KeyAlphabet, Profile, ReplayStatus};
 
-use crate::harness::{Bench, request};
+use crate::harness::{Bench, request, shared};
 use futures_util::poll;
 
 /// What a profile says, as the contract's table has it.
@@ -90,7 +90,7 @@ const ACP: Row = Row {
 };
 
 fn config(row: &Row) -> Config {
-    row.by_hand.clone().unwrap_or_else(|| Config::new("orders").profile(row.profile))
+    row.by_hand.clone().unwrap_or_else(|| shared("orders").profile(row.profile))
 }
 
 fn answering(row: &Row, status: u16) -> Bench {
@@ -214,9 +214,19 @@ async fn a_refusal_under_ietf_is_a_problem_whose_type_is_the_page_of_its_code() 
     bench.send(sent("k", "POST", "/orders", r#"{"n":1}"#)).await;
     let missing = bench.send(request(Method::POST, "/orders", &[], "{}")).await;
     let mismatch = bench.send(sent("k", "POST", "/orders", r#"{"n":2}"#)).await;
-    for (refusal, code) in
-        [(missing, "IDEMPOTENCY_KEY_REQUIRED"), (mismatch, "IDEMPOTENCY_PARAMETER_MISMATCH")]
-    {
+    let base = config(&IETF).errors_base("https://api.example/errors/");
+    let slow = Bench::serving(base, |_, _| std::future::pending());
+    let mut first = Box::pin(slow.post("k"));
+    assert!(poll!(&mut first).is_pending());
+    let busy = slow.post("k").await;
+    for (refusal, status, code) in [
+        (missing, 400, "IDEMPOTENCY_KEY_REQUIRED"),
+        (mismatch, 422, "IDEMPOTENCY_PARAMETER_MISMATCH"),
+        (busy, 409, "IDEMPOTENCY_CONCURRENT_REQUEST"),
+    ] {
+        assert_eq!(refusal.status, status);
+        let link = format!("<https://api.example/errors/{code}>; rel=\"describedby\"; type=\"text/html\"");
+        assert_eq!(refusal.header("link"), Some(link.as_str()));
         let problem = refusal.json();
         assert_eq!(problem["type"], format!("https://api.example/errors/{code}"));
         assert_eq!(problem["status"], refusal.status);
@@ -243,14 +253,14 @@ async fn check_scope(row: &Row, name: &str) {
 /// One profile turned into another, rule by rule.
 #[tokio::test]
 async fn every_rule_of_a_profile_can_be_overridden() {
-    let stripe_by_hand = Config::new("orders")
+    let stripe_by_hand = shared("orders")
         .methods(vec![Method::POST])
         .key_alphabet(KeyAlphabet::PrintableBare)
         .mismatch_status(400)
         .keep(Keep::Everything)
         .error_form(Form::Envelope);
     check_with(STRIPE, stripe_by_hand).await;
-    let acp_by_hand = Config::new("orders")
+    let acp_by_hand = shared("orders")
         .methods(vec![Method::POST])
         .require_key(true)
         .key_alphabet(KeyAlphabet::PrintableBare)
@@ -259,13 +269,13 @@ async fn every_rule_of_a_profile_can_be_overridden() {
         .error_codes(Codes::Acp)
         .scope_by_path(true);
     check_with(ACP, acp_by_hand).await;
-    let wms_by_hand = Config::new("orders")
+    let wms_by_hand = shared("orders")
         .key_alphabet(KeyAlphabet::Token)
         .replay_status(ReplayStatus::Ok)
         .error_form(Form::Flat)
         .scope_by_service(true);
     check_with(WMS, wms_by_hand).await;
-    let ietf_by_hand = Config::new("orders")
+    let ietf_by_hand = shared("orders")
         .profile(Profile::Acp)
         .methods(vec![Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .require_key(false)

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use http::Method;
 use semel_core::record::StateName;
-use semel_tower::{Caller, Config, Fields, Profile, RouteOptions};
+use semel_tower::{Caller, Fields, Profile, RouteOptions};
 use tokio::sync::Notify;
 
-use crate::harness::{Bench, created, post, reply, request};
+use crate::harness::{Bench, created, post, reply, request, shared};
 
 #[tokio::test]
 async fn a_service_runs_once_per_key_and_a_retry_is_given_the_first_answer_l10() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     let first = bench.post("k-1").await;
     assert_eq!((first.status, first.is_replay()), (201, false));
     let again = bench.post("k-1").await;
@@ -27,7 +27,7 @@ async fn a_service_runs_once_per_key_and_a_retry_is_given_the_first_answer_l10()
 
 #[tokio::test]
 async fn settled_replies_say_when_the_key_is_forgotten_and_a_replay_says_the_same() {
-    let bench = Bench::new(Config::new("orders").retention_period(Duration::from_secs(3600)));
+    let bench = Bench::new(shared("orders").retention_period(Duration::from_secs(3600)));
     let first = bench.post("k").await;
     let said = first.header("idempotency-expires").unwrap();
     let at = httpdate(said);
@@ -43,7 +43,7 @@ fn httpdate(text: &str) -> u64 {
 
 #[tokio::test]
 async fn a_replay_has_the_same_status_kept_headers_and_body_byte_for_byte_l10() {
-    let bench = Bench::serving(Config::new("orders"), |_, _| async {
+    let bench = Bench::serving(shared("orders"), |_, _| async {
         let mut response = reply(201, "{\"b\":1, \"a\":  2}\n");
         for (name, value) in [
             ("location", "/orders/7"),
@@ -80,7 +80,7 @@ async fn a_replay_has_the_same_status_kept_headers_and_body_byte_for_byte_l10() 
 
 #[tokio::test]
 async fn a_key_that_is_used_with_other_parameters_is_a_mismatch_and_changes_nothing_l5() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     bench.post("k").await;
     let before = bench.records().await;
     for other in [
@@ -113,7 +113,7 @@ async fn a_key_that_is_used_with_other_parameters_is_a_mismatch_and_changes_noth
 
 #[tokio::test]
 async fn the_same_meaning_in_another_spelling_is_the_same_request() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     let send = |uri: &'static str, body| {
         let headers = [("idempotency-key", "k"), ("content-type", "application/json")];
         bench.send(request(Method::POST, uri, &headers, body))
@@ -126,7 +126,7 @@ async fn the_same_meaning_in_another_spelling_is_the_same_request() {
 #[tokio::test]
 async fn fields_that_do_not_count_do_not_make_a_mismatch() {
     let fields = Fields::except(["/sent_at", "/meta/nonce"]).unwrap();
-    let bench = Bench::new(Config::new("orders").fingerprint(fields));
+    let bench = Bench::new(shared("orders").fingerprint(fields));
     bench.send(post("k", r#"{"amount":5,"sent_at":1,"meta":{"nonce":"a"}}"#)).await;
     assert!(bench.send(post("k", r#"{"amount":5,"sent_at":2,"meta":{"nonce":"b"}}"#)).await.is_replay());
     assert_eq!(bench.send(post("k", r#"{"amount":6,"sent_at":2,"meta":{"nonce":"b"}}"#)).await.status, 422);
@@ -134,7 +134,7 @@ async fn fields_that_do_not_count_do_not_make_a_mismatch() {
 
 #[tokio::test]
 async fn requests_without_a_key_and_those_that_change_nothing_pass_through_untouched() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     let plain = bench.send(request(Method::POST, "/orders", &[], "{}")).await;
     assert_eq!((plain.status, plain.header("idempotency-expires")), (201, None));
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
@@ -147,7 +147,7 @@ async fn requests_without_a_key_and_those_that_change_nothing_pass_through_untou
 
 #[tokio::test]
 async fn a_required_key_that_is_missing_is_400_and_nothing_runs() {
-    let bench = Bench::new(Config::new("orders").require_key(true));
+    let bench = Bench::new(shared("orders").require_key(true));
     let answer = bench.send(request(Method::POST, "/orders", &[("x-request-id", "r-7")], "{}")).await;
     assert_eq!((answer.status, answer.code().as_str()), (400, "IDEMPOTENCY_KEY_REQUIRED"));
     let json = answer.json();
@@ -162,7 +162,7 @@ async fn a_required_key_that_is_missing_is_400_and_nothing_runs() {
 
 #[tokio::test]
 async fn a_malformed_or_repeated_key_is_400_and_never_ignored() {
-    let bench = Bench::new(Config::new("orders").max_key_length(8));
+    let bench = Bench::new(shared("orders").max_key_length(8));
     for keys in [
         &[("idempotency-key", "")][..],
         &[("idempotency-key", "\"a")],
@@ -179,7 +179,7 @@ async fn a_malformed_or_repeated_key_is_400_and_never_ignored() {
 
 #[tokio::test]
 async fn the_string_in_quotes_and_the_bare_token_are_the_same_key() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     bench.post("\"8e03978e-40d5\"").await;
     assert!(bench.post("8e03978e-40d5").await.is_replay());
 }
@@ -188,7 +188,7 @@ async fn the_string_in_quotes_and_the_bare_token_are_the_same_key() {
 async fn while_it_runs_a_duplicate_is_409_with_retry_after_and_one_that_waits_is_given_the_result() {
     let go = Arc::new(Notify::new());
     let service = Arc::clone(&go);
-    let bench = Bench::serving(Config::new("orders"), move |run, _| {
+    let bench = Bench::serving(shared("orders"), move |run, _| {
         let go = Arc::clone(&service);
         async move {
             go.notified().await;
@@ -224,7 +224,7 @@ async fn while_it_runs_a_duplicate_is_409_with_retry_after_and_one_that_waits_is
 #[tokio::test(start_paused = true)]
 async fn who_waits_waits_no_longer_than_is_allowed() {
     let bench =
-        Bench::serving(Config::new("orders").max_wait(Duration::from_secs(3)), |_, _| std::future::pending());
+        Bench::serving(shared("orders").max_wait(Duration::from_secs(3)), |_, _| std::future::pending());
     let first = tokio::spawn({
         let bench = bench.clone();
         async move { bench.post("k").await }
@@ -243,7 +243,7 @@ async fn who_waits_waits_no_longer_than_is_allowed() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_is_413_and_nothing_runs() {
-    let bench = Bench::new(Config::new("orders").max_body_size(8));
+    let bench = Bench::new(shared("orders").max_body_size(8));
     let answer = bench.send(post("k", "123456789")).await;
     assert_eq!((answer.status, answer.code().as_str()), (413, "PAYLOAD_TOO_LARGE"));
     assert_eq!(bench.send(post("k", "12345678")).await.status, 201);
@@ -258,7 +258,7 @@ async fn another_callers_reply_is_never_given_out() {
         Some(user) => Caller::Known(user.to_str().unwrap().to_owned()),
         None => Caller::Nobody,
     };
-    let bench = Bench::new(Config::new("orders").caller(who));
+    let bench = Bench::new(shared("orders").caller(who));
     let send = |user: &'static str| {
         let headers = [("idempotency-key", "k"), ("x-user", user)];
         bench.send(request(Method::POST, "/orders", &headers, "{}"))
@@ -268,7 +268,7 @@ async fn another_callers_reply_is_never_given_out() {
     assert!(send("a").await.is_replay() && send("b").await.is_replay());
     let nobody = bench.send(request(Method::POST, "/orders", &[("idempotency-key", "k")], "{}")).await;
     assert_eq!((nobody.status, nobody.code().as_str(), bench.runs()), (401, "UNAUTHENTICATED", 2));
-    let shared = Bench::new(Config::new("orders").caller(who).shared_keys(true));
+    let shared = Bench::new(shared("orders").caller(who).shared_keys(true));
     let headers = |user| [("idempotency-key", "k"), ("x-user", user)];
     shared.send(request(Method::POST, "/orders", &headers("a"), "{}")).await;
     assert!(shared.send(request(Method::POST, "/orders", &headers("b"), "{}")).await.is_replay());
@@ -279,7 +279,7 @@ async fn another_tenants_key_is_another_key() {
     let tenant = |parts: &http::request::Parts| {
         parts.headers.get("x-tenant").map(|tenant| tenant.to_str().unwrap().to_owned())
     };
-    let bench = Bench::new(Config::new("orders").tenant(tenant));
+    let bench = Bench::new(shared("orders").tenant(tenant));
     let headers = |tenant| [("idempotency-key", "k"), ("x-tenant", tenant)];
     bench.send(request(Method::POST, "/orders", &headers("a"), "{}")).await;
     let other = bench.send(request(Method::POST, "/orders", &headers("b"), "{}")).await;
@@ -290,7 +290,7 @@ async fn another_tenants_key_is_another_key() {
 
 #[tokio::test]
 async fn of_several_matchers_the_first_counts_and_what_it_does_not_say_the_layer_says() {
-    let config = Config::new("orders")
+    let config = shared("orders")
         .profile(Profile::Wms)
         .route("POST /orders/{id}/pay", RouteOptions::new().require_key(true))
         .unwrap()
@@ -310,7 +310,7 @@ async fn of_several_matchers_the_first_counts_and_what_it_does_not_say_the_layer
 
 #[tokio::test]
 async fn the_record_carries_operation_policy_and_scope() {
-    let bench = Bench::new(Config::new("orders").lock_timeout(Duration::from_secs(60)));
+    let bench = Bench::new(shared("orders").lock_timeout(Duration::from_secs(60)));
     bench.post("k").await;
     let records = bench.records().await;
     let record = &records[0];
@@ -323,7 +323,7 @@ async fn the_record_carries_operation_policy_and_scope() {
 #[tokio::test(start_paused = true)]
 async fn a_key_is_forgotten_after_its_retention_and_runs_anew() {
     let hour = Duration::from_secs(3600);
-    let bench = Bench::new(Config::new("orders").retention_period(hour).sweep(false));
+    let bench = Bench::new(shared("orders").retention_period(hour).sweep(false));
     bench.post("k").await;
     let settled = bench.records().await.remove(0);
     tokio::time::sleep(hour.mul_f32(0.9)).await;
@@ -336,7 +336,7 @@ async fn a_key_is_forgotten_after_its_retention_and_runs_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn what_has_expired_is_swept_without_being_asked_for() {
-    let bench = Bench::new(Config::new("orders").retention_period(Duration::from_millis(1)));
+    let bench = Bench::new(shared("orders").retention_period(Duration::from_millis(1)));
     bench.post("k").await;
     let settled = bench.records().await.remove(0);
     // The clock is paused, so this is no waiting: it has expired, and the sweeper has come by.
@@ -346,7 +346,7 @@ async fn what_has_expired_is_swept_without_being_asked_for() {
 
 #[tokio::test]
 async fn what_was_refused_is_refused_again_until_it_is_corrected() {
-    let bench = Bench::new(Config::new("orders").require_key(true));
+    let bench = Bench::new(shared("orders").require_key(true));
     bench.post("k").await;
     for _ in 0..3 {
         assert_eq!(bench.send(post("k", r#"{"amount":6}"#)).await.status, 422);
@@ -359,7 +359,7 @@ async fn what_was_refused_is_refused_again_until_it_is_corrected() {
 
 #[tokio::test]
 async fn the_drafts_own_examples_are_keys() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     for key in ["\"8e03978e-40d5-43e8-bc93-6894a57f9324\"", "\"clkyoesmbgybucifusbbtdsbohtyuuwz\""] {
         assert_eq!(bench.post(key).await.status, 201);
         assert!(bench.post(key).await.is_replay());
@@ -370,7 +370,7 @@ async fn the_drafts_own_examples_are_keys() {
 async fn who_waited_for_an_attempt_that_is_not_kept_is_told_to_come_back_and_then_runs() {
     let go = Arc::new(Notify::new());
     let service = Arc::clone(&go);
-    let bench = Bench::serving(Config::new("orders"), move |run, _| {
+    let bench = Bench::serving(shared("orders"), move |run, _| {
         let go = Arc::clone(&service);
         async move {
             if run > 1 {
@@ -416,7 +416,7 @@ async fn what_an_operator_finds_out_about_an_unknown_outcome_is_what_the_next_re
     for (resolution, status, runs) in
         [(Resolution::Completed(outcome), 201, 1), (Resolution::NotExecuted, 502, 2)]
     {
-        let config = Config::new("orders").on_5xx(OnServerError::Unknown).on_lapse(OnLapse::AtMostOnce);
+        let config = shared("orders").on_5xx(OnServerError::Unknown).on_lapse(OnLapse::AtMostOnce);
         let bench = Bench::serving(config, |_, _| async { reply(502, "") });
         bench.post("k").await;
         assert_eq!(bench.post("k").await.code(), "IDEMPOTENCY_OUTCOME_UNKNOWN");
@@ -433,7 +433,7 @@ async fn what_an_operator_finds_out_about_an_unknown_outcome_is_what_the_next_re
         assert_eq!((bench.post("k").await.status, bench.runs()), (status, runs));
     }
     let bench =
-        Bench::serving(Config::new("orders").on_5xx(OnServerError::Unknown), |_, _| async { reply(502, "") });
+        Bench::serving(shared("orders").on_5xx(OnServerError::Unknown), |_, _| async { reply(502, "") });
     bench.post("k").await;
     let unknown = bench.records().await.remove(0);
     let discard = Discard {

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tower::{Service, ServiceExt as _};
 use tower_layer::Layer as _;
 
-use crate::harness::{Bench, created, post, reply, request};
+use crate::harness::{Bench, created, post, reply, request, shared};
 
 /// A service that waits for `go` in the middle of its work.
 fn slow(config: Config) -> (Bench, Arc<Notify>) {
@@ -35,7 +35,7 @@ fn slow(config: Config) -> (Bench, Arc<Notify>) {
 
 #[tokio::test]
 async fn the_client_disconnects_and_the_handler_is_not_cancelled_between_effect_and_record_l11() {
-    let (bench, go) = slow(Config::new("orders"));
+    let (bench, go) = slow(shared("orders"));
     let mut client = Box::pin(bench.post("k"));
     assert!(poll!(&mut client).is_pending());
     assert_eq!(bench.runs(), 1);
@@ -50,7 +50,7 @@ async fn the_client_disconnects_and_the_handler_is_not_cancelled_between_effect_
 
 #[tokio::test]
 async fn the_task_of_the_connection_is_aborted_and_the_work_goes_on_l11() {
-    let (bench, go) = slow(Config::new("orders"));
+    let (bench, go) = slow(shared("orders"));
     let client = tokio::spawn({
         let bench = bench.clone();
         async move { bench.post("k").await }
@@ -72,7 +72,7 @@ async fn the_handler_throws_and_the_claim_is_settled_by_the_policy() {
         (OnLapse::AtMostOnce, (502, "OUTCOME_UNKNOWN"), (409, "IDEMPOTENCY_OUTCOME_UNKNOWN"), 1),
     ] {
         for at_once in [true, false] {
-            let bench = Bench::serving(Config::new("orders").on_lapse(on_lapse), move |run, _| {
+            let bench = Bench::serving(shared("orders").on_lapse(on_lapse), move |run, _| {
                 assert!(!(at_once && run == 1), "before there is a future");
                 async move {
                     tokio::task::yield_now().await;
@@ -95,7 +95,7 @@ async fn the_handler_throws_and_the_claim_is_settled_by_the_policy() {
 #[tokio::test]
 async fn a_reply_that_breaks_off_is_judged_by_the_policy() {
     for (on_lapse, first, second) in [(OnLapse::Resume, 503, 201), (OnLapse::AtMostOnce, 502, 409)] {
-        let bench = Bench::serving(Config::new("orders").on_lapse(on_lapse), |run, _| async move {
+        let bench = Bench::serving(shared("orders").on_lapse(on_lapse), |run, _| async move {
             if run > 1 {
                 return created(run);
             }
@@ -122,7 +122,7 @@ async fn an_error_of_the_service_is_handed_on_and_judged_by_the_policy() {
     {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let ledger = Ledger::new(Arc::clone(&store), Arc::new(OsEntropy));
-        let layer = IdempotencyLayer::try_new(ledger, Config::new("orders").on_lapse(on_lapse)).unwrap();
+        let layer = IdempotencyLayer::try_new(ledger, shared("orders").on_lapse(on_lapse)).unwrap();
         let service =
             layer.layer(tower::service_fn(|_: Request<Body>| async { Err::<Response<Body>, _>(Broke) }));
         let Broke = service.oneshot(post("k", "{}")).await.unwrap_err();
@@ -134,7 +134,7 @@ async fn an_error_of_the_service_is_handed_on_and_judged_by_the_policy() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_hangs_ends_with_its_time_and_does_not_renew_for_ever() {
     for (on_lapse, first, second) in [(OnLapse::Resume, 503, 201), (OnLapse::AtMostOnce, 504, 409)] {
-        let config = Config::new("orders").on_lapse(on_lapse).timeout(Duration::from_secs(20));
+        let config = shared("orders").on_lapse(on_lapse).timeout(Duration::from_secs(20));
         let bench = Bench::serving(config.lock_timeout(Duration::from_secs(3)), |run, _| async move {
             if run == 1 {
                 std::future::pending::<()>().await;
@@ -151,7 +151,7 @@ async fn a_handler_that_hangs_ends_with_its_time_and_does_not_renew_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_runs_longer_than_its_lease_keeps_it_by_heartbeats() {
     let lease = Duration::from_secs(3);
-    let (bench, go) = slow(Config::new("orders").lock_timeout(lease));
+    let (bench, go) = slow(shared("orders").lock_timeout(lease));
     let first = tokio::spawn({
         let bench = bench.clone();
         async move { bench.post("k").await }
@@ -169,7 +169,7 @@ async fn a_handler_that_runs_longer_than_its_lease_keeps_it_by_heartbeats() {
 
 #[tokio::test]
 async fn l12_when_the_store_does_not_answer_nothing_runs_and_the_client_is_told_when_to_come_back() {
-    for config in [Config::new("a"), Config::new("a").profile(semel_tower::Profile::Wms)] {
+    for config in [shared("a"), shared("a").profile(semel_tower::Profile::Wms)] {
         let bench = Bench::new(config);
         bench.store.script(&[Fault::Refused]);
         let refused = bench.post("k").await;
@@ -183,7 +183,7 @@ async fn l12_when_the_store_does_not_answer_nothing_runs_and_the_client_is_told_
 
 #[tokio::test]
 async fn l13_a_record_that_cannot_be_read_is_never_absent_and_nothing_runs() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     bench.post("k").await;
     bench.store.script(&[Fault::Corrupt]);
     let damaged = bench.post("k").await;
@@ -193,7 +193,7 @@ async fn l13_a_record_that_cannot_be_read_is_never_absent_and_nothing_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn l12_an_outcome_that_cannot_be_stored_is_told_to_nobody_and_never_released() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     let mut down = vec![Fault::None];
     down.extend([Fault::Refused; 400]);
     bench.store.script(&down);
@@ -213,7 +213,7 @@ async fn l12_an_outcome_that_cannot_be_stored_is_told_to_nobody_and_never_releas
 
 #[tokio::test(start_paused = true)]
 async fn l12_a_stream_whose_end_cannot_be_stored_does_not_begin() {
-    let bench = Bench::serving(Config::new("orders"), |_, _| async {
+    let bench = Bench::serving(shared("orders"), |_, _| async {
         let mut response = reply(200, "data: 1\n\n");
         response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
         response
@@ -228,7 +228,7 @@ async fn l12_a_stream_whose_end_cannot_be_stored_does_not_begin() {
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_was_lost_is_given_back_and_the_retry_runs() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     // The write happens and nobody is told; and who looks is not answered.
     bench.store.script(&[Fault::LostAfter]);
     bench.store.reads_fail(1);
@@ -245,7 +245,7 @@ async fn work_that_outlives_a_drain_is_left_to_its_policy() {
     for (on_lapse, state) in
         [(OnLapse::AtMostOnce, StateName::Unknown), (OnLapse::Resume, StateName::Running)]
     {
-        let (bench, _go) = slow(Config::new("orders").on_lapse(on_lapse));
+        let (bench, _go) = slow(shared("orders").on_lapse(on_lapse));
         let mut client = Box::pin(bench.post("k"));
         assert!(poll!(&mut client).is_pending());
         drop(client);
@@ -256,7 +256,7 @@ async fn work_that_outlives_a_drain_is_left_to_its_policy() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_client_that_waited_and_has_gone_away() {
-    let (bench, go) = slow(Config::new("orders"));
+    let (bench, go) = slow(shared("orders"));
     let mut first = Box::pin(bench.post("k"));
     assert!(poll!(&mut first).is_pending());
     let waiting = || {
@@ -313,7 +313,7 @@ async fn the_service_that_said_it_is_ready_is_the_one_that_is_called() {
     let open = Arc::new(AtomicBool::new(false));
     let inner = Strict { ready: false, open: Arc::clone(&open), calls: Arc::default() };
     let ledger = Ledger::new(Arc::new(MemoryStore::new()), Arc::new(OsEntropy));
-    let layer = IdempotencyLayer::try_new(ledger, Config::new("orders")).unwrap();
+    let layer = IdempotencyLayer::try_new(ledger, shared("orders")).unwrap();
     let mut service = layer.layer(inner);
     let mut cx = Context::from_waker(std::task::Waker::noop());
     let is_ready =
@@ -353,7 +353,7 @@ async fn who_waits_for_a_duplicate_holds_no_place_in_the_service() {
     });
     let inner = tower::limit::ConcurrencyLimit::new(inner, 2);
     let ledger = Ledger::new(Arc::new(MemoryStore::new()), Arc::new(OsEntropy));
-    let layer = IdempotencyLayer::try_new(ledger, Config::new("orders")).unwrap();
+    let layer = IdempotencyLayer::try_new(ledger, shared("orders")).unwrap();
     let service = layer.layer(inner);
     let slow =
         || request(http::Method::POST, "/slow", &[("idempotency-key", "k"), ("prefer", "wait=20")], "");

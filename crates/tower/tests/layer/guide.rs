@@ -17,11 +17,11 @@ use semel_stores::memory::MemoryStore;
 use semel_tower::{Config, Metrics, OnServerError, Profile, ReplayStatus, RouteOptions};
 use serde_json::json;
 
-use crate::harness::{Bench, post, reply, request};
+use crate::harness::{Bench, post, reply, request, shared};
 
 /// The guide's configuration, step 3.
 fn guides_config() -> Config {
-    Config::new("test-service")
+    shared("test-service")
         .profile(Profile::Wms)
         .require_key(false)
         .only_mutating(true)
@@ -201,7 +201,7 @@ async fn services_that_share_their_metrics_are_told_apart_by_the_label_service()
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     for service in ["orders", "carts"] {
-        let bench = Bench::new(Config::new(service).metrics(metrics.clone()));
+        let bench = Bench::new(shared(service).metrics(metrics.clone()));
         bench.post("k").await;
         if service == "carts" {
             bench.post("k").await;
@@ -219,24 +219,8 @@ async fn services_that_share_their_metrics_are_told_apart_by_the_label_service()
 async fn two_services_on_one_store_do_not_share_their_keys() {
     let orders = Bench::new(guides_config());
     orders.post("k").await;
-    let other = orders.enforced(Config::new("other-service").profile(Profile::Wms));
+    let other = orders.enforced(shared("other-service").profile(Profile::Wms));
     assert!(!other.post("k").await.is_replay());
     let same = orders.enforced(guides_config());
     assert!(same.post("k").await.is_replay());
-}
-
-#[test]
-fn the_header_is_a_parameter_for_openapi_and_required_where_the_layer_requires_it() {
-    for required in [false, true] {
-        let ledger = Ledger::new(Arc::new(MemoryStore::new()), Arc::new(OsEntropy));
-        let config = guides_config().require_key(required).max_key_length(64);
-        let layer = semel_tower::IdempotencyLayer::try_new(ledger, config).unwrap();
-        let parameter = layer.openapi_parameter().to_json();
-        assert_eq!(
-            (&parameter["name"], &parameter["in"], &parameter["required"], &parameter["schema"]["maxLength"]),
-            (&json!("Idempotency-Key"), &json!("header"), &json!(required), &json!(66))
-        );
-        let read: utoipa::openapi::path::Parameter = serde_json::from_value(parameter.clone()).unwrap();
-        assert_eq!(serde_json::to_value(&read).unwrap()["schema"], parameter["schema"], "as utoipa reads it");
-    }
 }

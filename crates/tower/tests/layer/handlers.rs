@@ -21,7 +21,7 @@ use semel_tower::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::harness::{Bench, created, post, reply, request};
+use crate::harness::{Bench, created, post, reply, request, shared};
 
 fn layer(config: Config) -> (IdempotencyLayer, Arc<dyn Store>) {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
@@ -39,7 +39,7 @@ async fn send(router: &Router, request: Request<Body>) -> (u16, Option<HeaderVal
 
 #[tokio::test]
 async fn a_handler_takes_the_claim_as_an_argument_and_its_token_is_not_shown() {
-    let (layer, _) = layer(Config::new("orders"));
+    let (layer, _) = layer(shared("orders"));
     let handler = |claimed: Claimed| async move {
         assert!(!format!("{claimed:?}").to_lowercase().contains("token"));
         Json(json!({
@@ -54,7 +54,7 @@ async fn a_handler_takes_the_claim_as_an_argument_and_its_token_is_not_shown() {
     assert_eq!((status, &said["key"], &said["attempt"]), (200, &json!("k"), &json!(1)));
     assert_eq!(said["downstream"].as_str().unwrap().len(), 32);
     let (status, _, said) = send(&router, request(Method::POST, "/a", &[], "")).await;
-    assert_eq!((status, &said["error"]["code"]), (400, &json!("IDEMPOTENCY_KEY_REQUIRED")));
+    assert_eq!((status, &said["code"]), (400, &json!("IDEMPOTENCY_KEY_REQUIRED")));
     assert_eq!(send(&router, request(Method::POST, "/b", &[], "")).await.2, json!(false));
     assert_eq!(
         send(&router, request(Method::POST, "/b", &[("idempotency-key", "b")], "")).await.2,
@@ -65,7 +65,7 @@ async fn a_handler_takes_the_claim_as_an_argument_and_its_token_is_not_shown() {
 #[tokio::test]
 async fn checkpoints_fence_and_downstream_key_outlive_an_attempt_that_is_not_kept() {
     let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let (layer, _) = layer(Config::new("orders"));
+    let (layer, _) = layer(shared("orders"));
     let told = Arc::clone(&seen);
     let handler = move |claimed: Claimed| {
         let told = Arc::clone(&told);
@@ -102,7 +102,7 @@ async fn checkpoints_fence_and_downstream_key_outlive_an_attempt_that_is_not_kep
 
 #[tokio::test]
 async fn operations_are_named_by_their_route_and_compared_by_the_path_that_the_client_asked_for() {
-    let (layer, store) = layer(Config::new("orders"));
+    let (layer, store) = layer(shared("orders"));
     let pay = |Path(id): Path<u32>| async move { Json(json!({ "paid": id })) };
     let inner = Router::new().route("/orders/{id}/pay", on_post(pay)).layer(layer);
     let router = Router::new().nest("/api", inner);
@@ -120,7 +120,7 @@ async fn send_key(router: &Router, uri: &str) -> (u16, Option<HeaderValue>, Valu
 
 #[tokio::test]
 async fn a_route_can_have_a_layer_of_its_own_and_two_layers_are_one() {
-    let (layer, store) = layer(Config::new("orders"));
+    let (layer, store) = layer(shared("orders"));
     let runs = Arc::new(AtomicUsize::new(0));
     let handler = |Extension(runs): Extension<Arc<AtomicUsize>>| async move {
         Json(json!(runs.fetch_add(1, Ordering::SeqCst) + 1))
@@ -144,10 +144,41 @@ async fn a_route_can_have_a_layer_of_its_own_and_two_layers_are_one() {
 }
 
 #[tokio::test]
+async fn a_handler_that_needs_a_claim_refuses_in_the_form_of_its_layers_profile() {
+    let handler = |_: semel_tower::Claimed| async { "ran" };
+    let missing = async |config, accept: &str| {
+        let router = Router::new().route("/pay", on_post(handler)).layer(layer(config).0);
+        let asked = request(Method::POST, "/pay", &[("accept", accept)], "");
+        let response = router.oneshot(asked.map(axum::body::Body::new)).await.unwrap();
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (kind, serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    let (kind, problem) = missing(shared("orders"), "*/*").await;
+    assert_eq!((kind.as_str(), &problem["status"]), ("application/problem+json", &json!(400)));
+    let flat = || shared("orders").profile(semel_tower::Profile::Wms);
+    let (kind, error) = missing(flat(), "*/*").await;
+    assert_eq!((kind.as_str(), &error["code"]), ("application/json", &json!("IDEMPOTENCY_KEY_REQUIRED")));
+    assert_eq!(missing(flat(), "application/problem+json").await.0, "application/problem+json");
+    let bare = Router::new().route("/pay", on_post(handler));
+    assert_eq!(send(&bare, request(Method::POST, "/pay", &[], "")).await.0, 400, "and without any layer");
+}
+
+#[tokio::test]
+async fn where_a_route_has_a_layer_of_its_own_no_matcher_counts() {
+    let config = shared("orders").route("POST /pay", RouteOptions::new().exempt(true)).unwrap();
+    let own = layer(config).0.with("pay", RouteOptions::new().require_key(true)).unwrap();
+    let router = Router::new().route("/pay", on_post(|| async { Json(json!(1)) }).layer(own));
+    assert_eq!(send(&router, request(Method::POST, "/pay", &[], "")).await.0, 400);
+    assert!(send_key(&router, "/pay").await.1.is_none());
+    assert!(send_key(&router, "/pay").await.1.is_some(), "replayed");
+}
+
+#[tokio::test]
 async fn an_outer_layer_that_knows_the_route_brings_its_rules() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let ledger = Ledger::new(store, Arc::new(OsEntropy));
-    let layer = IdempotencyLayer::try_new(ledger, Config::new("gateway")).unwrap();
+    let layer = IdempotencyLayer::try_new(ledger, shared("gateway")).unwrap();
     let strict = layer.route("POST /pay", RouteOptions::new().require_key(true)).unwrap();
     let inner = tower::service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(created(1)) });
     let service = tower_layer::Layer::layer(&layer, inner);
@@ -167,7 +198,7 @@ async fn the_service_steers_by_extension_or_header_and_neither_reaches_the_clien
         (201, Steer::Unknown, 1, StateName::Unknown),
     ] {
         for by_header in [false, true] {
-            let bench = Bench::serving(Config::new("orders"), move |_, _| async move {
+            let bench = Bench::serving(shared("orders"), move |_, _| async move {
                 let mut response = reply(status, "said");
                 if by_header {
                     response.headers_mut().insert("semel-outcome", HeaderValue::from_static(steer.as_str()));
@@ -201,7 +232,7 @@ async fn the_service_steers_by_extension_or_header_and_neither_reaches_the_clien
 
 #[tokio::test]
 async fn the_word_of_a_service_is_stripped_where_there_is_no_key_as_well() {
-    let bench = Bench::serving(Config::new("orders"), |_, _| async {
+    let bench = Bench::serving(shared("orders"), |_, _| async {
         let mut response = reply(200, "");
         response.headers_mut().insert("semel-outcome", HeaderValue::from_static("keep"));
         response
@@ -216,13 +247,13 @@ async fn a_server_error_frees_the_key_unless_it_is_said_to_be_unknown_or_kept() 
         let bench = Bench::serving(config, |_, _| async { reply(503, "") });
         (bench.post("k").await.status, bench.post("k").await.status, bench.runs())
     };
-    assert_eq!(statuses(Config::new("a")).await, (503, 503, 2));
-    assert_eq!(statuses(Config::new("a").on_5xx(OnServerError::Unknown)).await, (503, 409, 1));
-    assert_eq!(statuses(Config::new("a").keep_statuses(vec![503])).await, (503, 503, 1));
-    let release = Config::new("a").keep_statuses(vec![503]).release_statuses(vec![503]);
+    assert_eq!(statuses(shared("a")).await, (503, 503, 2));
+    assert_eq!(statuses(shared("a").on_5xx(OnServerError::Unknown)).await, (503, 409, 1));
+    assert_eq!(statuses(shared("a").keep_statuses(vec![503])).await, (503, 503, 1));
+    let release = shared("a").keep_statuses(vec![503]).release_statuses(vec![503]);
     assert_eq!(statuses(release).await, (503, 503, 2));
     assert_eq!(
-        statuses(Config::new("a").on_lapse(OnLapse::AtMostOnce)).await,
+        statuses(shared("a").on_lapse(OnLapse::AtMostOnce)).await,
         (503, 503, 2),
         "it was received whole"
     );
@@ -230,7 +261,7 @@ async fn a_server_error_frees_the_key_unless_it_is_said_to_be_unknown_or_kept() 
 
 #[tokio::test]
 async fn a_replay_has_only_the_headers_of_the_allow_list_where_there_is_one() {
-    let config = Config::new("orders").replay_headers(vec![http::header::ETAG, http::header::SET_COOKIE]);
+    let config = shared("orders").replay_headers(vec![http::header::ETAG, http::header::SET_COOKIE]);
     let bench = Bench::serving(config, |run, _| async move {
         let mut response = created(run);
         for (name, value) in [("etag", "\"v\""), ("set-cookie", "a=1"), ("x-other", "1")] {
@@ -249,7 +280,7 @@ async fn a_replay_has_only_the_headers_of_the_allow_list_where_there_is_one() {
 
 #[tokio::test]
 async fn a_layer_of_axum_takes_any_handler_and_its_rejections() {
-    let (layer, _) = layer(Config::new("orders"));
+    let (layer, _) = layer(shared("orders"));
     let handler =
         |Json(order): Json<Value>| async move { (StatusCode::CREATED, Json(order)).into_response() };
     let router = Router::new().route("/orders", on_post(handler)).layer(layer);

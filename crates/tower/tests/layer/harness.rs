@@ -74,6 +74,11 @@ pub(crate) fn created(run: usize) -> Response<Body> {
     response
 }
 
+/// A configuration for callers who share their keys, as there are no others in most tests.
+pub(crate) fn shared(service: &str) -> Config {
+    Config::new(service).shared_keys(true)
+}
+
 impl Bench {
     /// A service that answers its run's number.
     pub(crate) fn new(config: Config) -> Self {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use semel_conformance::faulty::Odds;
-use semel_tower::{Config, OnLapse};
+use semel_tower::OnLapse;
 
-use crate::harness::{Bench, created, post};
+use crate::harness::{Bench, created, post, shared};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_duplicates_at_once_one_runs_and_the_rest_is_told_so_l1_l7() {
     for round in 0..20 {
-        let bench = Bench::serving(Config::new("orders"), |run, _| async move {
+        let bench = Bench::serving(shared("orders"), |run, _| async move {
             tokio::task::yield_now().await;
             created(run)
         });
@@ -47,7 +47,7 @@ async fn of_many_duplicates_at_once_one_runs_and_the_rest_is_told_so_l1_l7() {
 async fn many_keys_with_duplicates_and_clients_that_leave_run_once_each_l11() {
     let effects: Arc<Vec<AtomicUsize>> = Arc::new((0..50).map(|_| AtomicUsize::new(0)).collect());
     let counted = Arc::clone(&effects);
-    let bench = Bench::serving(Config::new("orders"), move |run, request| {
+    let bench = Bench::serving(shared("orders"), move |run, request| {
         let key: usize = request.headers()["idempotency-key"].to_str().unwrap().parse().unwrap();
         let effects = Arc::clone(&counted);
         async move {
@@ -82,7 +82,7 @@ async fn many_keys_with_duplicates_and_clients_that_leave_run_once_each_l11() {
 async fn a_store_that_fails_at_random_makes_nothing_run_twice_at_most_once_l7_l12() {
     let mut ran = 0;
     for seed in 0..30 {
-        let config = Config::new("orders").on_lapse(OnLapse::AtMostOnce);
+        let config = shared("orders").on_lapse(OnLapse::AtMostOnce);
         let bench = Bench::new(config);
         bench.store.odds(Odds { writes: 30 + seed % 40, reads: 20, delays: 50 });
         for _ in 0..6 {

@@ -11,7 +11,7 @@ use semel_core::ledger::LedgerError;
 use semel_tower::{Caller, Config, Event, Metrics, Observer, RouteOptions, What};
 use tokio::sync::Notify;
 
-use crate::harness::{Bench, post, request};
+use crate::harness::{Bench, post, request, shared};
 
 /// What was told, with the route; but for what every request begins with.
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl Reporting {
 async fn report_mode_changes_nothing_and_counts_what_would_have_happened() {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let config = Config::new("orders")
+    let config = shared("orders")
         .metrics(metrics)
         .max_body_size(100)
         .route("POST /pay", RouteOptions::new().require_key(true))
@@ -110,9 +110,9 @@ async fn report_mode_changes_nothing_and_counts_what_would_have_happened() {
 
 #[tokio::test]
 async fn what_was_reported_is_not_promised_once_it_is_enforced() {
-    let reporting = Reporting::new(Config::new("orders"));
+    let reporting = Reporting::new(shared("orders"));
     reporting.send(post("k", "{}")).await;
-    let enforced = reporting.bench.enforced(Config::new("orders"));
+    let enforced = reporting.bench.enforced(shared("orders"));
     let first = enforced.send(post("k", "{}")).await;
     assert_eq!((first.status, first.is_replay()), (201, false), "not 410, though the report knows the key");
     assert!(enforced.send(post("k", "{}")).await.is_replay());
@@ -122,10 +122,10 @@ async fn what_was_reported_is_not_promised_once_it_is_enforced() {
 async fn a_report_never_stands_in_a_requests_way() {
     let told = Arc::new(Told::default());
     let nobody = |_: &http::request::Parts| Caller::Nobody;
-    let reporting = Reporting::new(Config::new("orders").metrics(Arc::clone(&told)).caller(nobody));
+    let reporting = Reporting::new(shared("orders").metrics(Arc::clone(&told)).caller(nobody));
     assert_eq!(reporting.send(post("k", "{}")).await, 201);
     assert_eq!(told.events.lock()[..], [("*".to_owned(), What::Refused, false)]);
-    let reporting = Reporting::new(Config::new("orders").metrics(Arc::clone(&told)));
+    let reporting = Reporting::new(shared("orders").metrics(Arc::clone(&told)));
     reporting.bench.store.script(&[Fault::Refused, Fault::Refused]);
     assert_eq!(reporting.send(post("k", "{}")).await, 201, "the store is down");
 }
@@ -134,7 +134,7 @@ async fn a_report_never_stands_in_a_requests_way() {
 async fn a_duplicate_that_comes_before_the_report_of_the_first_is_stored_is_a_replay_all_the_same() {
     for round in 0..20 {
         let told = Arc::new(Told::default());
-        let bench = Bench::new(Config::new("orders").metrics(Arc::clone(&told)).enforce(false));
+        let bench = Bench::new(shared("orders").metrics(Arc::clone(&told)).enforce(false));
         bench.store.odds(semel_conformance::faulty::Odds { writes: 0, reads: 0, delays: 100 });
         for _ in 0..4 {
             bench.post("k").await;
@@ -152,7 +152,7 @@ async fn a_duplicate_that_comes_before_the_report_of_the_first_is_stored_is_a_re
 async fn a_duplicate_of_what_runs_and_one_of_what_was_not_kept_are_reported_as_such() {
     let (told, go) = (Arc::new(Told::default()), Arc::new(Notify::new()));
     let waiting = Arc::clone(&go);
-    let config = Config::new("orders").metrics(Arc::clone(&told)).enforce(false);
+    let config = shared("orders").metrics(Arc::clone(&told)).enforce(false);
     let bench = Bench::serving(config, move |run, request| {
         let go = Arc::clone(&waiting);
         let slow = request.headers()["idempotency-key"] == "slow" && run == 1;

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
+use semel_conformance::faulty::Fault;
 use semel_core::record::StateName;
 use semel_tower::{Body, Config, Steer, Streamed};
 use tokio::sync::mpsc;
 
-use crate::harness::{Bench, post, read, reply, request};
+use crate::harness::{Bench, post, read, reply, request, shared};
 
 /// A body of what comes through a channel, of which nobody knows the length.
 struct Channel(mpsc::UnboundedReceiver<Result<&'static str, &'static str>>);
@@ -64,7 +65,7 @@ fn events(body: Body) -> Response<Body> {
 #[tokio::test]
 async fn a_stream_is_recorded_as_done_before_its_first_byte_and_a_retry_is_410_l4() {
     let (sender, body) = channel();
-    let bench = giving(Config::new("orders"), vec![events(body)]);
+    let bench = giving(shared("orders"), vec![events(body)]);
     let response = bench.start(post("k", "{}")).await;
     let records = bench.records().await;
     assert_eq!(records[0].state().name(), StateName::Completed, "though not a byte has come");
@@ -88,7 +89,7 @@ async fn a_handler_can_mark_a_stream_and_grpc_is_one() {
     marked.extensions_mut().insert(Streamed);
     let grpc = Response::builder().header("content-type", "application/grpc").body(pieces(&["x"])).unwrap();
     for reply in [marked, grpc] {
-        let bench = giving(Config::new("orders"), vec![reply]);
+        let bench = giving(shared("orders"), vec![reply]);
         assert_eq!(bench.send(post("k", "{}")).await.status, 200);
         assert_eq!(bench.send(post("k", "{}")).await.status, 410);
         assert_eq!(bench.runs(), 1);
@@ -97,7 +98,7 @@ async fn a_handler_can_mark_a_stream_and_grpc_is_one() {
 
 #[tokio::test]
 async fn an_unknown_length_alone_is_buffered_and_replayed() {
-    let bench = giving(Config::new("orders"), vec![Response::new(pieces(&["ab", "cd"]))]);
+    let bench = giving(shared("orders"), vec![Response::new(pieces(&["ab", "cd"]))]);
     assert_eq!(bench.send(post("k", "{}")).await.body, "abcd");
     let again = bench.send(post("k", "{}")).await;
     assert_eq!((again.status, again.is_replay(), &again.body[..]), (200, true, &b"abcd"[..]));
@@ -106,13 +107,13 @@ async fn an_unknown_length_alone_is_buffered_and_replayed() {
 #[tokio::test]
 async fn a_reply_larger_than_is_kept_is_passed_on_whole_and_a_retry_is_410() {
     for body in [Body::from("123456789"), pieces(&["1234", "56789"]), pieces(&["123456789"])] {
-        let bench = giving(Config::new("orders").max_response_size(8), vec![Response::new(body)]);
+        let bench = giving(shared("orders").max_response_size(8), vec![Response::new(body)]);
         let first = bench.send(post("k", "{}")).await;
         assert_eq!((first.status, &first.body[..]), (200, &b"123456789"[..]));
         let retry = bench.send(post("k", "{}")).await;
         assert_eq!((retry.status, retry.code().as_str(), bench.runs()), (410, "IDEMPOTENCY_RESULT_GONE", 1));
     }
-    let bench = giving(Config::new("orders").max_response_size(8), vec![reply(200, "12345678")]);
+    let bench = giving(shared("orders").max_response_size(8), vec![reply(200, "12345678")]);
     bench.send(post("k", "{}")).await;
     assert!(bench.send(post("k", "{}")).await.is_replay(), "the limit itself is kept");
 }
@@ -126,7 +127,7 @@ async fn a_stream_or_a_large_reply_that_is_not_kept_frees_the_key() {
     };
     let mut steered = events(pieces(&["x"]));
     steered.extensions_mut().insert(Steer::Release);
-    let config = Config::new("orders").max_response_size(8);
+    let config = shared("orders").max_response_size(8);
     let bench = giving(config, vec![failing(), steered, reply(201, "done")]);
     assert_eq!(bench.send(post("k", "{}")).await.body, "123456789");
     assert_eq!(bench.send(post("k", "{}")).await.body, "x");
@@ -137,7 +138,7 @@ async fn a_stream_or_a_large_reply_that_is_not_kept_frees_the_key() {
 #[tokio::test]
 async fn what_is_not_protected_is_not_buffered_either_way() {
     let (reply_sender, reply_body) = channel();
-    let bench = giving(Config::new("orders"), vec![Response::new(reply_body)]);
+    let bench = giving(shared("orders"), vec![Response::new(reply_body)]);
     let (request_sender, request_body) = channel();
     let request = request(http::Method::POST, "/orders", &[], "").map(|_| request_body);
     let response = bench.start(request).await;
@@ -153,7 +154,7 @@ async fn what_is_not_protected_is_not_buffered_either_way() {
 #[tokio::test]
 async fn a_stream_whose_client_goes_away_does_not_run_again() {
     let (sender, body) = channel();
-    let bench = giving(Config::new("orders"), vec![events(body)]);
+    let bench = giving(shared("orders"), vec![events(body)]);
     drop(bench.start(post("k", "{}")).await);
     assert!(sender.is_closed());
     assert_eq!((bench.send(post("k", "{}")).await.status, bench.runs()), (410, 1));
@@ -161,7 +162,7 @@ async fn a_stream_whose_client_goes_away_does_not_run_again() {
 
 #[tokio::test]
 async fn a_body_of_a_request_that_ends_early_is_400_and_nothing_runs() {
-    let bench = giving(Config::new("orders"), Vec::new());
+    let bench = giving(shared("orders"), Vec::new());
     let (sender, body) = channel();
     sender.send(Ok("{")).unwrap();
     sender.send(Err("reset")).unwrap();
@@ -172,7 +173,7 @@ async fn a_body_of_a_request_that_ends_early_is_400_and_nothing_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_never_comes_is_400_in_time_and_a_client_that_leaves_meanwhile_leaves_nothing() {
-    let bench = giving(Config::new("orders"), Vec::new());
+    let bench = giving(shared("orders"), Vec::new());
     let (_sender, body) = channel();
     let answer = read(bench.start(post("k", "").map(|_| body)).await).await;
     assert_eq!((answer.status, answer.code().as_str()), (400, "VALIDATION_FAILED"));
@@ -183,4 +184,38 @@ async fn a_body_that_never_comes_is_400_in_time_and_a_client_that_leaves_meanwhi
         () = tokio::task::yield_now() => {}
     }
     assert_eq!((bench.runs(), bench.records().await.len()), (0, 0));
+}
+
+/// A request's body that must not be looked at.
+struct Unread;
+
+impl http_body::Body for Unread {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        panic!("the body is read")
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_validated_before_the_body_is_read_and_the_store_is_asked() {
+    let config = shared("orders").require_key(true).max_key_length(8);
+    let bench = giving(config, vec![reply(201, "")]);
+    bench.store.script(&[Fault::Refused]);
+    let headers: [&[(&str, &str)]; 4] = [
+        &[],
+        &[("idempotency-key", "a b")],
+        &[("idempotency-key", "123456789")],
+        &[("idempotency-key", "a"), ("idempotency-key", "a")],
+    ];
+    for headers in headers {
+        let unread = request(http::Method::POST, "/orders", headers, "").map(|_| Body::stream(Unread));
+        assert_eq!(bench.send(unread).await.status, 400, "{headers:?}");
+    }
+    assert_eq!(bench.post("k").await.status, 503, "only now is the store asked, and fails as it is told");
+    assert_eq!(bench.runs(), 0);
 }

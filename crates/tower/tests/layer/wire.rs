@@ -5,11 +5,10 @@ use std::sync::Arc;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use semel_tower::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::Notify;
 
-use crate::harness::{Bench, created};
+use crate::harness::{Bench, created, shared};
 
 /// A connection to the service, served by hyper.
 fn connect(bench: &Bench) -> DuplexStream {
@@ -37,7 +36,7 @@ async fn exchange(bench: &Bench, key: &str) -> String {
 
 #[tokio::test]
 async fn a_replay_on_the_wire_has_its_length_one_date_and_the_marker() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     let (first, again) = (exchange(&bench, "\"k\"").await, exchange(&bench, "k").await);
     for answer in [&first, &again] {
         assert!(answer.starts_with("HTTP/1.1 201 Created\r\n"), "{answer}");
@@ -56,7 +55,7 @@ async fn a_replay_on_the_wire_has_its_length_one_date_and_the_marker() {
 async fn a_connection_that_is_cut_while_the_handler_runs_cancels_nothing_l11() {
     let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (telling, waiting) = (Arc::clone(&begun), Arc::clone(&go));
-    let bench = Bench::serving(Config::new("orders"), move |run, _| {
+    let bench = Bench::serving(shared("orders"), move |run, _| {
         let (begun, go) = (Arc::clone(&telling), Arc::clone(&waiting));
         async move {
             begun.notify_one();
@@ -81,7 +80,7 @@ async fn a_connection_that_is_cut_while_the_handler_runs_cancels_nothing_l11() {
 
 #[tokio::test]
 async fn a_connection_that_is_cut_while_it_sends_leaves_nothing() {
-    let bench = Bench::new(Config::new("orders"));
+    let bench = Bench::new(shared("orders"));
     let mut client = connect(&bench);
     let whole = request("k");
     client.write_all(&whole.as_bytes()[..whole.len() - 1]).await.unwrap();
