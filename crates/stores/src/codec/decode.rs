@@ -1,5 +1,6 @@
 //! From bytes to records. Nothing here trusts a length, a number or a text.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +24,14 @@ use crate::codec::{AUDIT_FORMAT, Corrupt, FORMAT, has};
 
 type Read<T> = Result<T, Corrupt>;
 
+const EARLY_END: Corrupt = Corrupt("the end came early");
+
 /// Reads a record from the begin of `bytes`, and gives what follows it. Bodies share the memory of `bytes`.
 ///
 /// # Errors
 /// The bytes are no record of a known format.
 pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
-    let mut from = Reader(bytes);
+    let mut from = Reader { bytes, at: 0 };
     from.format()?;
     let flags = from.number()?;
     if flags & !has::ALL != 0 {
@@ -58,7 +61,7 @@ pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
         checkpoints,
         state,
     };
-    Ok((Record::from_parts(parts).map_err(Corrupt)?, from.0))
+    Ok((Record::from_parts(parts).map_err(Corrupt)?, from.rest()))
 }
 
 /// Reads an input that was kept apart from its record.
@@ -66,9 +69,9 @@ pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
 /// # Errors
 /// The bytes are no input.
 pub fn decode_input(bytes: Bytes) -> Result<Input, Corrupt> {
-    let mut from = Reader(bytes);
+    let mut from = Reader { bytes, at: 0 };
     let input = from.input()?;
-    if !from.0.is_empty() {
+    if !from.is_at_end() {
         return Err(Corrupt("bytes after the end"));
     }
     Ok(input)
@@ -79,14 +82,14 @@ pub fn decode_input(bytes: Bytes) -> Result<Input, Corrupt> {
 /// # Errors
 /// The bytes are no audit entry of a known format.
 pub fn decode_audit(bytes: Bytes) -> Result<(u64, Entry), Corrupt> {
-    let mut from = Reader(bytes);
+    let mut from = Reader { bytes, at: 0 };
     let format = from.byte()?;
     if !(FORMAT..=AUDIT_FORMAT).contains(&format) {
         return Err(Corrupt("unknown version of the format"));
     }
     let sequence = from.number()?;
     let at = Timestamp::from_millis(from.number()?);
-    let action = Action::parse(&from.text()?).ok_or(Corrupt("unknown action"))?;
+    let action = Action::parse(from.text()?).ok_or(Corrupt("unknown action"))?;
     let record = if from.flag()? { Some(RecordId::from_bytes(from.array()?)) } else { None };
     let (before, after) = (from.optional_state()?, from.optional_state()?);
     let actor = from.kept_text()?;
@@ -95,8 +98,8 @@ pub fn decode_audit(bytes: Bytes) -> Result<(u64, Entry), Corrupt> {
     let count = from.number()?;
     let mut metadata = Vec::new();
     for _ in 0..count {
-        let name = from.text()?;
-        metadata.push((name.into_boxed_str(), from.kept_text()?));
+        let name = from.text()?.into();
+        metadata.push((name, from.kept_text()?));
     }
     let (mut operation, mut key, mut tags) = (None, None, Box::default());
     if format >= 2 {
@@ -105,7 +108,7 @@ pub fn decode_audit(bytes: Bytes) -> Result<(u64, Entry), Corrupt> {
         let count = from.count(limits::TAGS_MAX)?;
         tags = (0..count).map(|_| from.tag()).collect::<Read<_>>()?;
     }
-    if !from.0.is_empty() {
+    if !from.is_at_end() {
         return Err(Corrupt("bytes after the end"));
     }
     let (from, to) = (before, after);
@@ -126,23 +129,41 @@ fn invalid(_: Invalid) -> Corrupt {
     Corrupt("a value outside its limits")
 }
 
-struct Reader(Bytes);
+/// What is left to be read. Numbers and texts are read in place; only bodies and values of headers take a share of the memory.
+struct Reader {
+    bytes: Bytes,
+    at: usize,
+}
 
 impl Reader {
-    fn byte(&mut self) -> Read<u8> {
-        Ok(self.take(1)?[0])
+    fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
     }
 
-    fn take(&mut self, count: usize) -> Read<Bytes> {
-        if self.0.len() < count {
-            return Err(Corrupt("the end came early"));
+    fn rest(self) -> Bytes {
+        self.bytes.slice(self.at..)
+    }
+
+    fn byte(&mut self) -> Read<u8> {
+        let byte = *self.bytes.get(self.at).ok_or(EARLY_END)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    /// Where the next `count` bytes lie.
+    fn next(&mut self, count: usize) -> Read<Range<usize>> {
+        let from = self.at;
+        if self.bytes.len() - from < count {
+            return Err(EARLY_END);
         }
-        Ok(self.0.split_to(count))
+        self.at += count;
+        Ok(from..self.at)
     }
 
     fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
+        let range = self.next(N)?;
         let mut array = [0; N];
-        array.copy_from_slice(&self.take(N)?);
+        array.copy_from_slice(&self.bytes[range]);
         Ok(array)
     }
 
@@ -183,19 +204,24 @@ impl Reader {
         if count <= max { Ok(count) } else { Err(Corrupt("too many parts")) }
     }
 
-    fn bytes(&mut self) -> Read<Bytes> {
+    /// Where what follows its length lies.
+    fn counted(&mut self) -> Read<Range<usize>> {
         let count = usize::try_from(self.number()?).unwrap_or(usize::MAX);
-        self.take(count)
+        self.next(count)
     }
 
-    fn text(&mut self) -> Read<String> {
-        String::from_utf8(self.bytes()?.to_vec()).map_err(|_| Corrupt("a text that is none"))
+    fn bytes(&mut self) -> Read<Bytes> {
+        let range = self.counted()?;
+        Ok(self.bytes.slice(range))
+    }
+
+    fn text(&mut self) -> Read<&str> {
+        let range = self.counted()?;
+        str::from_utf8(&self.bytes[range]).map_err(|_| Corrupt("a text that is none"))
     }
 
     fn name<T>(&mut self, make: impl FnOnce(&str) -> Result<T, Invalid>) -> Read<T> {
-        let bytes = self.bytes()?;
-        let text = str::from_utf8(&bytes).map_err(|_| Corrupt("a text that is none"))?;
-        make(text).map_err(invalid)
+        make(self.text()?).map_err(invalid)
     }
 
     fn kept_text(&mut self) -> Read<Text> {
@@ -203,7 +229,7 @@ impl Reader {
         if text.len() > limits::TEXT_BYTES_MAX {
             return Err(Corrupt("a text too long"));
         }
-        Ok(Text::new(&text))
+        Ok(Text::new(text))
     }
 
     fn time_after(&mut self, from: Timestamp) -> Read<Timestamp> {
@@ -269,7 +295,7 @@ impl Reader {
     }
 
     fn input(&mut self) -> Read<Input> {
-        let (method, path) = (self.text()?, self.text()?);
+        let (method, path) = (self.text()?.to_owned(), self.text()?.to_owned());
         let headers = self.headers()?;
         Input::try_new(&method, &path, headers, self.bytes()?).map_err(invalid)
     }
@@ -281,7 +307,7 @@ impl Reader {
     }
 
     fn header(&mut self) -> Read<Header> {
-        Ok(Header { name: self.text()?.into_boxed_str(), value: self.bytes()? })
+        Ok(Header { name: self.text()?.into(), value: self.bytes()? })
     }
 
     fn times(&mut self, flags: u64) -> Read<Times> {

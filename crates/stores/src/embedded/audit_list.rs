@@ -32,7 +32,7 @@ impl AuditLine {
 }
 
 /// A line of the list that is searched: within a term and a cell by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AuditRow {
     pub(crate) term: Term,
     pub(crate) cell: u32,
@@ -202,14 +202,18 @@ impl AuditList {
 
     /// Puts lines and rows in the order of a sidecar.
     pub(crate) fn finish(&mut self) {
-        self.sort();
+        let mut order: Vec<_> = self.lines.iter().map(|line| line.sequence).zip(0_u32..).collect();
+        order.sort_unstable();
         let mut moved = vec![0; self.lines.len()];
-        for (to, from) in self.order.iter().enumerate() {
+        for (to, (_, from)) in order.iter().enumerate() {
             moved[*from as usize] = to as u32;
         }
-        self.lines = self.order.iter().map(|at| self.lines[*at as usize]).collect();
+        self.lines = order.iter().map(|(_, at)| self.lines[*at as usize]).collect();
         self.order = (0..self.lines.len() as u32).collect();
         self.rows.iter_mut().for_each(|row| row.line = moved[row.line as usize]);
+        // By number is by place now.
+        self.rows.sort_unstable();
+        self.sorted_rows = self.rows.len();
     }
 }
 
