@@ -1,5 +1,7 @@
 //! Who did what to which record.
 
+use std::borrow::Cow;
+
 use crate::id::{Key, Operation, RecordId, Tag};
 use crate::record::{StateName, Text};
 use crate::request::Request;
@@ -93,7 +95,7 @@ pub struct Entry {
     /// What links it to a request.
     pub correlation_id: Option<Text>,
     /// More, such as `isRetry` and `originalAttemptId`.
-    pub metadata: Vec<(Box<str>, Text)>,
+    pub metadata: Vec<(Cow<'static, str>, Text)>,
     /// The record's operation. With key and tags it is kept in the entry, which outlives the record.
     pub operation: Option<Operation>,
     /// The record's key.

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 
 /// A text that is kept for people: cut to [`limits::TEXT_BYTES_MAX`] at a character.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub struct Text(Box<str>);
+pub struct Text(Arc<str>);
 
 impl Text {
     /// Keeps as much of the text as fits.
@@ -26,6 +26,13 @@ impl Text {
     /// What was kept.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Shares the memory of what fits.
+impl From<Arc<str>> for Text {
+    fn from(text: Arc<str>) -> Self {
+        if text.len() <= limits::TEXT_BYTES_MAX { Self(text) } else { Self::new(&text) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Puts the server together, and takes it apart again.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -163,7 +164,7 @@ async fn listen(
 }
 
 /// What the audit log says of a configuration: how much there is, and nothing of what is in it.
-fn details(config: &Config) -> Vec<(Box<str>, Text)> {
+fn details(config: &Config) -> Vec<(Cow<'static, str>, Text)> {
     let count = |number: usize| Text::new(&number.to_string());
     vec![
         ("operations".into(), count(config.operations.len())),

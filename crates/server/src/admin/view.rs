@@ -1,5 +1,6 @@
 //! Records and audit entries as operators see them: core's words onto the wire, by hand, and never a token.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -136,7 +137,7 @@ fn policy(policy: &Policy) -> PolicyView {
 pub(super) fn audit_entry(entry: &Entry) -> AuditEntry {
     let text = |text: &Text| text.as_str().to_owned();
     let state = |state: StateName| state.as_str().to_owned();
-    let value = |(name, value): &(Box<str>, Text)| {
+    let value = |(name, value): &(Cow<'static, str>, Text)| {
         let value = match (&**name, value.as_str()) {
             ("isRetry", "true") => MetadataValue::Flag(true),
             ("isRetry", "false") => MetadataValue::Flag(false),

@@ -3,6 +3,7 @@
 //! What operators do is durable before it takes effect, and goes with the write itself (see core). Traffic must not
 //! wait for its entries, so these stand in a queue with an end: what finds no room is counted, and never waited for.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +90,7 @@ enum Metadata {
     Retry {
         fence: u64,
     },
-    Details(Vec<(Box<str>, Text)>),
+    Details(Vec<(Cow<'static, str>, Text)>),
 }
 
 impl Metadata {
@@ -172,7 +173,7 @@ impl AuditLog {
     }
 
     /// A configuration was loaded, at the start or by a reload. Written whether or not traffic is.
-    pub fn configuration_loaded(&self, reason: &str, details: Vec<(Box<str>, Text)>) {
+    pub fn configuration_loaded(&self, reason: &str, details: Vec<(Cow<'static, str>, Text)>) {
         self.put(Event {
             at: Timestamp::ZERO,
             action: Action::ConfigurationLoaded,
@@ -251,17 +252,17 @@ impl Event {
     }
 
     fn into_entry(self) -> Entry {
-        let mut entry = Entry::new(self.action, Text::new(&self.caller.actor)).at(self.at);
+        let mut entry = Entry::new(self.action, Text::from(self.caller.actor)).at(self.at);
         if let Some(request) = &self.request {
             entry = entry.about(request);
         }
         entry.from = self.from;
         entry.to = self.to;
         entry.reason = self.reason;
-        entry.correlation_id = self.caller.correlation_id.as_deref().map(Text::new);
+        entry.correlation_id = self.caller.correlation_id.map(Text::from);
         // An attempt is named by record and fence, so that a retry can be followed to the attempt it met.
         let attempt = |fence| Text::new(&entry.record.map_or_else(String::new, |id| format!("{id}:{fence}")));
-        let mut metadata: Vec<(Box<str>, Text)> = match self.metadata {
+        let mut metadata: Vec<(Cow<'static, str>, Text)> = match self.metadata {
             Metadata::None => Vec::new(),
             Metadata::Attempt { fence, is_retry } => {
                 let is_retry = if is_retry { "true" } else { "false" };

@@ -98,7 +98,7 @@ pub fn decode_audit(bytes: Bytes) -> Result<(u64, Entry), Corrupt> {
     let count = from.number()?;
     let mut metadata = Vec::new();
     for _ in 0..count {
-        let name = from.text()?.into();
+        let name = from.text()?.to_owned().into();
         metadata.push((name, from.kept_text()?));
     }
     let (mut operation, mut key, mut tags) = (None, None, Box::default());
