@@ -217,7 +217,7 @@ proptest! {
         entry.to = record.map(|_| StateName::Completed);
         entry.reason = record.map(|_| Text::new(&texts[1]));
         entry.correlation_id = Some(Text::new(&texts[2]));
-        entry.metadata = vec![(texts[3].as_str().into(), Text::new(&texts[4]))];
+        entry.metadata = vec![(texts[3].clone().into(), Text::new(&texts[4]))];
         if let Some(request) = &about {
             entry = entry.about(request);
         }

@@ -1,6 +1,7 @@
 //! What waits for the log: the batch that is being gathered while the one before it is synced.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -121,6 +122,8 @@ pub(crate) enum Work {
 pub(crate) struct Queue {
     state: Mutex<State>,
     work: Condvar,
+    /// Whether anything is gathered, for who looks without the lock.
+    has_work: AtomicBool,
     frame_max: usize,
 }
 
@@ -136,7 +139,7 @@ impl Queue {
             closed: false,
             next_audit: Numbering { next: next_audit, at: Timestamp::ZERO },
         };
-        Self { state: Mutex::new(state), work: Condvar::new(), frame_max }
+        Self { state: Mutex::new(state), work: Condvar::new(), has_work: AtomicBool::new(false), frame_max }
     }
 
     /// The batch to wait for when too much is waiting already.
@@ -171,6 +174,7 @@ impl Queue {
         let enough = gathering.writers >= state.wanted;
         state.written += u64::from(is_write);
         let wake = std::mem::take(&mut state.sleeping) || enough;
+        self.has_work.store(true, Ordering::Release);
         drop(state);
         if wake {
             self.work.notify_one();
@@ -237,6 +241,7 @@ impl Queue {
         if state.gathering.steps.is_empty() {
             return None;
         }
+        self.has_work.store(false, Ordering::Release);
         let fresh = state.spare.take().unwrap_or_else(Gathered::new);
         Some(std::mem::replace(&mut state.gathering, fresh))
     }
@@ -260,6 +265,14 @@ impl Queue {
             }
         }
         Work::Some
+    }
+
+    /// Stays awake until there is something to take, or it is too late: for a writer who is alone, putting the log's
+    /// thread to sleep and waking it costs about as much as half a sync.
+    pub(crate) fn expect(&self, until: Instant) {
+        while !self.has_work.load(Ordering::Acquire) && Instant::now() < until {
+            std::hint::spin_loop();
+        }
     }
 
     /// How many writers there have been since the start.

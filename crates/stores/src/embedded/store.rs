@@ -179,8 +179,13 @@ impl EmbeddedStore {
                             let writers = engine.commit();
                             // Who came meanwhile is there already; who is told now may come back.
                             let writers = writers + engine.queue.writers();
-                            relay.publish(&engine);
                             last = Told { writers, until: Instant::now() + GATHER };
+                            if writers == 1 {
+                                engine.publish();
+                                engine.queue.expect(last.until);
+                            } else {
+                                relay.publish(&engine);
+                            }
                         }
                     }
                 }
