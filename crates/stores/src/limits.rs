@@ -88,6 +88,8 @@ pub const MERGE_BATCH_BYTES: usize = 256 * 1024;
 pub const MERGE_PAUSE: Duration = Duration::from_millis(2);
 /// Between two rounds of upkeep that found nothing to do.
 pub const UPKEEP_EVERY: Duration = Duration::from_millis(200);
+/// The nice value of the upkeep's thread: about a third of the weight of a thread that serves requests.
+pub const UPKEEP_NICE: i32 = 5;
 /// After a round of upkeep that failed, for want of space as a rule: each try writes as much of a segment as there is room
 /// for.
 pub const UPKEEP_AFTER_FAILURE: Duration = Duration::from_secs(1);

@@ -195,7 +195,10 @@ impl EmbeddedStore {
         let resting = Arc::new(Resting::default());
         let upkeep = {
             let (engine, resting) = (Arc::clone(&engine), Arc::clone(&resting));
-            let upkeep = move || resting.keep_up(&engine);
+            let upkeep = move || {
+                give_way();
+                resting.keep_up(&engine);
+            };
             std::thread::Builder::new().name("semel-upkeep".into()).spawn(upkeep)
         };
         let upkeep = upkeep.map_err(|error| OpenError::io("cannot start the upkeep thread", error))?;
@@ -357,6 +360,13 @@ impl Resting {
             }
         }
     }
+}
+
+/// Lets the other threads go first when the processor is busy: making the lists of a finished
+/// segment is a lot of work at once, and requests would stand behind it. Where the system has no such thing the thread is like any other.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), crate::limits::UPKEEP_NICE);
 }
 
 /// Recovers an engine from a folder.
