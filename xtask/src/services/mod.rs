@@ -5,6 +5,7 @@
 //!
 //! One service, one file. A new one implements [`Service`] in a file of its own and gets its line in [`SERVICES`].
 
+mod ferretdb;
 mod host;
 mod postgres;
 mod redis;
@@ -21,6 +22,7 @@ use crate::workspace;
 /// Every service, in the order in which they start: what another one needs stands before it.
 const SERVICES: &[&dyn Service] = &[
     &postgres::Postgres, //
+    &ferretdb::FerretDb,
     &redis::Redis,
 ];
 
