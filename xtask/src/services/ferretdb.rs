@@ -15,7 +15,7 @@ use crate::workspace;
 /// One server, over a database of its own.
 ///
 /// It is built once, by Go 1.22 or later, from the module under `xtask/ferretdb`, whose `go.sum` pins every byte of it,
-/// and kept under `target/tools`. SQLite, its other back end, is left out: that halves what is compiled.
+/// and kept under `target/tools`. Its other back end, `SQLite`, is left out: that halves what is compiled.
 pub(super) struct FerretDb;
 
 const DATABASE: &str = "ferretdb";
