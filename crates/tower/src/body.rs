@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -172,32 +173,97 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let hint = body.size_hint();
-    if hint.lower() > bytes_max as u64 {
-        return Read::TooLarge(Body::stream(body));
-    }
-    if body.is_end_stream() {
-        return Read::Whole(Bytes::new(), None);
-    }
-    let mut stream: Stream = Box::pin(Errors { body });
-    let (mut read, mut size, mut trailers) = (VecDeque::new(), 0_usize, None);
-    while let Some(frame) = poll_fn(|cx| stream.as_mut().poll_frame(cx)).await {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => return Read::Failed(error),
-        };
-        match frame.into_data() {
-            Ok(bytes) => {
-                size = size.saturating_add(bytes.len());
-                read.push_back(bytes);
-                if size > bytes_max {
-                    return Read::TooLarge(Body { read, rest: Rest::Stream(stream) });
-                }
-            }
-            Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
+    let mut reading = match Reading::of(body, bytes_max) {
+        ControlFlow::Continue(reading) => reading,
+        ControlFlow::Break(known) => return known,
+    };
+    loop {
+        if let Some(end) = poll_fn(|cx| reading.poll_step(cx)).await {
+            return reading.ended(end);
         }
     }
-    Read::Whole(joined(read, size), trailers)
+}
+
+/// The same of a body that is all there. One that has to be waited for is taken for too large: it stays whole.
+pub(crate) async fn read_ready<B>(body: B, bytes_max: usize) -> Read
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut reading = match Reading::of(body, bytes_max) {
+        ControlFlow::Continue(reading) => reading,
+        ControlFlow::Break(known) => return known,
+    };
+    loop {
+        match poll_fn(|cx| Poll::Ready(reading.poll_step(cx))).await {
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(end)) => return reading.ended(end),
+            Poll::Pending => return reading.ended(End::Open),
+        }
+    }
+}
+
+/// A body while it is read.
+struct Reading {
+    stream: Stream,
+    read: VecDeque<Bytes>,
+    size: usize,
+    bytes_max: usize,
+    trailers: Option<HeaderMap>,
+}
+
+/// How reading ended.
+enum End {
+    Whole,
+    Open,
+    Failed(BoxError),
+}
+
+impl Reading {
+    /// Begins to read, unless there is nothing to read or too much.
+    fn of<B>(body: B, bytes_max: usize) -> ControlFlow<Read, Self>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if body.size_hint().lower() > bytes_max as u64 {
+            return ControlFlow::Break(Read::TooLarge(Body::stream(body)));
+        }
+        if body.is_end_stream() {
+            return ControlFlow::Break(Read::Whole(Bytes::new(), None));
+        }
+        let stream: Stream = Box::pin(Errors { body });
+        ControlFlow::Continue(Self { stream, read: VecDeque::new(), size: 0, bytes_max, trailers: None })
+    }
+
+    /// Reads one frame; whether that was the end.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+        let frame = match ready!(self.stream.as_mut().poll_frame(cx)) {
+            None => return Poll::Ready(Some(End::Whole)),
+            Some(Err(error)) => return Poll::Ready(Some(End::Failed(error))),
+            Some(Ok(frame)) => frame,
+        };
+        Poll::Ready(match frame.into_data() {
+            Ok(bytes) => {
+                self.size = self.size.saturating_add(bytes.len());
+                self.read.push_back(bytes);
+                (self.size > self.bytes_max).then_some(End::Open)
+            }
+            // Trailers end a message.
+            Err(frame) => frame.into_trailers().ok().map(|trailers| {
+                self.trailers = Some(trailers);
+                End::Whole
+            }),
+        })
+    }
+
+    fn ended(self, end: End) -> Read {
+        match end {
+            End::Whole => Read::Whole(joined(self.read, self.size), self.trailers),
+            End::Open => Read::TooLarge(Body { read: self.read, rest: Rest::Stream(self.stream) }),
+            End::Failed(error) => Read::Failed(error),
+        }
+    }
 }
 
 fn joined(mut read: VecDeque<Bytes>, size: usize) -> Bytes {
@@ -256,6 +322,45 @@ mod tests {
         assert_eq!(text(body).await, "abcdef", "nothing is lost");
         let Read::TooLarge(body) = read(Body::from("abcd"), 3).await else { panic!("it says so") };
         assert_eq!(text(body).await, "abcd");
+    }
+
+    #[tokio::test]
+    async fn what_has_to_be_waited_for_is_not_read_to_its_end_and_stays_whole() {
+        let Read::Whole(bytes, None) = read_ready(frames(&["ab", "cd"]), 4).await else {
+            panic!("it is there")
+        };
+        assert_eq!(bytes, "abcd");
+        let Read::TooLarge(body) = read_ready(frames(&["ab", "cd"]), 3).await else { panic!("too large") };
+        assert_eq!(text(body).await, "abcd");
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let later = Later { first: frames(&["ab"]), rest: Some((receiver, frames(&["cd"]))) };
+        let Read::TooLarge(body) = read_ready(later, 10).await else { panic!("it has to be waited for") };
+        sender.send(()).unwrap();
+        assert_eq!(text(body).await, "abcd");
+    }
+
+    /// A body whose rest comes when it is told to.
+    struct Later {
+        first: Frames,
+        rest: Option<(tokio::sync::oneshot::Receiver<()>, Frames)>,
+    }
+
+    impl HttpBody for Later {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            if let Some(frame) = self.first.0.pop_front() {
+                return Poll::Ready(Some(frame));
+            }
+            let Some((told, _)) = &mut self.rest else { return Poll::Ready(None) };
+            ready!(Pin::new(told).poll(cx)).unwrap();
+            self.first = self.rest.take().unwrap().1;
+            self.poll_frame(cx)
+        }
     }
 
     #[tokio::test]

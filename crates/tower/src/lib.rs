@@ -1,7 +1,7 @@
 //! The `Idempotency-Key` contract for any HTTP service in Rust, as a Tower layer.
 //!
 //! A client that times out and tries again must not pay twice. With this layer around it a service runs once per key,
-//! and a retry is given the first answer: for `axum`, `hyper`, `tonic` over HTTP, and whatever else is a
+//! and a retry is given the first answer: for `axum`, `hyper`, `tonic`, and whatever else is a
 //! [`tower_service::Service`] of HTTP requests.
 //!
 //! ```
@@ -51,12 +51,13 @@
 //! Rooms: [`config`] what can be configured · [`profile`] rules by the word · [`layer`] what is protected · `run` one
 //! protected request · [`claimed`] what a handler knows · [`steer`] and says · [`reply`] what is kept · [`key`] and
 //! [`prefer`] the headers · [`caller`] scopes · [`route`] matchers · [`observe`] what is told · `report` report mode ·
-//! [`openapi`] · [`body`] · [`limits`].
+//! [`openapi`] · `grpc` · [`body`] · [`limits`].
 
 pub mod body;
 pub mod caller;
 pub mod claimed;
 pub mod config;
+mod grpc;
 pub mod key;
 pub mod layer;
 pub mod limits;

@@ -126,7 +126,7 @@ impl Metrics {
         let labels = ServiceLabels { service: Arc::clone(&service) };
         let counter = |family: &Family<ServiceLabels, Counter>| family.get_or_create_owned(&labels);
         // What alerts watch stands at 0 from the start: a series that begins with its first event shows no increase.
-        for why in [Why::LeaseLapsed, Why::AnswerLost, Why::WorkAbandoned] {
+        for why in Why::ALL {
             let labels = WhyLabels { service: Arc::clone(&service), why: why.as_str() };
             families.unknown.get_or_create_owned(&labels);
         }

@@ -8,8 +8,8 @@ use semel_api::{ApiError, Detail, ErrorCode, Form};
 use semel_core::error::Invalid;
 
 use crate::body::Body;
-use crate::limits;
 use crate::profile::Codes;
+use crate::{grpc, limits};
 
 /// What a client is told, and how.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct Voice {
     usual: Form,
     codes: Codes,
     accept: Option<HeaderValue>,
+    content_type: Option<HeaderValue>,
     request_id: Option<HeaderValue>,
 }
 
@@ -24,7 +25,8 @@ impl Voice {
     /// The voice for a request with these headers. Nothing is read of them before something is said.
     pub(crate) fn of(headers: &HeaderMap, usual: Form, codes: Codes) -> Self {
         let accept = headers.get(header::ACCEPT).cloned();
-        Self { usual, codes, accept, request_id: headers.get("x-request-id").cloned() }
+        let content_type = headers.get(header::CONTENT_TYPE).cloned();
+        Self { usual, codes, accept, content_type, request_id: headers.get("x-request-id").cloned() }
     }
 
     /// The form that the client reads.
@@ -42,6 +44,9 @@ impl Voice {
 
     /// The error as a response.
     pub(crate) fn say(&self, error: &ApiError, errors_base: &str) -> Response<Body> {
+        if grpc::is_grpc(self.content_type.as_ref()) {
+            return grpc::refusal(error);
+        }
         let (form, request_id) = (self.form(), self.request_id());
         let (content_type, body) = if let Some(code) = acp_code(self.codes, form, error.code()) {
             ("application/json", acp(error, code, request_id))

@@ -42,6 +42,9 @@ const NEVER_REPLAYED: [HeaderName; 18] = [
     EXPIRES,
 ];
 
+/// Before the name of a header that is kept for behind the body, where it came.
+const TRAILER: &str = "semel-trailer-";
+
 /// Whether a header is one that is never given again.
 pub fn is_never_replayed(name: &HeaderName) -> bool {
     NEVER_REPLAYED.contains(name)
@@ -58,6 +61,7 @@ pub(crate) fn kept_headers(headers: &HeaderMap, allowed: Option<&[HeaderName]>) 
         .collect();
     let is_kept = |name: &HeaderName| {
         !is_never_replayed(name)
+            && !name.as_str().starts_with(TRAILER)
             && !named.iter().any(|hop| hop.eq_ignore_ascii_case(name.as_str()))
             // Without its media type a body is another one.
             && allowed.is_none_or(|allowed| allowed.contains(name) || *name == header::CONTENT_TYPE)
@@ -70,11 +74,19 @@ pub(crate) fn kept_headers(headers: &HeaderMap, allowed: Option<&[HeaderName]>) 
     .collect()
 }
 
+/// What is kept of a reply's trailers: they come after the headers, under names of their own.
+fn kept_trailers(trailers: &HeaderMap) -> impl Iterator<Item = Header> {
+    trailers.iter().filter(|(name, _)| !is_never_replayed(name)).map(|(name, value)| Header {
+        name: format!("{TRAILER}{name}").into(),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    })
+}
+
 /// What is kept of a reply: all of it, or that it was done.
 pub(crate) fn outcome(
     status: StatusCode,
     headers: &HeaderMap,
-    body: Option<&Bytes>,
+    whole: Option<(&Bytes, Option<&HeaderMap>)>,
     rules: &Rules,
 ) -> Outcome {
     let class =
@@ -85,8 +97,10 @@ pub(crate) fn outcome(
         headers: Headers::default(),
         body: semel_core::outcome::Body::Gone,
     };
-    let Some(body) = body else { return gone() };
-    let headers = Headers::try_new(kept_headers(headers, rules.replay_headers.as_deref()));
+    let Some((body, trailers)) = whole else { return gone() };
+    let mut kept = kept_headers(headers, rules.replay_headers.as_deref());
+    kept.extend(trailers.into_iter().flat_map(kept_trailers));
+    let headers = Headers::try_new(kept);
     let outcome =
         headers.and_then(|headers| Outcome::try_new(class, status.as_u16(), headers, body::kept(body)));
     outcome.unwrap_or_else(|invalid| {
@@ -98,7 +112,8 @@ pub(crate) fn outcome(
 
 /// The stored outcome as an answer: the same status, headers and body for everybody who asks (L10).
 pub(crate) fn replay(record: &Record, outcome: &Outcome, body: &Bytes, rules: &Rules) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.clone()));
+    let mut response = Response::new(Body::empty());
+    let mut trailers = HeaderMap::new();
     let status = StatusCode::from_u16(outcome.status).unwrap_or(StatusCode::OK);
     *response.status_mut() = match rules.replay_status {
         ReplayStatus::Ok if status.is_success() => StatusCode::OK,
@@ -107,12 +122,14 @@ pub(crate) fn replay(record: &Record, outcome: &Outcome, body: &Bytes, rules: &R
     let headers = response.headers_mut();
     headers.reserve(outcome.headers.len() + 2);
     for kept in &outcome.headers {
-        let name = HeaderName::from_bytes(kept.name.as_bytes());
+        let trailer = kept.name.strip_prefix(TRAILER);
+        let name = HeaderName::from_bytes(trailer.unwrap_or(&kept.name).as_bytes());
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(kept.value.clone())) {
-            headers.append(name, value);
+            if trailer.is_some() { &mut trailers } else { &mut *headers }.append(name, value);
         }
     }
     mark(headers, record, true);
+    *response.body_mut() = Body::whole(body.clone(), (!trailers.is_empty()).then_some(trailers));
     response
 }
 

@@ -24,10 +24,10 @@ use tower_service::Service;
 
 use crate::body::{self, Body, BoxError, Read};
 use crate::layer::Identity;
-use crate::limits;
 use crate::observe::What;
 use crate::run::Call;
 use crate::steer::Steer;
+use crate::{grpc, limits};
 
 /// The header of a report's record that says when the reply was given: milliseconds of the store's time.
 const REPLIED: &str = "semel-replied";
@@ -77,7 +77,8 @@ where
     let mut response = service.call(Request::from_parts(parts, body)).await?;
     let steer = Steer::take(&mut response);
     // Nobody listens if the claim was not granted.
-    answered.send(Reply { status: response.status(), steer, at: store.time() }).ok();
+    let status = grpc::status_of_head(response.status(), response.headers());
+    answered.send(Reply { status, steer, at: store.time() }).ok();
     // What asks for no claim waits for none.
     drop(claiming);
     // Nearly always over by now: it keeps reports in the order of their requests.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, header};
 use http_body::Body as HttpBody;
 use semel_api::{ApiError, ErrorCode, Form};
 use semel_core::Request as Asked;
@@ -29,7 +29,7 @@ use crate::observe::{Context, What};
 use crate::prefer::{self, Prefer};
 use crate::refuse::{self, Voice};
 use crate::steer::{Steer, Streamed};
-use crate::{limits, reply};
+use crate::{grpc, limits, reply};
 
 /// What every step of a protected request needs.
 pub(crate) struct Call {
@@ -249,7 +249,7 @@ impl Call {
         let id = claim.record().id();
         match attempt {
             Attempt::Whole(Head { parts, verdict }, bytes, trailers) => {
-                let kept = (verdict == Verdict::Keep).then_some(&bytes);
+                let kept = (verdict == Verdict::Keep).then_some((&bytes, trailers.as_ref()));
                 let settled = self.settle(claim, verdict, &parts, kept).await;
                 Ok(self.reply(parts, Body::whole(bytes, trailers), settled))
             }
@@ -332,6 +332,9 @@ impl Call {
         let streams = marked || reply::is_stream(parts.status, &parts.headers);
         let verdict = self.judge(steer, parts.status);
         let is_known_by_its_head = steer.is_some() && verdict != Verdict::Keep;
+        if !marked && !is_known_by_its_head && grpc::is_grpc(parts.headers.get(header::CONTENT_TYPE)) {
+            return self.receive_grpc(steer, parts, body).await;
+        }
         let head = Head { parts, verdict };
         if streams || is_known_by_its_head {
             return Attempt::Open(head, Body::stream(body));
@@ -339,6 +342,31 @@ impl Call {
         match body::read(body, self.rules.response_bytes_max).await {
             Read::Whole(bytes, trailers) => Attempt::Whole(head, bytes, trailers),
             Read::TooLarge(body) => Attempt::Open(head, body),
+            Read::Failed(error) => Attempt::Cut(error),
+        }
+    }
+
+    /// Receives a reply of gRPC: whole, if it is all there when the handler has returned, as that of a unary call is.
+    async fn receive_grpc<B, E>(
+        &self,
+        steer: Option<Steer>,
+        parts: http::response::Parts,
+        body: B,
+    ) -> Attempt<E>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match body::read_ready(body, self.rules.response_bytes_max).await {
+            Read::Whole(bytes, trailers) => {
+                let status = grpc::status_of(parts.status, &parts.headers, trailers.as_ref());
+                let verdict = self.judge(steer, status);
+                Attempt::Whole(Head { parts, verdict }, bytes, trailers)
+            }
+            Read::TooLarge(body) => {
+                let verdict = self.judge(steer, parts.status);
+                Attempt::Open(Head { parts, verdict }, body)
+            }
             Read::Failed(error) => Attempt::Cut(error),
         }
     }
@@ -368,12 +396,12 @@ impl Call {
         claim: Claim,
         verdict: Verdict,
         head: &http::response::Parts,
-        body: Option<&Bytes>,
+        whole: Option<(&Bytes, Option<&HeaderMap>)>,
     ) -> Settled {
         let (runtime, status) = (&self.shared.runtime, head.status);
         let ended = match verdict {
             Verdict::Keep => {
-                let outcome = reply::outcome(status, &head.headers, body, &self.rules);
+                let outcome = reply::outcome(status, &head.headers, whole, &self.rules);
                 runtime.complete(claim, outcome, || self.late()).await
             }
             Verdict::Release(why) => {

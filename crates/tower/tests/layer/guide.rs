@@ -185,7 +185,7 @@ async fn adoption_and_what_somebody_has_to_look_at_are_counted_under_the_servers
     for line in [
         "semel_keys_total{service=\"test-service\",route=\"*\",key=\"present\"} 3",
         "semel_keys_total{service=\"test-service\",route=\"*\",key=\"missing\"} 1",
-        "semel_outcomes_unknown_total{service=\"test-service\",why=\"answer_lost\"} 1",
+        "semel_outcomes_unknown_total{service=\"test-service\",why=\"answer_inconclusive\"} 1",
         "semel_outcomes_unknown_total{service=\"test-service\",why=\"work_abandoned\"} 0",
         "semel_duplicates_total{service=\"test-service\",door=\"middleware\",reason=\"unknown\"} 1",
         "semel_fenced_writes_total{service=\"test-service\"} 0",

@@ -5,6 +5,7 @@
 mod conformance;
 mod core;
 mod failures;
+mod grpc;
 mod guide;
 mod handlers;
 mod harness;

@@ -84,15 +84,42 @@ async fn a_stream_is_recorded_as_done_before_its_first_byte_and_a_retry_is_410_l
 }
 
 #[tokio::test]
-async fn a_handler_can_mark_a_stream_and_grpc_is_one() {
+async fn a_handler_can_mark_a_stream_and_grpc_that_does_not_come_at_once_is_one() {
     let mut marked = Response::new(pieces(&["a", "b"]));
     marked.extensions_mut().insert(Streamed);
-    let grpc = Response::builder().header("content-type", "application/grpc").body(pieces(&["x"])).unwrap();
-    for reply in [marked, grpc] {
+    let (_more_may_come, body) = channel();
+    let grpc = Response::builder().header("content-type", "application/grpc").body(body).unwrap();
+    let web =
+        Response::builder().header("content-type", "application/grpc-web").body(pieces(&["x"])).unwrap();
+    for reply in [marked, grpc, web] {
         let bench = giving(shared("orders"), vec![reply]);
-        assert_eq!(bench.send(post("k", "{}")).await.status, 200);
+        assert_eq!(bench.start(post("k", "{}")).await.status(), 200);
         assert_eq!(bench.send(post("k", "{}")).await.status, 410);
         assert_eq!(bench.runs(), 1);
+    }
+}
+
+#[tokio::test]
+async fn trailers_are_replayed_behind_the_body_and_no_header_is_taken_for_one() {
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-checksum", "7".parse().unwrap());
+    trailers.insert("set-cookie", "a=1".parse().unwrap());
+    let body = http_body_util::Full::new(Bytes::from("ab")).with_trailers(async move { Some(Ok(trailers)) });
+    let mut reply = Response::new(Body::stream(body));
+    reply.headers_mut().insert("semel-trailer-x-forged", "1".parse().unwrap());
+    let bench = giving(shared("orders"), vec![reply]);
+    for is_replay in [false, true] {
+        let response = bench.start(post("k", "{}")).await;
+        assert_eq!(response.headers().contains_key("idempotent-replayed"), is_replay);
+        let collected = response.into_body().collect().await.unwrap();
+        let trailers = collected.trailers().unwrap().clone();
+        assert_eq!((trailers["x-checksum"].to_str().unwrap(), collected.to_bytes()), ("7", "ab".into()));
+        assert_eq!(
+            trailers.contains_key("set-cookie"),
+            !is_replay,
+            "what is never replayed is not here either"
+        );
+        assert!(!trailers.contains_key("x-forged"));
     }
 }
 
