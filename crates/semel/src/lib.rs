@@ -14,7 +14,7 @@
 //!
 //! #[tokio::main(flavor = "current_thread")]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let ledger = semel::open("memory:")?; // `embedded:./data` outlives the process
+//!     let ledger = semel::open("memory:").await?; // `embedded:./data` outlives the process
 //!     let config = Config::new("order-service").shared_keys(true).require_key(true);
 //!     let idempotency = IdempotencyLayer::try_new(ledger, config)?;
 //!     let app = Router::new().route("/orders", post(create_order)).layer(idempotency);
@@ -43,8 +43,8 @@
 //! - [`Ledger`]: claims and outcomes without HTTP.
 //!
 //! # Features
-//! `axum` handlers take the claim as an argument · `embedded` a durable store for one node · `memory` (on) a store for
-//! tests · `metrics` (on) counts for a registry of prometheus-client.
+//! `axum` handlers take the claim as an argument · `embedded` a durable store for one node · `postgres` a store for several
+//! nodes · `memory` (on) a store for tests · `metrics` (on) counts for a registry of prometheus-client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -92,16 +92,17 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// A ledger over the store that a URL names: `memory:`, or `embedded:PATH` with the feature `embedded`. Blocks while it
-/// reads what is there; call it inside the runtime that will use it.
+/// A ledger over the store that a URL names: `memory:`, `embedded:PATH` or `postgres://…`, each with the feature of its
+/// name.
 ///
 /// # Errors
-/// The URL names no store that this build has, or the store cannot be opened.
-pub fn open(url: &str) -> Result<Ledger, OpenError> {
-    Ok(Ledger::new(store(url)?, Arc::new(OsEntropy)))
+/// The URL names no store that this build has, or the store cannot be opened. What it says holds nothing of the URL.
+pub async fn open(url: &str) -> Result<Ledger, OpenError> {
+    Ok(Ledger::new(store(url).await?, Arc::new(OsEntropy)))
 }
 
-fn store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
+#[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "only some stores connect"))]
+async fn store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
     // What follows the scheme may hold a password: it is not repeated.
     let (scheme, rest) = url.split_once(':').unwrap_or(("", ""));
     match (scheme, rest) {
@@ -109,19 +110,28 @@ fn store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
         ("memory", "") => Ok(Arc::new(semel_stores::memory::MemoryStore::new())),
         #[cfg(feature = "embedded")]
         ("embedded", folder) if !folder.is_empty() => {
-            let options = semel_stores::embedded::Options::new(folder);
-            let opened = semel_stores::embedded::EmbeddedStore::open(&options);
-            let opened = opened.map_err(|source| OpenError {
-                what: "the embedded store cannot be opened".to_owned(),
-                source: Some(Box::new(source)),
-            })?;
-            Ok(Arc::new(opened))
+            use semel_stores::embedded::{EmbeddedStore, Options};
+            let opened = EmbeddedStore::open(&Options::new(folder));
+            Ok(Arc::new(opened.map_err(because("the embedded store cannot be opened"))?))
+        }
+        #[cfg(feature = "postgres")]
+        ("postgres" | "postgresql", _) => {
+            use semel_stores::postgres::{Options, PostgresStore};
+            let options = Options::parse(url).map_err(because("the URL of PostgreSQL is wrong"))?;
+            let opened = PostgresStore::open(&options).await;
+            Ok(Arc::new(opened.map_err(because("the store in PostgreSQL cannot be opened"))?))
         }
         _ => Err(OpenError {
             what: format!(
-                "there is no store `{scheme}` in this build; its features are `memory` and `embedded`"
+                "there is no store `{scheme}` in this build; stores are features: `memory`, `embedded`, `postgres`"
             ),
             source: None,
         }),
     }
+}
+
+#[cfg(any(feature = "embedded", feature = "postgres"))]
+fn because<E: std::error::Error + Send + Sync + 'static>(what: &str) -> impl FnOnce(E) -> OpenError {
+    let what = what.to_owned();
+    |source| OpenError { what, source: Some(Box::new(source)) }
 }

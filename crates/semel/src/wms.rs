@@ -6,7 +6,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let ledger = semel::open("memory:")?;
+//! let ledger = semel::open("memory:").await?;
 //! wms::initialize_indexes(&ledger).await?;
 //! let repository = wms::KeyRepository::new(ledger);
 //! let config = wms::Config::new("order-service", repository);

@@ -38,7 +38,7 @@ async fn json_of(response: Response<Body>) -> Value {
 
 /// Steps 1 to 4 of the guide, in its order, over a store of this kind.
 async fn service(url: &str) -> (Router, Arc<AtomicUsize>) {
-    let ledger = semel::open(url).unwrap();
+    let ledger = semel::open(url).await.unwrap();
     initialize_indexes(&ledger).await.unwrap();
     let repository = KeyRepository::new(ledger);
     let config = Config::new("order-service", repository);
@@ -100,7 +100,7 @@ async fn each_phase_is_done_once_over_all_attempts() {
         }
         StatusCode::CREATED
     };
-    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let repository = KeyRepository::new(semel::open("memory:").await.unwrap());
     let layer = middleware(Config::new("order-service", repository)).unwrap();
     let router = Router::new().route("/orders", post(create)).layer(layer);
     assert_eq!(send(&router, Method::POST, "/orders", Some("k"), "{}").await.status(), 502);
@@ -113,7 +113,7 @@ async fn each_phase_is_done_once_over_all_attempts() {
 /// `TestIdempotencyIntegration`.
 #[tokio::test]
 async fn test_idempotency_integration() {
-    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let repository = KeyRepository::new(semel::open("memory:").await.unwrap());
     repository.ensure_indexes().await.unwrap();
     let key = IdempotencyKey {
         key: "test-123".to_owned(),
@@ -153,7 +153,7 @@ fn order_key(fingerprint: String) -> IdempotencyKey {
 
 #[tokio::test]
 async fn a_key_of_the_repository_is_the_middlewares_own() {
-    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let repository = KeyRepository::new(semel::open("memory:").await.unwrap());
     let router = orders(repository.clone());
     let order = r#"{"customerId":"A"}"#;
     let fingerprint =
@@ -183,7 +183,7 @@ async fn a_key_of_the_repository_is_the_middlewares_own() {
 
 #[tokio::test]
 async fn a_key_is_remembered_for_the_span_between_its_two_times() {
-    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let repository = KeyRepository::new(semel::open("memory:").await.unwrap());
     let key = order_key("abc".to_owned());
     let lock = repository.acquire_lock(&key).await.unwrap();
     assert_eq!(lock.record.request().policy().retention(), Duration::from_secs(60 * 60));
@@ -202,7 +202,7 @@ fn orders(repository: KeyRepository) -> Router {
 async fn the_metrics_of_the_guide_carry_the_service() {
     let mut registry = prometheus_client::registry::Registry::default();
     let metrics = semel::wms::Metrics::new(&mut registry);
-    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let repository = KeyRepository::new(semel::open("memory:").await.unwrap());
     let config = Config { metrics: Some(metrics), ..Config::new("order-service", repository) };
     let router = Router::new()
         .route("/api/v1/orders", post(|| async { StatusCode::CREATED }))
@@ -228,7 +228,7 @@ async fn the_metrics_of_the_guide_carry_the_service() {
 /// The guide's checklist, step by step: keys optional at first, required when all clients have migrated.
 #[tokio::test]
 async fn require_key_is_switched_on_last() {
-    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let repository = KeyRepository::new(semel::open("memory:").await.unwrap());
     let config = Config::new("order-service", repository);
     for (require_key, status) in [(false, 201), (true, 400)] {
         let layer = middleware(Config { require_key, ..config.clone() }).unwrap();
@@ -241,15 +241,22 @@ async fn require_key_is_switched_on_last() {
 
 #[tokio::test]
 async fn more_than_the_guide_names_is_configured_if_it_is_said_whose_keys_they_are() {
-    let repository = KeyRepository::new(semel::open("memory:").unwrap());
+    let repository = KeyRepository::new(semel::open("memory:").await.unwrap());
     let config = Config::new("order-service", repository);
     assert!(middleware_with(config.clone(), |config| config).is_err());
     assert!(middleware_with(config, |config| config.caller(|_| semel::Caller::Nobody)).is_ok());
 }
 
-#[test]
-fn a_store_that_this_build_does_not_have_is_named_without_what_follows_its_scheme() {
-    let error = semel::open("postgres://user:hunter2@db").unwrap_err().to_string();
-    assert!(error.contains("postgres") && !error.contains("hunter2"), "{error}");
-    assert!(semel::open("embedded:").is_err() && semel::open("").is_err());
+#[tokio::test]
+async fn a_store_that_is_not_here_is_named_without_what_follows_its_scheme() {
+    for (url, named) in [
+        ("mysql://user:hunter2@db", "there is no store `mysql`"),
+        ("postgres://user:hunter2@db?colour=red", "the URL of PostgreSQL is wrong"),
+        ("postgres://user:hunter2@127.0.0.1:1/x", "PostgreSQL cannot be opened"),
+    ] {
+        let error = semel::open(url).await.unwrap_err();
+        assert!(error.to_string().contains(named), "{error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+    assert!(semel::open("embedded:").await.is_err() && semel::open("").await.is_err());
 }

@@ -21,7 +21,7 @@ use crate::engine::{Engine, Targets};
 use crate::gateway::{self, Around, Gateway, RunningGateway};
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::listen::Listener;
-use crate::store;
+use crate::store::{self, ClaimLoss, Readiness, at_most_once};
 use crate::telemetry::audit::AuditLog;
 use crate::telemetry::metered::Metered;
 use crate::telemetry::metrics::Metrics;
@@ -75,6 +75,12 @@ impl std::error::Error for StartError {
     }
 }
 
+impl From<ClaimLoss> for StartError {
+    fn from(error: ClaimLoss) -> Self {
+        Self { what: error.to_string(), source: None }
+    }
+}
+
 impl From<TlsError> for StartError {
     fn from(error: TlsError) -> Self {
         Self { what: error.to_string(), source: None }
@@ -93,8 +99,9 @@ impl App {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
         let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
         let gateway_tls = gateway::tls_of(config)?;
-        let opened = store::open(&config.store, metrics.store_batches())
-            .map_err(|error| StartError::new("the store", error))?;
+        let opened = store::open(&config.store, metrics.store_batches()).await;
+        let opened = opened.map_err(|error| StartError::new("the store", error))?;
+        let at_most_once = at_most_once(config, opened.survives_failover())?;
         let store: Arc<dyn Store> = Arc::new(Metered::new(opened, metrics.clone()));
         let listener = listen(config.server.listen, tls, config.server.connections_max).await?;
         let admin_listener = listen(config.admin.listen, admin_tls, ADMIN_CONNECTIONS_MAX).await?;
@@ -111,10 +118,18 @@ impl App {
         engine.start(config.dispatcher.concurrency);
         audit.configuration_loaded("at the start", details(config));
         let (stopping, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let doors = Doors::new(config, engine.clone(), observer.clone(), stopping.clone());
+        let readiness = Readiness::new(Arc::clone(&store), stopping.clone());
+        let doors = Doors::new(
+            config,
+            engine.clone(),
+            observer.clone(),
+            readiness.clone(),
+            at_most_once,
+            stopping.clone(),
+        );
         let invalid = |error| StartError::new("tenants", error);
         let gate = Gate::new(config, &doors, metrics.clone(), process_bits()).map_err(invalid)?;
-        let admin = Admin::new(ledger, metrics.clone(), stopping.clone());
+        let admin = Admin::new(ledger, metrics.clone(), readiness, stopping.clone());
         let admin_gate = AdminGate::new(config, &admin, process_bits());
         let gateway = match (&config.gateway, gateway_listener) {
             (Some(gateway), Some(listener)) => {
@@ -200,8 +215,9 @@ impl Running {
     /// progress goes on under what held when it began; addresses, the store and limits stay as they are.
     ///
     /// # Errors
-    /// A certificate cannot be used: nothing is taken over.
+    /// A certificate cannot be used, or it promises *at most once* where the store cannot: nothing is taken over.
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        at_most_once(config, self.store.survives_failover())?;
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
         let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
         let gateway_tls = gateway::tls_of(config)?;

@@ -88,6 +88,14 @@ pub const STATUS_CLIENT_GONE: u16 = 499;
 pub const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 /// What a client is told to wait when the store does not answer (the flat rendering's rule in the design).
 pub const RETRY_AFTER_STORAGE: Duration = Duration::from_secs(5);
+/// Connections of one node to a store's server that can be configured: more only queue inside that server.
+pub const STORE_CONNECTIONS_MAX: u64 = 1_000;
+/// The shortest time-out towards a store's server: a busy one in the same room needs some milliseconds.
+pub const STORE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// The longest: below the 10 s within which a write must have happened or never will.
+pub const STORE_TIMEOUT_MAX: Duration = Duration::from_millis(9_999);
+/// How long `/readyz` waits for the store: a probe of Kubernetes gives up after a second unless it is told otherwise.
+pub const READY_WITHIN: Duration = Duration::from_millis(900);
 /// How long audit entries are kept unless configured.
 pub const AUDIT_RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// Audit entries that are forgotten in one step.
@@ -114,6 +122,7 @@ pub const AUDIT_GATHER: Duration = Duration::from_millis(5);
 /// Bytes of log lines that wait to be written: a second of busy traffic.
 pub const LOG_BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+const _: () = assert!(STORE_TIMEOUT_MAX.as_millis() < core::WRITE_WITHIN.as_millis());
 const _: () = assert!(AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX <= core::BODY_BYTES_MAX, "what a door takes, a record can hold");

@@ -12,7 +12,7 @@ use semel_example_booking_axum::{Bookings, app};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".to_owned());
-    let ledger = semel::open("embedded:./booking-data")?;
+    let ledger = semel::open("embedded:./booking-data").await?;
     let (router, idempotency) = app(ledger, Bookings::default())?;
     let listener = tokio::net::TcpListener::bind(address).await?;
     let stopped = stopped()?;

@@ -23,7 +23,7 @@ struct Service {
 impl Service {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = semel::open(&format!("embedded:{}", folder.path().display())).unwrap();
+        let ledger = semel::open(&format!("embedded:{}", folder.path().display())).await.unwrap();
         let bookings = Bookings::default();
         let (router, idempotency) = app(ledger, bookings.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

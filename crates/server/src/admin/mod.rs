@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::{self, Refusal};
+use crate::store::Readiness;
 use crate::telemetry::metrics::{self, Metrics};
 
 mod access;
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     store: Arc<dyn Store>,
     ledger: Ledger,
     metrics: Metrics,
+    readiness: Readiness,
     stopping: CancellationToken,
 }
 
@@ -60,9 +62,14 @@ pub(crate) struct Ids {
 }
 
 impl Admin {
-    /// The admin side of this ledger. When `stopping` is cancelled it is no longer ready.
-    pub(crate) fn new(ledger: Ledger, metrics: Metrics, stopping: CancellationToken) -> Self {
-        Self(Arc::new(Shared { store: Arc::clone(ledger.store()), ledger, metrics, stopping }))
+    /// The admin side of this ledger.
+    pub(crate) fn new(
+        ledger: Ledger,
+        metrics: Metrics,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Shared { store: Arc::clone(ledger.store()), ledger, metrics, readiness, stopping }))
     }
 
     /// The routes, without the gate.
@@ -107,7 +114,7 @@ async fn health() -> Result<Response, Refusal> {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    door::readiness(&*admin.store, &admin.stopping).await
+    door::readiness(&admin.readiness).await
 }
 
 /// A JSON answer.

@@ -5,12 +5,13 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
-use semel_core::Store;
+use semel_core::{Store, StoreError};
 use semel_stores::embedded::{EmbeddedStore, Options, Recovery, Report};
 use serde_json::json;
 
 use super::store::read_all;
 use super::{exit, fail, say};
+use crate::config::StoreConfig;
 
 /// Migrates the store in this folder. Doing it again finds nothing to do.
 pub(super) fn run(folder: &Path, as_json: bool, runtime: &tokio::runtime::Runtime) -> u8 {
@@ -35,6 +36,14 @@ pub(super) fn run(folder: &Path, as_json: bool, runtime: &tokio::runtime::Runtim
         }
         Err(why) => fail(exit::FAILED, why),
     }
+}
+
+/// Says where a database is that was just opened, which is what migrates it.
+pub(super) async fn told(store: &dyn Store, config: &StoreConfig, as_json: bool) -> Result<u8, StoreError> {
+    let records: u64 = store.counts().await?.iter().map(|count| count.records).sum();
+    let said = format!("{}: up to date, with {records} records", config.url);
+    tell(as_json, &said, &json!({ "store": store.name(), "records": records, "is_current": true }));
+    Ok(exit::DONE)
 }
 
 /// Opening is what migrates: it cuts off what a crash left half written, and refuses what it cannot read.

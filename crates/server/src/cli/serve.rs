@@ -93,11 +93,15 @@ fn announce(config: &Config, running: &Running) {
         doors,
         admin,
         gateway,
-        store = config.store.url,
+        store = %config.store.url,
         development = config.development,
         "serving"
     );
-    let banner = if config.development { banner(&doors, &admin, &config.store.url) } else { String::new() };
+    let banner = if config.development {
+        banner(&doors, &admin, &config.store.url.to_string())
+    } else {
+        String::new()
+    };
     let gateway = gateway.map(|gateway| format!(" gateway {gateway}")).unwrap_or_default();
     let text = format!("listening: doors {doors} admin {admin}{gateway}\n{banner}");
     // A server whose standard output is closed serves all the same.

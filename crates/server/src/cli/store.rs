@@ -1,4 +1,5 @@
-//! `semel store migrate|check|stats`: what can be done to a store while no server has it open.
+//! `semel store migrate|check|stats`: what can be done to a store past the servers: to an embedded one while none has it
+//! open, to a database at any time.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,9 @@ use semel_stores::embedded::{Damage, EmbeddedStore, OpenError, Report, check_tol
 use serde_json::json;
 
 use super::{ConfigArgs, config, exit, fail, migrate, say, table};
-use crate::store;
+use crate::config::StoreConfig;
+use crate::store::{Location, StoreOpenError};
+use crate::telemetry::metrics::Metrics;
 
 /// What `semel store` takes.
 #[derive(Clone, Debug, Subcommand)]
@@ -18,7 +21,7 @@ pub(super) enum StoreCommand {
     /// Say in which formats a store is, and bring it to where this version can serve it
     ///
     /// A server does it at its start as well; this is for whoever wants it done, and seen, before. Doing it again
-    /// finds nothing to do.
+    /// finds nothing to do. Works on a database while servers use it.
     Migrate {
         #[command(flatten)]
         store: StoreArgs,
@@ -28,7 +31,8 @@ pub(super) enum StoreCommand {
     },
     /// Read every byte of the log, and say what cannot be read
     ///
-    /// Changes nothing, and works on a read-only file system, such as a snapshot. Exit code 1 if there is damage.
+    /// Changes nothing, and works on a read-only file system, such as a snapshot. Exit code 1 if there is damage. For
+    /// an embedded store only: a database checks its own files.
     Check {
         #[command(flatten)]
         store: StoreArgs,
@@ -38,7 +42,7 @@ pub(super) enum StoreCommand {
     },
     /// Count records by operation and state
     ///
-    /// Changes nothing, and works on a read-only file system.
+    /// Changes nothing, and works on a read-only file system. A database is brought up to date first, as by a server.
     Stats {
         #[command(flatten)]
         store: StoreArgs,
@@ -54,7 +58,7 @@ pub(super) struct StoreArgs {
     /// The configuration file; without it ./semel.toml if it is there, else development mode
     #[arg(long, short, value_name = "FILE", env = "SEMEL_CONFIG")]
     config: Option<PathBuf>,
-    /// Where records are kept (`store.url`): embedded:PATH
+    /// Where records are kept (`store.url`): embedded:PATH or postgres://…
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Read the configuration as development mode does (`server.development`)
@@ -76,28 +80,61 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return fail(exit::FAILED, format!("no threads: {error}")),
     };
-    let folder = match store::Location::parse(&loaded.config.store.url) {
-        Ok(store::Location::Embedded(folder)) => folder,
-        Ok(store::Location::Memory) => {
-            return fail(
-                exit::FAILED,
-                "a store in memory lives and ends with its server; ask that: semel records, /metrics",
-            );
-        }
-        Err(error) => return fail(exit::FAILED, error),
+    let location = match Location::of(&loaded.config.store) {
+        Ok(location) => location,
+        Err(problems) => return fail(exit::CONFIGURATION, StoreOpenError::Config(problems)),
     };
+    match location {
+        Location::Memory => fail(
+            exit::FAILED,
+            "a store in memory lives and ends with its server; ask that: semel records, /metrics",
+        ),
+        Location::Embedded(folder) => on_folder(command, &folder, *json, &runtime),
+        #[cfg(feature = "postgres")]
+        Location::Postgres(_) => runtime.block_on(on_server(command, &loaded.config.store, *json)),
+    }
+}
+
+fn on_folder(command: &StoreCommand, folder: &Path, json: bool, runtime: &tokio::runtime::Runtime) -> u8 {
     match command {
-        StoreCommand::Migrate { .. } => migrate::run(&folder, *json, &runtime),
-        StoreCommand::Check { .. } => check(&folder, *json),
+        StoreCommand::Migrate { .. } => migrate::run(folder, json, runtime),
+        StoreCommand::Check { .. } => check(folder, json),
         StoreCommand::Stats { .. } => {
-            let store = match EmbeddedStore::look(&folder) {
+            let store = match EmbeddedStore::look(folder) {
                 Ok(store) => store,
                 Err(error) => return fail(exit::FAILED, error),
             };
-            let told = runtime.block_on(stats(&store, *json));
+            let told = runtime.block_on(stats(&store, json));
             told.unwrap_or_else(|error| fail(exit::FAILED, error))
         }
     }
+}
+
+/// A store that is a server of its own: nodes may have it open meanwhile.
+async fn on_server(command: &StoreCommand, config: &StoreConfig, json: bool) -> u8 {
+    if matches!(command, StoreCommand::Check { .. }) {
+        return fail(
+            exit::USAGE,
+            format_args!(
+                "check reads the files of an embedded store. {} is a server with means of its own; Semel checks the sum \
+                 of each record that it reads",
+                config.url
+            ),
+        );
+    }
+    // Nobody asks for how many writes shared a sync.
+    let batches = Metrics::new("semel", []).store_batches();
+    let store = match crate::store::open(config, batches).await {
+        Ok(store) => store,
+        Err(error) => return fail(exit::FAILED, error),
+    };
+    let told = match command {
+        StoreCommand::Migrate { .. } => migrate::told(&*store, config, json).await,
+        StoreCommand::Stats { .. } | StoreCommand::Check { .. } => stats(&*store, json).await,
+    };
+    // Nothing was written that closing could lose.
+    drop(store.close().await);
+    told.unwrap_or_else(|error| fail(exit::FAILED, error))
 }
 
 /// Reads every byte of the log, and then opens it as a server would, to count what is there.

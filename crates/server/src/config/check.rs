@@ -9,9 +9,7 @@ use super::reader::Reading;
 use super::sections::Origins;
 use super::{Config, Target};
 use crate::address;
-
-/// Stores that this version has.
-const STORES: [&str; 2] = ["embedded:", "memory:"];
+use crate::store;
 
 pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origins) {
     addresses(reading, config, origins);
@@ -21,17 +19,8 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
     if let (Some(given), Some(origins)) = (&config.gateway, &origins.gateway) {
         gateway(reading, config, given, origins);
     }
-    let url = &config.store.url;
-    let known = STORES.iter().any(|scheme| url.starts_with(scheme));
-    if !known || url == "embedded:" {
-        // Only what it begins with: the rest of a URL may hold a password.
-        let wrong = match url.split_once(':') {
-            Some(("embedded", "")) => "`embedded:` lacks the path".to_owned(),
-            Some((scheme, _)) => format!("`{scheme}:` is no store of this version"),
-            None => "does not begin with a kind of store".to_owned(),
-        };
-        let message = format!("{wrong}; allowed: \"embedded:PATH\" or \"memory:\"");
-        reading.problem(&origins.store_url, "store.url", message);
+    for (key, problem) in store::problems(&config.store) {
+        reading.problem(&origins.store.of(key), &format!("store.{key}"), problem);
     }
 }
 

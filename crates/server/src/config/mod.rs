@@ -20,6 +20,7 @@ mod load;
 mod reader;
 mod secret;
 mod sections;
+mod store_url;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -28,6 +29,7 @@ pub use gateway::GatewayConfig;
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use reader::Shown;
 pub use secret::Secret;
+pub use store_url::StoreUrl;
 pub use tree::{Origin, Problem};
 
 /// Every key with its default, as `semel config example` prints it.
@@ -147,8 +149,16 @@ pub enum Role {
 /// Where records are kept.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// `embedded:PATH` or `memory:`.
-    pub url: String,
+    /// Which store, and where: see [`Location`](crate::store::Location).
+    pub url: StoreUrl,
+    /// Where notifications of other nodes are heard, past any pooler in transaction mode.
+    pub listen_url: Option<StoreUrl>,
+    /// Connections of this node to the store's server, at most.
+    pub pool: Option<usize>,
+    /// How long a connection may take to be made, and a call wait for a free one.
+    pub connect_timeout: Option<Duration>,
+    /// How long the store's server lets one statement run.
+    pub statement_timeout: Option<Duration>,
     /// Consent to *at most once* on a store that can lose acknowledged claims.
     pub accept_claim_loss: bool,
 }

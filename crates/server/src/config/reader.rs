@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::duration;
 use super::secret::Secret;
+use super::store_url::StoreUrl;
 use super::tree::{Entry, Node, Origin, Problem, parse_value};
 
 /// One line of `semel config show`.
@@ -139,7 +140,7 @@ impl<'a> Section<'a> {
     }
 
     /// Shows a default that took effect. A key that stands there, and could not be read, has been reported.
-    fn or_default<T>(&self, key: &str, found: Option<Found<T>>, default: T, shown: String) -> T {
+    pub(super) fn or_default<T>(&self, key: &str, found: Option<Found<T>>, default: T, shown: String) -> T {
         if let Some(found) = found {
             return found.value;
         }
@@ -325,6 +326,24 @@ impl<'a> Section<'a> {
     pub(super) fn secret(&self, key: &'static str, literal: bool) -> Option<Found<Secret>> {
         let entry = self.ask(key)?.clone();
         secret(self.reading, self.path_of(key), &entry, literal)
+    }
+
+    /// A store's URL: a text, or where the whole of it is to be found. It is shown without its password.
+    pub(super) fn store_url(&self, key: &'static str, literal: bool) -> Option<Found<StoreUrl>> {
+        let entry = self.ask(key)?.clone();
+        let Some(text) = text(&entry.node).filter(|text| !text.trim_start().starts_with('{')) else {
+            let Found { value, origin, path } = secret(self.reading, self.path_of(key), &entry, literal)?;
+            return Some(Found { value: StoreUrl::new(value.expose()), origin, path });
+        };
+        let url = StoreUrl::new(&text);
+        if url.has_password() && !literal && matches!(entry.origin, Origin::File(_)) {
+            let message = "a password may stand in the file itself only in development; the whole URL may come from \
+                           { env = \"NAME\" } or { file = \"PATH\" }";
+            self.problem(key, message);
+            return None;
+        }
+        self.reading.show(&entry.origin, self.path_of(key), quote(&url.to_string()));
+        Some(Found { value: url, origin: entry.origin.clone(), path: self.path_of(key) })
     }
 
     /// Reports every key that nobody asked for.

@@ -11,12 +11,12 @@ use semel_core::limits as core;
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 
 use super::gateway::read::{GatewayOrigins, gateway};
-use super::reader::{Found, Section, secret};
+use super::reader::{Found, Section, quote, secret};
 use super::tree::{Entry, Origin};
 use super::{
     AdminConfig, AdminToken, AuditConfig, Builtin, Config, DispatcherConfig, ErrorStyle, KeyAlphabet,
-    LogConfig, LogFormat, OperationConfig, ProbeConfig, RateLimit, Role, ServerConfig, StoreConfig, Target,
-    TargetsConfig, TenantConfig, TlsConfig,
+    LogConfig, LogFormat, OperationConfig, ProbeConfig, RateLimit, Role, ServerConfig, StoreConfig, StoreUrl,
+    Target, TargetsConfig, TenantConfig, TlsConfig,
 };
 use crate::limits;
 
@@ -24,12 +24,23 @@ use crate::limits;
 pub(super) struct Origins {
     pub(super) listen: Origin,
     pub(super) admin_listen: Origin,
-    pub(super) store_url: Origin,
+    pub(super) store: StoreOrigins,
     pub(super) tenants: Vec<Origin>,
     pub(super) operations: Vec<Origin>,
     /// Where each operation's target and probe stand.
     pub(super) targets: Vec<(Origin, Origin)>,
     pub(super) gateway: Option<GatewayOrigins>,
+}
+
+/// Where each key of the store stands, or the section.
+pub(super) struct StoreOrigins(Vec<(&'static str, Origin)>);
+
+impl StoreOrigins {
+    /// Where this key stands.
+    pub(super) fn of(&self, key: &str) -> Origin {
+        let found = self.0.iter().find(|(known, _)| *known == key);
+        found.map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
 }
 
 /// The whole, unless something in it cannot be made sense of (and has been reported).
@@ -42,7 +53,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
     }
     let (server, listen) = server_section(server);
     let (admin, admin_listen) = admin_section(root.section("admin"), development);
-    let (store, store_url) = store_section(root.section("store"));
+    let (store, store_origins) = store_section(root.section("store"), development);
     let tenants = root.sections("tenants");
     let tenant_origins = tenants.iter().map(|section| section.origin.clone()).collect();
     let operations = root.sections("operations");
@@ -86,7 +97,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
     let origins = Origins {
         listen,
         admin_listen,
-        store_url,
+        store: store_origins,
         tenants: tenant_origins,
         operations: operation_origins,
         targets,
@@ -199,12 +210,29 @@ fn admin_section(section: Section<'_>, development: bool) -> (AdminConfig, Origi
     (AdminConfig { listen: listen.value, tls, tokens }, listen.origin)
 }
 
-fn store_section(section: Section<'_>) -> (StoreConfig, Origin) {
-    let url = section.text_or("url", "embedded:./semel-data");
-    let origin = section.origin_of("url");
-    let accept_claim_loss = section.boolean("accept_claim_loss", false);
+fn store_section(section: Section<'_>, development: bool) -> (StoreConfig, StoreOrigins) {
+    let usual = StoreUrl::new("embedded:./semel-data");
+    let url = section.store_url("url", development);
+    let url = section.or_default("url", url, usual.clone(), quote(usual.expose()));
+    let pool = section.number("pool", 1, limits::STORE_CONNECTIONS_MAX);
+    let timeout = |key| {
+        let found = section.duration(key)?.value;
+        let (min, max) = (limits::STORE_TIMEOUT_MIN, limits::STORE_TIMEOUT_MAX);
+        within(&section, key, found, min, max);
+        (min..=max).contains(&found).then_some(found)
+    };
+    let config = StoreConfig {
+        url,
+        listen_url: section.store_url("listen_url", development).map(|found| found.value),
+        pool: pool.and_then(|found| usize::try_from(found.value).ok()),
+        connect_timeout: timeout("connect_timeout"),
+        statement_timeout: timeout("statement_timeout"),
+        accept_claim_loss: section.boolean("accept_claim_loss", false),
+    };
+    let keys = ["url", "listen_url", "pool", "connect_timeout", "statement_timeout"];
+    let origins = keys.into_iter().map(|key| (key, section.origin_of(key))).collect();
     section.finish();
-    (StoreConfig { url, accept_claim_loss }, origin)
+    (config, StoreOrigins(origins))
 }
 
 fn tenant_section(section: Section<'_>, development: bool) -> Option<TenantConfig> {

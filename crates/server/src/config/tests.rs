@@ -60,6 +60,7 @@ fn every_key_that_the_example_comments_out_exists() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "secret\n").unwrap();
     let text = uncommented.replace("/run/secrets/semel-read", file.path().to_str().unwrap());
+    let text = text.replace("\"embedded:./semel-data\"", "\"postgres://semel@db.internal/ledger\"");
     let sources = environment(&[("SEMEL_ADMIN_TOKEN", "a"), ("ACME_TOKEN", "b"), ("ACME_TOKEN_NEXT", "c")]);
     let (config, _) = read(&text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap();
     assert_eq!((config.admin.tokens.len(), config.tenants[0].tokens.len()), (2, 2));
@@ -118,9 +119,9 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
     );
     check("server = 5", "semel.toml:1: server: must be a table, not an integer");
     check(
-        "[store]\nurl = \"postgres://semel:hunter2@db\"",
-        "semel.toml:2: store.url: `postgres:` is no store of this version; allowed: \"embedded:PATH\" or \
-         \"memory:\"",
+        "[store]\nurl = \"mysql://semel:hunter2@db\"",
+        "semel.toml:2: store.url: there is no store `mysql:`; allowed: `embedded:PATH` (such as \
+         `embedded:./semel-data`), `postgres://USER:PASSWORD@HOST/DATABASE`, `memory:`",
     );
     check(
         "[[tenants]]\nname = \"a\"\ntokens = [\"literal\"]",
@@ -234,9 +235,10 @@ fn problems_come_in_the_order_of_their_lines_and_a_hint_is_near_what_was_written
     assert_eq!(places, ["semel.toml:2", "semel.toml:4", "semel.toml:6", "semel.toml:7"], "{said}");
     assert!(said.contains("admin.bla: unknown key; allowed here"), "{said}");
     assert!(said.contains("did you mean `listen`?"), "{said}");
-    assert_eq!(
-        refused("[store]\nurl = \"foo\"", &Sources::default()),
-        "semel.toml:2: store.url: does not begin with a kind of store; allowed: \"embedded:PATH\" or \"memory:\""
+    let said = refused("[store]\nurl = \"foo\"", &Sources::default());
+    assert!(
+        said.starts_with("semel.toml:2: store.url: does not begin with a kind of store; allowed: "),
+        "{said}"
     );
 }
 
@@ -365,6 +367,50 @@ fn no_text_makes_it_panic() {
             prop_assert!(!error.to_string().is_empty());
         }
     });
+}
+
+#[test]
+fn a_password_of_the_store_shows_nowhere_and_stands_in_no_file_but_in_development() {
+    let sources = environment(&[("URL", "postgres://semel:hunter2@db/x"), ("SEMEL__STORE__POOL", "3")]);
+    let check = |text: &str, sources: &Sources, value: &str| {
+        let (config, shown) = read(text, "semel.toml", false, sources).map_err(|e| e.to_string()).unwrap();
+        assert_eq!(config.store.url.expose(), "postgres://semel:hunter2@db/x");
+        assert!(!format!("{config:?} {shown:?}").contains("hunter2"), "{text}");
+        let url = shown.iter().find(|shown| shown.path == "store.url").unwrap();
+        assert_eq!(url.value, value, "{text}");
+    };
+    let masked = "\"postgres://semel:***@db/x\"";
+    let literal = "[store]\nurl = \"postgres://semel:hunter2@db/x\"\n";
+    check(&format!("[server]\ndevelopment = true\n{literal}"), &sources, masked);
+    check("[store]\nurl = { env = \"URL\" }", &sources, "(hidden) from { env = \"URL\" }");
+    check("", &environment(&[("SEMEL__STORE__URL", "postgres://semel:hunter2@db/x")]), masked);
+    let given = Sources {
+        flags: vec![("--store", "store.url", "postgres://semel:hunter2@db/x".to_owned())],
+        ..Sources::default()
+    };
+    check("", &given, masked);
+    let said = refused(literal, &Sources::default());
+    assert!(
+        said.starts_with("semel.toml:2: store.url: a password may stand in the file itself only"),
+        "{said}"
+    );
+    assert!(!said.contains("hunter2"), "{said}");
+    let listen =
+        refused("[store]\nurl = { env = \"URL\" }\nlisten_url = \"postgres://semel:hunter2@db/x\"", &sources);
+    assert!(listen.starts_with("semel.toml:3: store.listen_url: a password may stand"), "{listen}");
+}
+
+#[test]
+fn keys_of_a_server_are_refused_where_there_is_none_each_with_its_line() {
+    let said =
+        refused("[store]\nurl = \"memory:\"\npool = 3\nstatement_timeout = \"1s\"", &Sources::default());
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("semel.toml:3: store.pool: means nothing for `memory:`"), "{said}");
+    assert!(lines[1].starts_with("semel.toml:4: store.statement_timeout: means nothing"), "{said}");
+    let url = "[store]\nurl = \"postgres://semel@db/x\"\n";
+    take(&format!("{url}pool = 3\nstatement_timeout = \"1s\"\nconnect_timeout = \"1s\""));
+    let said = refused(&format!("{url}statement_timeout = \"10s\""), &Sources::default());
+    assert_eq!(said, "semel.toml:3: store.statement_timeout: must be from 100ms to 9s999ms");
 }
 
 #[test]

@@ -52,6 +52,10 @@ pub(super) async fn claim(State(doors): State<Doors>, request: Request) -> Resul
     let configured = doors.engine.configured(&wanted.operation, payload);
     let (usual, configured_tags) = configured.unwrap_or_else(|| (doors.claims, Vec::new()));
     let policy = policy(&wanted, usual)?;
+    if policy.on_lapse() == OnLapse::AtMostOnce && !doors.at_most_once {
+        let message = "this server's store may lose claims in a failover, so it does not promise at_most_once; use resume";
+        return Err(Detail::new("policy.semantics", "value", message).into());
+    }
     let tags = tags(&wanted.tags, configured_tags)?;
     let asked = Asked::new(scope, key.clone(), operation, fingerprint, policy);
     let asked = asked.try_with_tags(tags).map_err(|problem| refusal::invalid(&problem))?;

@@ -13,14 +13,15 @@ use axum::routing::{get, post};
 use axum::{Router, extract::State};
 use http::StatusCode;
 use semel_api::ErrorCode;
-use semel_api::health::{Health, HealthStatus, NotReady};
+use semel_api::health::{Health, HealthStatus};
+use semel_core::Key;
 use semel_core::policy::Policy;
 use semel_core::record::{Record, StateName};
-use semel_core::{Key, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, KeyAlphabet};
 use crate::engine::Engine;
+use crate::store::Readiness;
 use crate::telemetry::observer::Observer;
 
 mod body;
@@ -52,6 +53,9 @@ pub(crate) struct Shared {
     wait_max: Duration,
     key_alphabet: KeyAlphabet,
     claims: Policy,
+    /// Whether a claim may ask for *at most once* itself.
+    at_most_once: bool,
+    readiness: Readiness,
     stopping: CancellationToken,
 }
 
@@ -69,6 +73,8 @@ impl Doors {
         config: &Config,
         engine: Engine,
         observer: Observer,
+        readiness: Readiness,
+        at_most_once: bool,
         stopping: CancellationToken,
     ) -> Self {
         let server = &config.server;
@@ -79,6 +85,8 @@ impl Doors {
             wait_max: server.wait_max,
             key_alphabet: server.key_alphabet,
             claims: server.claims,
+            at_most_once,
+            readiness,
             stopping,
         }))
     }
@@ -158,35 +166,13 @@ async fn health() -> Response {
 }
 
 async fn ready(State(doors): State<Doors>) -> Response {
-    readiness(&**doors.engine.ledger().store(), &doors.stopping).await
+    readiness(&doors.readiness).await
 }
 
 /// The answer of `/readyz`, on the doors and for operators.
-pub(crate) async fn readiness(store: &dyn Store, stopping: &CancellationToken) -> Response {
-    let reason = match store.ready().await {
-        Ok(()) => stopping.is_cancelled().then_some(NotReady::ShuttingDown),
-        Err(error) => {
-            tracing::warn!(%error, "the store is not ready");
-            Some(not_ready(&error))
-        }
-    };
-    let (code, status) = match reason {
-        None => (StatusCode::OK, HealthStatus::Ready),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable),
-    };
-    healthy(code, &Health { status, store: Some(store.name().to_owned()), reason, version: None })
-}
-
-/// What may be said of it aloud; the rest is for the log.
-fn not_ready(error: &StoreError) -> NotReady {
-    let kind = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<std::io::Error>())
-        .map(std::io::Error::kind);
-    match kind {
-        Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => NotReady::OutOfSpace,
-        Some(_) | None if error.retry_helps() => NotReady::StoreUnavailable,
-        Some(_) | None => NotReady::StoreFailed,
-    }
+pub(crate) async fn readiness(readiness: &Readiness) -> Response {
+    let (status, health) = readiness.answer().await;
+    healthy(status, &health)
 }
 
 fn healthy(status: StatusCode, health: &Health) -> Response {

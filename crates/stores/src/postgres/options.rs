@@ -28,6 +28,8 @@ pub struct Options {
     /// Behind a pooler in transaction mode: nothing is kept in a session.
     pub(super) pooled: bool,
     pub(super) statement_timeout: Duration,
+    /// For a connection to be made, and for one to be free.
+    pub(super) connect_timeout: Duration,
     pub(super) root_certificates: Option<PathBuf>,
     pub(super) poll: Option<Duration>,
     pub(super) clock: Arc<dyn Clock>,
@@ -88,6 +90,7 @@ impl Options {
             pool: ours.pool.unwrap_or(limits::POSTGRES_POOL),
             pooled: ours.pooled,
             statement_timeout,
+            connect_timeout: limits::POSTGRES_CONNECT_TIMEOUT,
             root_certificates: ours.root_certificates,
             poll: None,
             clock: Arc::new(SystemClock::start()),
@@ -105,6 +108,14 @@ impl Options {
         settle(&mut listen, &ours);
         self.listen = Some(listen);
         Ok(self)
+    }
+
+    /// A connection must be made, and a call must get one, within this time.
+    #[must_use]
+    pub fn connect_timeout(mut self, within: Duration) -> Self {
+        self.connect_timeout = within;
+        self.server.connect_timeout(within);
+        self
     }
 
     /// Looks for what other nodes did so often where no notification comes.

@@ -36,8 +36,8 @@ impl Database {
         let pool = Pool::builder(manager)
             .max_size(options.pool)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(limits::POSTGRES_CONNECT_TIMEOUT))
-            .create_timeout(Some(limits::POSTGRES_CONNECT_TIMEOUT))
+            .wait_timeout(Some(options.connect_timeout))
+            .create_timeout(Some(options.connect_timeout))
             .build()
             .map_err(|error| OpenError::because("cannot make a pool of connections", error))?;
         let patience = options.statement_timeout + limits::POSTGRES_ANSWER_MARGIN;

@@ -161,6 +161,13 @@ pub struct RouteRules {
     pub idle_within: Duration,
 }
 
+impl RouteRules {
+    /// Whether it promises that what may have happened is not repeated.
+    pub fn is_protected_at_most_once(&self) -> bool {
+        self.contract == Contract::Kept && self.on_lapse == OnLapse::AtMostOnce
+    }
+}
+
 /// Whether there is a contract, and whether it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contract {

@@ -1,0 +1,189 @@
+//! The store that the configuration names: the one place that knows all of them.
+//!
+//! One more kind is a variant of [`Location`], an arm in [`Location::of`] that reads its URL and keys, an arm in
+//! [`open`], and its scheme in [`SUPPORTED`]. Everything else works on `dyn Store`.
+
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use semel_core::Store;
+use semel_stores::embedded::{EmbeddedStore, Options};
+use semel_stores::memory::MemoryStore;
+#[cfg(feature = "postgres")]
+use semel_stores::postgres::{self, PostgresStore};
+
+use crate::config::{StoreConfig, StoreUrl};
+use crate::telemetry::metrics::Sizes;
+
+mod consent;
+#[cfg(feature = "postgres")]
+mod of_postgres;
+mod ready;
+
+pub(crate) use consent::{ClaimLoss, at_most_once};
+pub(crate) use ready::Readiness;
+
+/// What can be named.
+const SUPPORTED: &[&str] = &[
+    "`embedded:PATH` (such as `embedded:./semel-data`)",
+    #[cfg(feature = "postgres")]
+    "`postgres://USER:PASSWORD@HOST/DATABASE`",
+    "`memory:`",
+];
+
+/// Schemes of stores that a build may leave out, with the feature that brings them.
+const LEFT_OUT: &[(&str, &str)] = &[("postgres", "postgres"), ("postgresql", "postgres")];
+
+/// Where records are kept, read and checked, but not opened.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// A folder of this machine.
+    Embedded(PathBuf),
+    /// Nothing that outlives the process.
+    Memory,
+    /// A database that several nodes may share.
+    #[cfg(feature = "postgres")]
+    Postgres(Box<postgres::Options>),
+}
+
+/// What is wrong with a key of `[store]`: the key, and what is allowed. Nothing of a URL is in it.
+pub type Problem = (&'static str, String);
+
+impl Location {
+    /// Reads the URL, and the keys beside it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn of(config: &StoreConfig) -> Result<Self, Vec<Problem>> {
+        let location = match (config.url.scheme(), config.url.rest()) {
+            ("embedded", "") => return Err(vec![("url", format!("the path is missing; {}", allowed()))]),
+            ("embedded", path) => Self::Embedded(path.into()),
+            ("memory", "") => Self::Memory,
+            #[cfg(feature = "postgres")]
+            ("postgres" | "postgresql", _) => {
+                return of_postgres::options(config).map(Box::new).map(Self::Postgres);
+            }
+            (scheme, _) => return Err(vec![("url", unsupported(scheme))]),
+        };
+        only_remote(config).map(|()| location)
+    }
+}
+
+fn allowed() -> String {
+    format!("allowed: {}", SUPPORTED.join(", "))
+}
+
+fn unsupported(scheme: &str) -> String {
+    let feature = LEFT_OUT.iter().find(|(left_out, _)| *left_out == scheme);
+    let wrong = match (scheme, feature) {
+        ("", _) => "does not begin with a kind of store".to_owned(),
+        (_, Some((_, feature))) => {
+            format!("`{scheme}:` is left out of this build; its feature is `{feature}`")
+        }
+        _ => format!("there is no store `{scheme}:`"),
+    };
+    format!("{wrong}; {}", allowed())
+}
+
+/// Keys that mean something only where there is a server to connect to.
+fn only_remote(config: &StoreConfig) -> Result<(), Vec<Problem>> {
+    let given = [
+        ("listen_url", config.listen_url.is_some()),
+        ("pool", config.pool.is_some()),
+        ("connect_timeout", config.connect_timeout.is_some()),
+        ("statement_timeout", config.statement_timeout.is_some()),
+    ];
+    let given = given.into_iter().filter(|(_, is_given)| *is_given);
+    let problems: Vec<_> = given
+        .map(|(key, _)| (key, format!("means nothing for `{}:`, which has no server", config.url.scheme())))
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What is wrong with `[store]`, without opening anything.
+pub fn problems(config: &StoreConfig) -> Vec<Problem> {
+    Location::of(config).err().unwrap_or_default()
+}
+
+/// Why there is no store.
+#[derive(Debug)]
+pub enum StoreOpenError {
+    /// A key of `[store]` says what cannot be.
+    Config(Vec<Problem>),
+    /// It is there or not, and cannot be opened.
+    Open {
+        /// Shown without its password.
+        url: StoreUrl,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl StoreOpenError {
+    fn of<E: Error + Send + Sync + 'static>(config: &StoreConfig) -> impl FnOnce(E) -> Self {
+        let url = config.url.clone();
+        |error| Self::Open { url, source: Box::new(error) }
+    }
+}
+
+impl fmt::Display for StoreOpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(problems) => {
+                let said: Vec<_> =
+                    problems.iter().map(|(key, what)| format!("store.{key}: {what}")).collect();
+                f.write_str(&said.join("; "))
+            }
+            Self::Open { url, source } => write!(f, "{url}: {source}"),
+        }
+    }
+}
+
+impl Error for StoreOpenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Config(_) => None,
+            Self::Open { source, .. } => source.source(),
+        }
+    }
+}
+
+/// Opens the configured store, which tells `batches` how many writes have shared each sync.
+///
+/// # Errors
+/// The configuration names no store, or the store cannot be opened.
+///
+/// # Cancellation
+/// What a store has begun (creating its schema) is done whole or not at all.
+pub async fn open(config: &StoreConfig, batches: Sizes) -> Result<Arc<dyn Store>, StoreOpenError> {
+    let store: Arc<dyn Store> = match Location::of(config).map_err(StoreOpenError::Config)? {
+        Location::Memory => Arc::new(MemoryStore::new()),
+        Location::Embedded(folder) => Arc::new(embedded(config, folder, batches)?),
+        #[cfg(feature = "postgres")]
+        Location::Postgres(options) => {
+            Arc::new(PostgresStore::open(&options).await.map_err(StoreOpenError::of(config))?)
+        }
+    };
+    tracing::info!(store = store.name(), url = %config.url, survives_failover = store.survives_failover(), "store opened");
+    Ok(store)
+}
+
+/// Blocks while it reads: nothing else is served before it is there.
+fn embedded(config: &StoreConfig, folder: PathBuf, batches: Sizes) -> Result<EmbeddedStore, StoreOpenError> {
+    let opened = EmbeddedStore::open(&Options::new(folder));
+    let store = opened.map_err(StoreOpenError::of(config))?;
+    store.tell_batches(move |writes| batches.observe(writes as u64));
+    let recovery = store.recovery();
+    tracing::info!(
+        segments = recovery.segments,
+        records = recovery.records,
+        torn_bytes = recovery.torn_bytes,
+        "the log was read"
+    );
+    Ok(store)
+}
+
+#[cfg(test)]
+mod tests;
