@@ -1,6 +1,7 @@
 //! The server as its users meet it: the real process, over real sockets.
 //!
-//! `server` starts it, `http` speaks to it, `target` is the world outside that it acts on. Every other module is a part
+//! `server` starts it, `http` speaks to it, `target` is the world outside that it acts on, `shared_store` a store that
+//! several servers may have. Every other module is a part
 //! of the contract, in tests that are named as its sentences.
 
 #![allow(
@@ -24,12 +25,17 @@ mod gateway_protocols;
 mod http;
 mod lifecycle;
 mod limits;
+mod load;
 mod malformed;
+mod nodes;
 mod operators;
 mod operators_command_line;
 mod prefer;
 mod requirement;
 mod server;
+mod shared_store;
+mod store_consent;
+mod store_url;
 mod target;
 mod telemetry;
 mod upstream;

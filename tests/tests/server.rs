@@ -23,6 +23,7 @@ pub(crate) struct Server {
     admin: String,
     gateway: Option<String>,
     log: Arc<Mutex<String>>,
+    output: Arc<Mutex<String>>,
     http: Http,
     /// Removed with the server.
     #[allow(dead_code, reason = "kept, not read")]
@@ -95,6 +96,24 @@ impl Server {
         Self::run(command).await.unwrap_or_else(|log| panic!("the server does not start:\n{log}"))
     }
 
+    /// With this configuration, in a folder of its own, on a store that other servers may share.
+    pub(crate) async fn start_on(store: &str, config: &str) -> Self {
+        Self::try_start_on(store, config)
+            .await
+            .unwrap_or_else(|log| panic!("the server does not start:\n{log}"))
+    }
+
+    /// As [`start_on`](Self::start_on). What it says instead, if it does not start.
+    pub(crate) async fn try_start_on(store: &str, config: &str) -> Result<Self, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("semel.toml"), config).unwrap();
+        let mut command = command(&["serve"], folder.path());
+        command.env("SEMEL__STORE__URL", store);
+        let mut server = Self::run(command).await?;
+        server.folder_of_its_own = Some(folder);
+        Ok(server)
+    }
+
     /// Runs a command that serves, on free ports. What it says instead, if it does not.
     pub(crate) async fn run(mut command: Command) -> Result<Self, String> {
         command.env("SEMEL__SERVER__LISTEN", "127.0.0.1:0").env("SEMEL__ADMIN__LISTEN", "127.0.0.1:0");
@@ -117,7 +136,13 @@ impl Server {
             return Err(log.lock().unwrap().clone());
         };
         // The rest (the banner) is read, so that the server is never blocked by it.
-        tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
+        let said = Arc::new(Mutex::new(format!("{line}\n")));
+        let kept = Arc::clone(&said);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = output.next_line().await {
+                kept.lock().unwrap().extend([line.as_str(), "\n"]);
+            }
+        });
         let words: Vec<&str> = line.split(' ').collect();
         let ["listening:", "doors", doors, "admin", admin, ref more @ ..] = words[..] else {
             panic!("no addresses in {line:?}")
@@ -128,7 +153,16 @@ impl Server {
             ["gateway", gateway] => Some((*gateway).to_owned()),
             _ => panic!("no addresses in {line:?}"),
         };
-        Ok(Self { child, doors, admin, gateway, log, http: Http::new(), folder_of_its_own: None })
+        Ok(Self {
+            child,
+            doors,
+            admin,
+            gateway,
+            log,
+            output: said,
+            http: Http::new(),
+            folder_of_its_own: None,
+        })
     }
 
     /// Where the doors are, such as `http://127.0.0.1:41234`.
@@ -153,6 +187,11 @@ impl Server {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
     }
 
     /// Waits until a line of the log holds this text.

@@ -1,7 +1,10 @@
 //! What services need of this machine: packages, ports, and who we are here.
 
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -25,6 +28,31 @@ pub(super) fn apt(package: &str) -> Result<()> {
     // Its maintainer script would start a system service; `policy-rc.d` is how a script is told not to, but that is
     // a file of the system. Without an init system nothing starts; with one, it is left as the package leaves it.
     apt(&["install", "--no-install-recommends", package])
+}
+
+/// Installs a program that is written in Go into this folder, under the name of its package.
+///
+/// # Errors
+/// When Go is missing, or does not get or build it.
+pub(super) fn go_install(module: &str, folder: &Path) -> Result<()> {
+    Program::new("go").args(["install", module]).env("GOBIN", folder).run()
+}
+
+/// Starts a program that stays in the foreground by itself, so that it goes on when this one ends. Its output goes into
+/// `server.log` of the folder, its process id into `pid`.
+///
+/// # Errors
+/// When it cannot be started, or not be noted.
+pub(super) fn start_in_background(program: &Path, arguments: &[&str], folder: &Path) -> Result<()> {
+    let log = File::create(folder.join("server.log")).context("cannot write its log")?;
+    let errors = log.try_clone().context("cannot write its log")?;
+    eprintln!("$ {} {} &", program.display(), arguments.join(" "));
+    let mut command = Command::new(program);
+    // A group of its own, so that a Ctrl-C in this terminal is not meant for it.
+    command.args(arguments).current_dir(folder).process_group(0);
+    let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+    let id = child.with_context(|| format!("cannot start {}", program.display()))?.id();
+    fs::write(folder.join("pid"), id.to_string()).context("cannot note its process id")
 }
 
 /// The folder on the path that has a program of this name.

@@ -9,6 +9,7 @@ mod ferretdb;
 mod host;
 mod postgres;
 mod redis;
+mod toxiproxy;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ const SERVICES: &[&dyn Service] = &[
     &postgres::Postgres, //
     &ferretdb::FerretDb,
     &redis::Redis,
+    &toxiproxy::Toxiproxy,
 ];
 
 /// A program that tests talk to over a port of this machine.

@@ -1,0 +1,107 @@
+//! Stores that several servers may share: the real services that `cargo xtask services` brings up, in a part of their own
+//! for each test, which is removed afterwards.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio_postgres::NoTls;
+
+/// How many parts of services this process has named.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// Which kind of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Postgres,
+}
+
+impl Kind {
+    /// The variable that says where the service listens.
+    const fn variable(self) -> &'static str {
+        match self {
+            Self::Postgres => "SEMEL_TEST_POSTGRES",
+        }
+    }
+
+    /// A part of the service that no other test has; `None`, with a word, by hand and without the service. Where the
+    /// service should have been there that is a failure.
+    pub(crate) async fn fresh(self) -> Option<SharedStore> {
+        let variable = self.variable();
+        let Ok(service) = std::env::var(variable) else {
+            assert!(std::env::var_os("CI").is_none(), "{variable} is not set; `cargo xtask test` sets it");
+            println!("skipped: {variable} is not set; `eval \"$(cargo xtask services env)\"` sets it");
+            return None;
+        };
+        let name = format!("e2e_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        clear(self, &service, &name).await;
+        Some(SharedStore { kind: self, service, name })
+    }
+}
+
+/// A store of a test's own.
+pub(crate) struct SharedStore {
+    kind: Kind,
+    service: String,
+    name: String,
+}
+
+#[allow(dead_code, reason = "the tests of broken networks use all of it")]
+impl SharedStore {
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        self.url_through(&self.service)
+    }
+
+    /// Its URL where the service is reached elsewhere (`127.0.0.1:41234`), such as through a proxy.
+    pub(crate) fn url_at(&self, address: &str) -> String {
+        self.url_through(&self.service.replace(&self.address(), address))
+    }
+
+    fn url_through(&self, service: &str) -> String {
+        match self.kind {
+            Kind::Postgres => format!("{service}?schema={0}&application_name={0}", self.name),
+        }
+    }
+
+    /// Where the service listens.
+    pub(crate) fn address(&self) -> String {
+        let (_, rest) = self.service.split_once("://").unwrap();
+        let authority = rest.split(['/', '?']).next().unwrap();
+        authority.rsplit('@').next().unwrap().to_owned()
+    }
+
+    /// Runs SQL in which `SCHEMA` is the test's own.
+    pub(crate) async fn run(&self, sql: &str) {
+        run(&self.service, &sql.replace("SCHEMA", &self.name)).await.unwrap();
+    }
+}
+
+/// Runs SQL on a connection past the servers.
+async fn run(service: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(service, NoTls).await?;
+    let connection = tokio::spawn(connection);
+    let done = client.batch_execute(sql).await;
+    connection.abort();
+    done
+}
+
+async fn clear(kind: Kind, service: &str, name: &str) {
+    match kind {
+        // What cannot be removed (a server still uses it) is in nobody's way: its name comes again only with this
+        // process's id.
+        Kind::Postgres => {
+            drop(run(service, &format!("DROP SCHEMA IF EXISTS {name} CASCADE")).await);
+        }
+    }
+}
+
+impl Drop for SharedStore {
+    fn drop(&mut self) {
+        let (kind, service, name) = (self.kind, self.service.clone(), self.name.clone());
+        // The test's runtime may be ending, and what it had connected with it.
+        let clearing = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(clear(kind, &service, &name));
+        });
+        drop(clearing.join());
+    }
+}
