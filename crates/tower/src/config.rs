@@ -131,6 +131,8 @@ options! {
     scope_by_path: bool;
     /// The names of the codes in errors.
     error_codes: Codes;
+    /// Whether answers repeat the request's `Idempotency-Key`, as it was sent.
+    echo_key: bool;
 }
 
 /// The configuration of a layer.
@@ -327,6 +329,7 @@ pub(crate) struct Rules {
     pub(crate) scope_service: bool,
     pub(crate) scope_caller: bool,
     pub(crate) scope_path: bool,
+    pub(crate) echo_key: bool,
     /// The matcher, or `*`: a bounded name for counts.
     pub(crate) name: Box<str>,
 }
@@ -400,6 +403,7 @@ impl Rules {
             scope_service: of.scope_by_service.unwrap_or(row.scope_service),
             scope_caller: !of.shared_keys.unwrap_or(false),
             scope_path: of.scope_by_path.unwrap_or(row.scope_path),
+            echo_key: of.echo_key.unwrap_or(row.echo_key),
             name: name.into(),
         })
     }

@@ -27,22 +27,21 @@ use crate::caller::{Caller, Destination, default_tenant, scope};
 use crate::claimed::Claimed;
 use crate::config::{Config, ConfigError, RouteOptions, Rules};
 use crate::observe::{Context, Event, Observer, Watching, What};
-use crate::openapi::Parameter;
 use crate::prefer::Prefer;
 use crate::refuse::{self, Voice};
 use crate::route::Matcher;
 use crate::run::{Answer, Call, Work};
 use crate::steer::Steer;
-use crate::{key, limits, openapi};
+use crate::{key, limits};
 
 /// Gives services the `Idempotency-Key` contract. A clone is another handle to the same layer.
 #[derive(Clone)]
 pub struct IdempotencyLayer {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// What holds where no matcher and no request says otherwise.
-    usual: Arc<Rules>,
+    pub(crate) usual: Arc<Rules>,
     /// Whether matchers count: not for a route that was given a layer of its own.
-    matches: bool,
+    pub(crate) matches: bool,
 }
 
 /// What all services of a layer share.
@@ -144,39 +143,6 @@ impl IdempotencyLayer {
         }
         ended
     }
-
-    /// The header as a parameter for an OpenAPI document, as it holds where no matcher says otherwise.
-    pub fn openapi_parameter(&self) -> Parameter {
-        Parameter::of(&self.usual)
-    }
-
-    /// The header as a parameter of one operation, by the rules that hold for it; nothing, where it is not protected.
-    /// The path may be a template, as documents have them: `/orders/{id}/pay`.
-    pub fn openapi_parameter_of(&self, method: &Method, path: &str) -> Option<Parameter> {
-        let rules = self.shared.matched(method, path, &self.usual, self.matches);
-        rules.concerns(method).then(|| Parameter::of(rules))
-    }
-
-    /// Adds the header to all operations of an OpenAPI document that are protected, by the rules of each; how many
-    /// these are. The document's paths must be those that the layer sees.
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use semel_tower::{Config, IdempotencyLayer, RouteOptions};
-    /// # let ledger = semel_core::Ledger::new(
-    /// #     Arc::new(semel_stores::memory::MemoryStore::new()),
-    /// #     Arc::new(semel_runtime::OsEntropy),
-    /// # );
-    /// let config = Config::new("orders").shared_keys(true).route("POST /pay", RouteOptions::new().require_key(true))?;
-    /// let layer = IdempotencyLayer::try_new(ledger, config)?;
-    /// let mut document = serde_json::json!({ "paths": { "/pay": { "get": {}, "post": {} } } });
-    /// assert_eq!(layer.add_to_openapi(&mut document), 1);
-    /// assert_eq!(document["paths"]["/pay"]["post"]["parameters"][0]["required"], true);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn add_to_openapi(&self, document: &mut serde_json::Value) -> usize {
-        openapi::add(document, |method, path| self.openapi_parameter_of(method, path))
-    }
 }
 
 impl<S> Layer<S> for IdempotencyLayer {
@@ -234,12 +200,13 @@ where
             }
             Gate::Refused(response) => ResponseFuture { kind: Kind::Refused { response: Some(response) } },
             Gate::Protected(call, key, identity) if call.rules.enforce => {
+                let echo = parts.headers.get(key::HEADER).filter(|_| call.rules.echo_key).cloned();
                 let answer = protect(call, key, identity, service, parts, body);
-                ResponseFuture { kind: Kind::Protected { answer: Box::pin(answer) } }
+                ResponseFuture { kind: Kind::Protected { answer: Box::pin(answer), echo } }
             }
             Gate::Protected(call, key, identity) => {
                 let answer = crate::report::report(call, key, identity, service, parts, body);
-                ResponseFuture { kind: Kind::Protected { answer: Box::pin(answer) } }
+                ResponseFuture { kind: Kind::Protected { answer: Box::pin(answer), echo: None } }
             }
         }
     }
@@ -258,7 +225,7 @@ pin_project_lite::pin_project! {
     enum Kind<F, E> {
         Passing { #[pin] passing: F },
         Refused { response: Option<Response<Body>> },
-        Protected { answer: Answering<E> },
+        Protected { answer: Answering<E>, echo: Option<HeaderValue> },
     }
 }
 
@@ -292,7 +259,13 @@ where
                 // What is polled after its end is never ready.
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
             }
-            KindProjected::Protected { answer } => answer.as_mut().poll(cx),
+            KindProjected::Protected { answer, echo } => {
+                let mut answered = ready!(answer.as_mut().poll(cx));
+                if let (Ok(response), Some(key)) = (&mut answered, echo.take()) {
+                    response.headers_mut().insert(key::HEADER, key);
+                }
+                Poll::Ready(answered)
+            }
         }
     }
 }
@@ -348,7 +321,7 @@ impl Shared {
         Arc::clone(self.matched(&parts.method, path(parts), usual, matches))
     }
 
-    fn matched<'a>(
+    pub(crate) fn matched<'a>(
         &'a self,
         method: &Method,
         path: &str,

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Rules;
 use crate::key::KeyAlphabet;
+use crate::layer::IdempotencyLayer;
 
 /// The `Idempotency-Key` header in an OpenAPI document (3.0 or 3.1), as it holds for a layer or for one of its routes:
 /// whether it is required, which keys are taken, and for how long one is remembered.
@@ -35,7 +36,7 @@ const METHODS: [(&str, Method); 8] = [
 const NAME: &str = "Idempotency-Key";
 
 impl Parameter {
-    pub(crate) const fn of(rules: &Rules) -> Self {
+    const fn of(rules: &Rules) -> Self {
         Self {
             // Report mode refuses nobody.
             required: rules.require_key && rules.enforce,
@@ -103,8 +104,43 @@ impl Parameter {
     }
 }
 
+impl IdempotencyLayer {
+    /// The header as a parameter for an OpenAPI document, as it holds where no matcher says otherwise.
+    pub fn openapi_parameter(&self) -> Parameter {
+        Parameter::of(&self.usual)
+    }
+
+    /// The header as a parameter of one operation, by the rules that hold for it; nothing, where it is not protected.
+    /// The path may be a template, as documents have them: `/orders/{id}/pay`.
+    pub fn openapi_parameter_of(&self, method: &Method, path: &str) -> Option<Parameter> {
+        let rules = self.shared.matched(method, path, &self.usual, self.matches);
+        rules.concerns(method).then(|| Parameter::of(rules))
+    }
+
+    /// Adds the header to all operations of an OpenAPI document that are protected, by the rules of each; how many
+    /// these are. The document's paths must be those that the layer sees.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use semel_tower::{Config, IdempotencyLayer, RouteOptions};
+    /// # let ledger = semel_core::Ledger::new(
+    /// #     Arc::new(semel_stores::memory::MemoryStore::new()),
+    /// #     Arc::new(semel_runtime::OsEntropy),
+    /// # );
+    /// let config = Config::new("orders").shared_keys(true).route("POST /pay", RouteOptions::new().require_key(true))?;
+    /// let layer = IdempotencyLayer::try_new(ledger, config)?;
+    /// let mut document = serde_json::json!({ "paths": { "/pay": { "get": {}, "post": {} } } });
+    /// assert_eq!(layer.add_to_openapi(&mut document), 1);
+    /// assert_eq!(document["paths"]["/pay"]["post"]["parameters"][0]["required"], true);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_to_openapi(&self, document: &mut serde_json::Value) -> usize {
+        add(document, |method, path| self.openapi_parameter_of(method, path))
+    }
+}
+
 /// Gives each operation of a document the parameter that holds for it; how many there are.
-pub(crate) fn add(document: &mut Value, of: impl Fn(&Method, &str) -> Option<Parameter>) -> usize {
+fn add(document: &mut Value, of: impl Fn(&Method, &str) -> Option<Parameter>) -> usize {
     let mut added = 0;
     let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return added };
     for (path, item) in paths {

@@ -40,6 +40,7 @@ pub enum Codes {
 
 /// What a profile says.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule that is configured by its own")]
 pub(crate) struct Row {
     pub(crate) methods: &'static [Method],
     pub(crate) alphabet: KeyAlphabet,
@@ -53,6 +54,8 @@ pub(crate) struct Row {
     pub(crate) scope_service: bool,
     /// Whether the path is.
     pub(crate) scope_path: bool,
+    /// Whether answers repeat the key.
+    pub(crate) echo_key: bool,
 }
 
 const MUTATING: &[Method] = &[Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
@@ -89,6 +92,7 @@ impl Profile {
             codes: Codes::Catalogue,
             scope_service: false,
             scope_path: false,
+            echo_key: false,
         };
         match self {
             Self::Ietf => ietf,
@@ -115,6 +119,7 @@ impl Profile {
                 form: Form::Envelope,
                 codes: Codes::Acp,
                 scope_path: true,
+                echo_key: true,
                 ..ietf
             },
         }

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use semel_api::error::{ErrorBody, ErrorEnvelope};
+use semel_api::error::ErrorBody;
 use semel_api::{ApiError, Detail, ErrorCode, Form};
 use semel_core::error::Invalid;
+use serde_json::json;
 
 use crate::body::Body;
 use crate::profile::Codes;
@@ -48,8 +49,8 @@ impl Voice {
             return grpc::refusal(error);
         }
         let (form, request_id) = (self.form(), self.request_id());
-        let (content_type, body) = if let Some(code) = acp_code(self.codes, form, error.code()) {
-            ("application/json", acp(error, code, request_id))
+        let (content_type, body) = if self.codes == Codes::Acp && form == Form::Envelope {
+            ("application/json", acp(error, request_id))
         } else {
             let rendered = error.render(form, errors_base, request_id);
             (rendered.content_type, rendered.body)
@@ -72,23 +73,28 @@ impl Voice {
     }
 }
 
-/// The name that the Agentic Commerce Protocol has for a code, where it has one.
-fn acp_code(codes: Codes, form: Form, code: ErrorCode) -> Option<&'static str> {
-    if codes != Codes::Acp || form != Form::Envelope {
-        return None;
-    }
+/// The name that the Agentic Commerce Protocol has for a code; else the catalogue's, since codes are the server's to
+/// define there.
+fn acp_code(code: ErrorCode) -> &'static str {
     match code {
-        ErrorCode::IdempotencyKeyRequired => Some("idempotency_key_required"),
-        ErrorCode::IdempotencyKeyInvalid => Some("invalid_idempotency_key"),
-        ErrorCode::IdempotencyParameterMismatch => Some("idempotency_conflict"),
-        ErrorCode::IdempotencyConcurrentRequest => Some("idempotency_in_flight"),
-        ErrorCode::IdempotencyStorageUnavailable | ErrorCode::Overloaded => Some("service_unavailable"),
-        _ => None,
+        ErrorCode::IdempotencyKeyRequired => "idempotency_key_required",
+        ErrorCode::IdempotencyKeyInvalid => "invalid_idempotency_key",
+        ErrorCode::IdempotencyParameterMismatch => "idempotency_conflict",
+        ErrorCode::IdempotencyConcurrentRequest => "idempotency_in_flight",
+        ErrorCode::IdempotencyStorageUnavailable | ErrorCode::Overloaded => "service_unavailable",
+        code => code.as_str(),
     }
 }
 
-fn acp(error: &ApiError, code: &str, request_id: Option<&str>) -> Vec<u8> {
-    let error = ErrorBody {
+/// The protocol's error object, and in it the envelope for whoever reads that.
+fn acp(error: &ApiError, request_id: Option<&str>) -> Vec<u8> {
+    let code = acp_code(error.code());
+    let kind = match error.status() {
+        503 => "service_unavailable",
+        500.. => "processing_error",
+        _ => "invalid_request",
+    };
+    let body = ErrorBody {
         code: code.to_owned(),
         message: error.message().to_owned(),
         details: error.details().to_vec(),
@@ -96,7 +102,7 @@ fn acp(error: &ApiError, code: &str, request_id: Option<&str>) -> Vec<u8> {
         request_id: request_id.map(str::to_owned),
     };
     // Texts and numbers can always be written; the type of `to_vec` does not know that.
-    serde_json::to_vec(&ErrorEnvelope { error })
+    serde_json::to_vec(&json!({ "type": kind, "code": code, "message": error.message(), "error": body }))
         .unwrap_or_else(|_| br#"{"error":{"code":"INTERNAL"}}"#.to_vec())
 }
 

@@ -267,6 +267,7 @@ async fn every_rule_of_a_profile_can_be_overridden() {
         .keep(Keep::AllButServerErrors)
         .error_form(Form::Envelope)
         .error_codes(Codes::Acp)
+        .echo_key(true)
         .scope_by_path(true);
     check_with(ACP, acp_by_hand).await;
     let wms_by_hand = shared("orders")
@@ -282,6 +283,7 @@ async fn every_rule_of_a_profile_can_be_overridden() {
         .key_alphabet(KeyAlphabet::Printable)
         .error_form(Form::Problem)
         .error_codes(Codes::Catalogue)
+        .echo_key(false)
         .scope_by_path(false);
     check_with(IETF, ietf_by_hand).await;
 }
@@ -299,6 +301,47 @@ async fn the_profile_wms_is_what_its_table_says() {
 #[tokio::test]
 async fn the_profile_stripe_is_what_its_table_says() {
     check(STRIPE).await;
+}
+
+/// The protocol's own words for a refusal: `type`, `code` and `message`, beside the envelope.
+#[tokio::test]
+async fn a_refusal_under_acp_is_the_protocols_error_object_and_the_envelope() {
+    let bench = Bench::new(config(&ACP));
+    bench.send(sent("k", "POST", "/orders", r#"{"n":1}"#)).await;
+    let missing = bench.send(request(Method::POST, "/orders", &[], "{}")).await;
+    let mismatch = bench.send(sent("k", "POST", "/orders", r#"{"n":2}"#)).await;
+    bench.store.script(&[Fault::Refused]);
+    let down = bench.send(sent("d", "POST", "/orders", "{}")).await;
+    let slow = Bench::serving(config(&ACP), |_, _| std::future::pending());
+    let mut first = Box::pin(slow.post("k"));
+    assert!(poll!(&mut first).is_pending());
+    let busy = slow.post("k").await;
+    for (refusal, status, kind, code) in [
+        (missing, 400, "invalid_request", "idempotency_key_required"),
+        (mismatch, 422, "invalid_request", "idempotency_conflict"),
+        (busy, 409, "invalid_request", "idempotency_in_flight"),
+        (down, 503, "service_unavailable", "service_unavailable"),
+    ] {
+        let said = refusal.json();
+        assert_eq!((refusal.status, &said["type"], &said["code"]), (status, &kind.into(), &code.into()));
+        assert_eq!((&said["error"]["code"], &said["error"]["message"]), (&said["code"], &said["message"]));
+        assert!(said["message"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn under_acp_answers_repeat_the_key_and_null_is_not_absent() {
+    let bench = Bench::new(config(&ACP));
+    for is_replay in [false, true] {
+        let answer = bench.send(sent("\"k 1\"", "POST", "/orders", r#"{"a":1.0,"b":null}"#)).await;
+        assert_eq!((answer.header("idempotency-key"), answer.is_replay()), (Some("\"k 1\""), is_replay));
+    }
+    let reordered = bench.send(sent("k 1", "POST", "/orders", r#"{"b":null,"a":1}"#)).await;
+    assert!(reordered.is_replay(), "order of names and trailing zeros do not count");
+    let absent = bench.send(sent("k 1", "POST", "/orders", r#"{"a":1}"#)).await;
+    assert_eq!((absent.status, absent.header("idempotency-key")), (422, Some("k 1")));
+    let ietf = Bench::new(config(&IETF)).post("k").await;
+    assert_eq!(ietf.header("idempotency-key"), None, "nobody else asks for it");
 }
 
 #[tokio::test]
