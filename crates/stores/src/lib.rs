@@ -4,11 +4,11 @@
 //! suite runs over all of them. The rules of the ledger are nowhere in this crate.
 //!
 //! Rooms: [`codec`] records as bytes · `clock` what a store's time is read from · `embedded` a log of our own,
-//! for one node with nothing to install · `postgres` several nodes over one database · `remote` what stores over a network
-//! share · `memory` the store of tests ·
+//! for one node with nothing to install · `postgres` several nodes over one database · `redis` the same over one Redis or a
+//! cluster · `remote` what stores over a network share · `memory` the store of tests ·
 //! [`limits`] every number.
 
-#[cfg(any(feature = "memory", feature = "embedded", feature = "postgres"))]
+#[cfg(any(feature = "memory", feature = "embedded", feature = "postgres", feature = "redis"))]
 pub mod clock;
 pub mod codec;
 #[cfg(feature = "embedded")]
@@ -18,5 +18,7 @@ pub mod limits;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod remote;

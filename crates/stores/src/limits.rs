@@ -67,6 +67,43 @@ pub const POSTGRES_NOTIFY_IDS: usize = 240;
 pub const REMOTE_NEWS_QUEUE: usize = 16 * 1024;
 /// Places in which waiters for changes of a store over a network wait, as in the memory store.
 pub const REMOTE_WAIT_PLACES: usize = 256;
+/// Shards of a prefix in a cluster, unless the URL says otherwise: some for each server of a usual one, and still few to ask
+/// where all have to be asked.
+pub const REDIS_SHARDS_OF_CLUSTER: usize = 16;
+/// Most shards of a prefix: what waits or searches asks each of them.
+pub const REDIS_SHARDS_MAX: usize = 256;
+/// The oldest Redis that can run the scripts: they say what they do in their first line.
+pub const REDIS_VERSION_MIN: u32 = 7;
+/// The oldest Redis that can be waited for until it has synced.
+pub const REDIS_WAITAOF_VERSION: (u32, u32) = (7, 2);
+/// Connections to each server, unless the URL says otherwise: one is shared by all, and pipelines.
+pub const REDIS_CONNECTIONS: usize = 2;
+/// The same where replicas are waited for: whoever waits blocks those behind.
+pub const REDIS_CONNECTIONS_WAITING: usize = 16;
+/// Most connections to each server that a URL may ask for.
+pub const REDIS_CONNECTIONS_MAX: usize = 256;
+/// Commands under way on one connection: more wait here, where it is known that they were not sent.
+pub const REDIS_IN_FLIGHT: usize = 1024;
+/// How long a connection to Redis may take, and how long a command waits for room on one.
+pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a command waits for its answer, unless the URL says otherwise.
+pub const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a write waits for its replicas, unless the URL says otherwise.
+pub const REDIS_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Times that a command is sent elsewhere, or again with its script: a cluster that moves a slot sends it twice at most.
+pub const REDIS_HOPS: usize = 6;
+/// Times that a read is asked again because its connection turned out to be lost.
+pub const REDIS_READS_AGAIN: usize = 3;
+/// Between two looks at a record that somebody waits for, or at what is due, where no notification comes.
+pub const REDIS_POLL: Duration = Duration::from_millis(250);
+/// The same where notifications come: they are a hint, and may be lost with their connection.
+pub const REDIS_POLL_LISTENING: Duration = Duration::from_secs(2);
+/// Records that are loaded at once for a list, and removed at once by a sweep.
+pub const REDIS_LOADS_AT_ONCE: usize = 64;
+/// Expired records that a sweep looks for at once.
+pub const REDIS_SWEEP_STEP: usize = 200;
+/// Audit entries that are dropped by one script: others wait for it.
+pub const REDIS_FORGET_STEP: usize = 200;
 
 /// The oldest segment is merged when at most this part of it, in percent, is current: copying the rest frees as much.
 pub const OLD_LIVE_SHARE_PERCENT: u64 = 50;
@@ -110,6 +147,11 @@ const _: () = assert!(POSTGRES_NOTIFY_IDS * 32 < 8_000, "PostgreSQL takes no lon
 const _: () = assert!(
     POSTGRES_STATEMENT_TIMEOUT.as_secs() < semel_core::limits::WRITE_WITHIN.as_secs(),
     "a statement ends before its write's deadline"
+);
+const _: () = assert!(
+    REDIS_TIMEOUT.as_secs() < semel_core::limits::WRITE_WITHIN.as_secs()
+        && REDIS_WAIT_TIMEOUT.as_secs() < REDIS_TIMEOUT.as_secs(),
+    "replicas are waited for within the answer's time, and that is over before the write's deadline"
 );
 const _: () = assert!(SHARDS.is_power_of_two());
 const _: () = assert!(

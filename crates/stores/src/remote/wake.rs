@@ -153,6 +153,7 @@ impl Waiters {
     }
 
     /// What other nodes have to be told, once there is some.
+    #[cfg(feature = "postgres")]
     pub(crate) async fn news(&self) -> News {
         let Some(out) = &self.out else { return std::future::pending().await };
         loop {
