@@ -38,6 +38,7 @@ mod store_consent;
 mod store_url;
 mod target;
 mod telemetry;
+mod traces;
 mod upstream;
 mod wait;
 mod workers;

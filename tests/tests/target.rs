@@ -54,6 +54,11 @@ impl Target {
         format!("[[operations]]\nname = \"{name}\"\ntarget = \"http://{}{path}\"\n{more}\n", self.address)
     }
 
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// What has arrived so far.
     pub(crate) fn seen(&self) -> Vec<Arrived> {
         self.seen.lock().unwrap().clone()

@@ -26,6 +26,7 @@ use crate::telemetry::audit::AuditLog;
 use crate::telemetry::metered::Metered;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::observer::Observer;
+use crate::telemetry::traces::Traces;
 use crate::tls::{self, TlsError};
 
 /// The server, running.
@@ -40,6 +41,7 @@ pub struct Running {
     audit: AuditLog,
     engine: Engine,
     metrics: Metrics,
+    traces: Traces,
     store: Arc<dyn Store>,
     stopping: CancellationToken,
     tracker: TaskTracker,
@@ -99,6 +101,8 @@ impl App {
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
         let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
         let gateway_tls = gateway::tls_of(config)?;
+        let traces = Traces::start(config.tracing.as_ref(), &config.service_name)
+            .map_err(|error| StartError::new("tracing", error))?;
         let opened = store::open(&config.store, metrics.store_batches()).await;
         let opened = opened.map_err(|error| StartError::new("the store", error))?;
         let at_most_once = at_most_once(config, opened.survives_failover())?;
@@ -128,15 +132,17 @@ impl App {
             stopping.clone(),
         );
         let invalid = |error| StartError::new("tenants", error);
-        let gate = Gate::new(config, &doors, metrics.clone(), process_bits()).map_err(invalid)?;
+        let gate =
+            Gate::new(config, &doors, metrics.clone(), traces.clone(), process_bits()).map_err(invalid)?;
         let admin = Admin::new(ledger, metrics.clone(), readiness, stopping.clone());
-        let admin_gate = AdminGate::new(config, &admin, process_bits());
+        let admin_gate = AdminGate::new(config, &admin, traces.clone(), process_bits());
         let gateway = match (&config.gateway, gateway_listener) {
             (Some(gateway), Some(listener)) => {
                 let around = Around {
                     runtime: engine.runtime().clone(),
                     observer: observer.clone(),
                     metrics: metrics.clone(),
+                    traces: traces.clone(),
                     process: process_bits(),
                     stopping: stopping.clone(),
                     tracker: tracker.clone(),
@@ -158,6 +164,7 @@ impl App {
             gate: gate.clone(),
             engine,
             metrics,
+            traces,
             store,
             stopping: stopping.clone(),
             tracker: tracker.clone(),
@@ -250,6 +257,7 @@ impl Running {
         let (engine, connections) = tokio::join!(self.engine.stop(self.grace), connections);
         let finished = engine && connections.is_ok();
         self.audit.close().await;
+        self.traces.close().await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store did not close cleanly");
             return false;

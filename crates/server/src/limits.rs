@@ -122,6 +122,19 @@ pub const AUDIT_GATHER: Duration = Duration::from_millis(5);
 /// Bytes of log lines that wait to be written: a second of busy traffic.
 pub const LOG_BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Spans that wait to be exported: what a collector that stalls for a second under load leaves behind, at some 1 KiB each.
+/// More are dropped.
+pub const TRACES_QUEUE_MAX: usize = 8_192;
+/// Spans in one export.
+pub const TRACES_BATCH_MAX: usize = 512;
+/// How long spans are gathered before they are exported.
+pub const TRACES_EXPORT_EVERY: Duration = Duration::from_secs(1);
+/// How long one export may take, and the last one of all.
+pub const TRACES_EXPORT_WITHIN: Duration = Duration::from_secs(5);
+/// Bytes of a collector's answer: what it refused, in words.
+pub const TRACES_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+const _: () = assert!(TRACES_BATCH_MAX <= TRACES_QUEUE_MAX);
 const _: () = assert!(STORE_TIMEOUT_MAX.as_millis() < core::WRITE_WITHIN.as_millis());
 const _: () = assert!(AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_MAX);

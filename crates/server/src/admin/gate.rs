@@ -21,11 +21,12 @@ use super::access::Access;
 use super::{Admin, Ids, documents};
 use crate::config::Config;
 use crate::door::{
-    REQUEST_ID, Refusal, RequestIds, accepted_form, check_head, id_header, panic_text, traceparent,
-    usual_form, write_refusal,
+    REQUEST_ID, Refusal, RequestIds, accepted_form, check_head, id_header, panic_text, usual_form,
+    write_refusal,
 };
-use crate::telemetry::logs::{self, RequestLine};
-use crate::telemetry::metrics::{Door, Metrics, TraceId};
+use crate::telemetry::logs::RequestLine;
+use crate::telemetry::metrics::{Door, Metrics};
+use crate::telemetry::traces::{Place, Traces};
 
 /// The gate. A clone is another handle.
 #[derive(Clone)]
@@ -38,11 +39,12 @@ struct Inner {
     docs_base: String,
     access: ArcSwap<Access>,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl AdminGate {
     /// A gate before the admin routes. `process` is 64 random bits.
-    pub(crate) fn new(config: &Config, admin: &Admin, process: u64) -> Self {
+    pub(crate) fn new(config: &Config, admin: &Admin, traces: Traces, process: u64) -> Self {
         Self(Arc::new(Inner {
             router: admin.router(),
             ids: RequestIds::new(process),
@@ -50,6 +52,7 @@ impl AdminGate {
             docs_base: config.server.error_docs_base.clone(),
             access: ArcSwap::from_pointee(Access::new(&config.admin.tokens)),
             metrics: admin.metrics.clone(),
+            traces,
         }))
     }
 
@@ -85,8 +88,9 @@ impl Inner {
         let (request_id, correlation_id) = self.ids.of(request.headers());
         let form = accepted_form(request.headers(), self.usual_form);
         let method = request.method().clone();
-        let trace = traceparent(request.headers()).and_then(TraceId::of);
         let (route, is_open) = route_name(request.uri().path());
+        let headers = request.headers();
+        let mut place = if is_quiet(route) { Place::untold(headers) } else { self.traces.place(headers) };
         let ids = Ids { request_id: Arc::clone(&request_id), correlation_id: Arc::clone(&correlation_id) };
         let mut response = match check_head(&request) {
             Ok(()) => self.admit(request, is_open, ids).await,
@@ -103,8 +107,8 @@ impl Inner {
         // Probes and scrapes come all the time, and say nothing while they succeed.
         if !(is_quiet(route) && response.status().is_success()) {
             let took = started.elapsed();
-            self.metrics.operation("").request(Door::Admin, response.status().as_u16(), took, trace);
-            logs::request(&RequestLine {
+            self.metrics.operation("").request(Door::Admin, response.status().as_u16(), took, place.trace);
+            place.tell(&RequestLine {
                 door: Door::Admin.as_str(),
                 method: method.as_str(),
                 route,

@@ -62,6 +62,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// The log on standard error.
     pub log: LogConfig,
+    /// Where spans of requests are exported to, if anywhere.
+    pub tracing: Option<TracingConfig>,
 }
 
 /// The listener of the doors, and what they take.
@@ -283,6 +285,19 @@ pub struct AuditConfig {
     pub traffic: bool,
     /// How long entries are kept.
     pub retention: Duration,
+}
+
+/// Where spans of requests are exported to.
+#[derive(Clone, Debug)]
+pub struct TracingConfig {
+    /// The address that takes them, with its path: `http://127.0.0.1:4318/v1/traces`.
+    pub endpoint: Uri,
+    /// How many in a hundred requests have a span, where no trace that they are a part of says it.
+    pub sample_percent: u8,
+    /// Headers that are sent with each export.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// Authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
 }
 
 /// The log on standard error.

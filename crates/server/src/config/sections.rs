@@ -16,7 +16,7 @@ use super::tree::{Entry, Origin};
 use super::{
     AdminConfig, AdminToken, AuditConfig, Builtin, Config, DispatcherConfig, ErrorStyle, KeyAlphabet,
     LogConfig, LogFormat, OperationConfig, ProbeConfig, RateLimit, Role, ServerConfig, StoreConfig, StoreUrl,
-    Target, TargetsConfig, TenantConfig, TlsConfig,
+    Target, TargetsConfig, TenantConfig, TlsConfig, TracingConfig,
 };
 use crate::limits;
 
@@ -79,6 +79,10 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
     let has_gateway = gateway_given.is_some();
     let (gateway, gateway_origins) = gateway_given.and_then(|section| gateway(section, development)).unzip();
     let whole = whole && gateway.is_some() == has_gateway;
+    let tracing_given = root.optional("tracing");
+    let traces = tracing_given.is_some();
+    let tracing = tracing_given.and_then(|section| tracing_section(section, development));
+    let whole = whole && tracing.is_some() == traces;
     let config = Config {
         development,
         service_name,
@@ -92,6 +96,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         dispatcher: dispatcher_section(root.section("dispatcher")),
         audit: audit_section(root.section("audit")),
         log: log_section(root.section("log")),
+        tracing,
     };
     root.finish();
     let origins = Origins {
@@ -547,6 +552,25 @@ fn log_section(section: Section<'_>) -> LogConfig {
     let format = section.choice("format", &formats).map(|found| found.value);
     section.finish();
     LogConfig { filter, format }
+}
+
+fn tracing_section(section: Section<'_>, development: bool) -> Option<TracingConfig> {
+    let endpoint = section.text("endpoint");
+    if endpoint.is_none() && !section.has("endpoint") {
+        section.problem(
+            "endpoint",
+            "is missing: the address that takes spans, such as \"http://127.0.0.1:4318/v1/traces\"",
+        );
+    }
+    let endpoint = endpoint.and_then(|found| {
+        http_address(&found.value).map_err(|problem| section.problem("endpoint", problem)).ok()
+    });
+    let sample_percent = section.number_or("sample_percent", 0, 100, 100);
+    let headers = target_headers(&section, development, &["content-type", "traceparent", "user-agent"]);
+    let ca = section.path_to("ca");
+    section.finish();
+    let sample_percent = u8::try_from(sample_percent).unwrap_or(100);
+    Some(TracingConfig { endpoint: endpoint?, sample_percent, headers, ca })
 }
 
 /// A built-in operation as development mode has it: with the policy of a configured one that says nothing.

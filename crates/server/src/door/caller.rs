@@ -13,7 +13,7 @@ use crate::limits;
 /// The request's id, taken over from the client or made here, and always answered.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The client's trace context, passed on to targets.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// What the gate found out about a request; handlers take it from the request's extensions.

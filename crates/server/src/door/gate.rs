@@ -29,8 +29,9 @@ use super::tenants::Tenants;
 use super::{Doors, Seen, execute};
 use crate::config::{Config, ErrorStyle};
 use crate::limits;
-use crate::telemetry::logs::{self, RequestLine};
-use crate::telemetry::metrics::{Door, Metrics, TraceId};
+use crate::telemetry::logs::RequestLine;
+use crate::telemetry::metrics::{Door, Metrics};
+use crate::telemetry::traces::{Place, Traces};
 
 /// Answered to everybody, token or not, busy or not: orchestrators ask it.
 pub(crate) const HEALTH: &str = "/healthz";
@@ -50,6 +51,7 @@ struct Inner {
     tenants: ArcSwap<Tenants>,
     in_progress: Semaphore,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Gate {
@@ -61,6 +63,7 @@ impl Gate {
         config: &Config,
         doors: &Doors,
         metrics: Metrics,
+        traces: Traces,
         process: u64,
     ) -> Result<Self, semel_core::Invalid> {
         Ok(Self(Arc::new(Inner {
@@ -72,6 +75,7 @@ impl Gate {
             tenants: ArcSwap::from_pointee(Tenants::new(&config.tenants, None)?),
             in_progress: Semaphore::new(config.server.in_progress_max),
             metrics,
+            traces,
         })))
     }
 
@@ -107,10 +111,11 @@ impl Inner {
         let (request_id, correlation_id) = self.ids.of(request.headers());
         let form = caller::form(request.headers(), self.usual_form);
         let method = request.method().clone();
-        let trace = caller::traceparent(request.headers()).and_then(TraceId::of);
         let mut told = HeaderMap::new();
         let mut seen = Seen::default();
         let is_probe = matches!(request.uri().path(), HEALTH | READY);
+        let headers = request.headers();
+        let mut place = if is_probe { Place::default() } else { self.traces.place(headers) };
         let (route, tenant, mut response) = if let Err(error) = caller::check_head(&request) {
             (route_name(request.uri().path()), None, Refusal::from(error).into_response())
         } else if is_probe {
@@ -124,7 +129,7 @@ impl Inner {
                         request_id: Arc::clone(&request_id),
                         correlation_id: Arc::clone(&correlation_id),
                         tenant: tenant.clone(),
-                        traceparent: caller::traceparent(request.headers()).cloned(),
+                        traceparent: place.traceparent.take(),
                     };
                     let response = self.answer(request, caller, &mut seen).await;
                     drop(permit);
@@ -140,8 +145,8 @@ impl Inner {
         if !is_probe {
             let took = started.elapsed();
             let operation = self.metrics.operation(seen.operation.as_deref().unwrap_or(""));
-            operation.request(door_of(route), response.status().as_u16(), took, trace);
-            logs::request(&RequestLine {
+            operation.request(door_of(route), response.status().as_u16(), took, place.trace);
+            place.tell(&RequestLine {
                 door: door_of(route).as_str(),
                 method: method.as_str(),
                 route,

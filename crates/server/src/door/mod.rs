@@ -35,7 +35,9 @@ mod reply;
 mod tenants;
 
 pub(crate) use body::json as json_body;
-pub(crate) use caller::{REQUEST_ID, RequestIds, check_head, form as accepted_form, id_header, traceparent};
+pub(crate) use caller::{
+    REQUEST_ID, RequestIds, TRACEPARENT, check_head, form as accepted_form, id_header, traceparent,
+};
 pub(crate) use claims::outcome as given_outcome;
 pub(crate) use gate::{panic_text, usual_form};
 pub(crate) use refusal::{Refusal, write as write_refusal};

@@ -22,11 +22,12 @@ use super::told::Asked;
 use super::upstream::{Failed, Upgrading, Upstream};
 use super::{Gateway, Inner, usual_form};
 use crate::config::gateway::ForwardedStyle;
-use crate::door::{REQUEST_ID, Refusal, accepted_form, id_header, traceparent, write_refusal};
+use crate::door::{REQUEST_ID, Refusal, TRACEPARENT, accepted_form, id_header, write_refusal};
 use crate::engine::Link;
 use crate::limits;
-use crate::telemetry::logs::{self, RequestLine};
-use crate::telemetry::metrics::{Door, TraceId};
+use crate::telemetry::logs::RequestLine;
+use crate::telemetry::metrics::Door;
+use crate::telemetry::traces::Place;
 
 /// Serves one connection. A clone serves another stream of it.
 #[derive(Clone)]
@@ -66,7 +67,7 @@ struct Line<'a> {
     route: &'a Route,
     asked: &'a Asked,
     method: &'a Method,
-    trace: Option<TraceId>,
+    place: Place,
     request_id: &'a str,
     correlation_id: &'a str,
     started: Instant,
@@ -77,9 +78,9 @@ impl Line<'_> {
     fn tell(&mut self, status: u16, code: Option<ErrorCode>) {
         self.is_told = true;
         let took = self.started.elapsed();
-        self.route.metrics.request(Door::Gateway, status, took, self.trace.take());
+        self.route.metrics.request(Door::Gateway, status, took, self.place.trace.take());
         let (record, is_retry) = self.asked.seen().map(|(record, is_retry)| (&**record, *is_retry)).unzip();
-        logs::request(&RequestLine {
+        self.place.tell(&RequestLine {
             door: Door::Gateway.as_str(),
             method: self.method.as_str(),
             route: &self.route.name,
@@ -111,7 +112,7 @@ impl Inner {
         let table = self.table.load_full();
         let (request_id, correlation_id) = self.ids.of(request.headers());
         let (method, version) = (request.method().clone(), request.version());
-        let trace = traceparent(request.headers()).and_then(TraceId::of);
+        let mut place = self.traces.place(request.headers());
         let host = head::settle_host(&mut request);
         let name = host.as_ref().ok().and_then(|host| host.to_str().ok()).unwrap_or_default();
         let (route, upstream) = table.find(&method, head::without_port(name), request.uri().path());
@@ -124,14 +125,20 @@ impl Inner {
         let asked = Asked::new(Link {
             request_id: Some(Arc::clone(&request_id)),
             correlation_id: Some(Arc::clone(&correlation_id)),
-            traceparent: traceparent(request.headers()).cloned(),
+            traceparent: place.traceparent.clone(),
             attempt_id: None,
         });
+        // What the upstream does is a part of our span, which is a part of the client's trace.
+        if place.is_own()
+            && let Some(own) = place.traceparent.take()
+        {
+            request.headers_mut().insert(TRACEPARENT, own);
+        }
         let mut line = Line {
             route,
             asked: &asked,
             method: &method,
-            trace,
+            place,
             request_id: &request_id,
             correlation_id: &correlation_id,
             started,

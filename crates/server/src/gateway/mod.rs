@@ -22,6 +22,7 @@ use crate::door::RequestIds;
 use crate::listen::Origin;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::observer::Observer;
+use crate::telemetry::traces::Traces;
 use crate::tls::TlsError;
 
 mod body;
@@ -58,6 +59,7 @@ struct Inner {
     ids: RequestIds,
     docs_base: String,
     metrics: Metrics,
+    traces: Traces,
     tunnels: Tunnels,
 }
 
@@ -67,6 +69,7 @@ pub(crate) struct Around {
     pub(crate) runtime: Runtime,
     pub(crate) observer: Observer,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
     /// 64 random bits.
     pub(crate) process: u64,
     /// What it spawns for connections ends after this.
@@ -105,7 +108,7 @@ impl Gateway {
         gateway: &GatewayConfig,
         around: Around,
     ) -> Result<Self, GatewayError> {
-        let Around { runtime, observer, metrics, process, stopping, tracker } = around;
+        let Around { runtime, observer, metrics, traces, process, stopping, tracker } = around;
         let connector = Connector::new(&config.targets).map_err(GatewayError::Trust)?;
         let teller = Teller::new(observer, metrics.clone());
         let guard = Guard::new(runtime, config, teller).map_err(GatewayError::Contract)?;
@@ -119,6 +122,7 @@ impl Gateway {
             ids: RequestIds::new(process),
             docs_base: config.server.error_docs_base.clone(),
             metrics,
+            traces,
             tunnels: Tunnels { tracker, stopping },
         })))
     }

@@ -269,7 +269,10 @@ pub fn state_change(
     );
 }
 
-fn tag<'a>(tags: &'a [Tag], name: &str) -> Option<&'a str> {
+/// Tags that lines and spans have as fields of their own.
+pub(crate) const SEARCHED_TAGS: [&str; 4] = ["order_id", "shipment_id", "event_id", "partner"];
+
+pub(crate) fn tag<'a>(tags: &'a [Tag], name: &str) -> Option<&'a str> {
     tags.iter().find(|tag| tag.name.as_str() == name).map(|tag| tag.value.as_str())
 }
 
