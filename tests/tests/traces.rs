@@ -1,6 +1,7 @@
 //! Traces: what a collector is sent, in the form that it reads, and what targets are told.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -65,7 +66,6 @@ impl Collector {
 async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> StatusCode {
     assert_eq!(headers["content-type"], "application/x-protobuf");
     assert_eq!(headers["authorization"], "Bearer collector-token");
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let exported = ExportTraceServiceRequest::decode(body).unwrap();
     for resource in exported.resource_spans {
         let service = named(&resource.resource.unwrap().attributes)["service.name"].clone();
@@ -82,6 +82,13 @@ async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Byte
         }
     }
     StatusCode::OK
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 fn named(attributes: &[KeyValue]) -> BTreeMap<String, String> {

@@ -61,11 +61,18 @@ fn every_key_that_the_example_comments_out_exists() {
     std::fs::write(file.path(), "secret\n").unwrap();
     let text = uncommented.replace("/run/secrets/semel-read", file.path().to_str().unwrap());
     let text = text.replace("\"embedded:./semel-data\"", "\"postgres://semel@db.internal/ledger\"");
-    let sources = environment(&[("SEMEL_ADMIN_TOKEN", "a"), ("ACME_TOKEN", "b"), ("ACME_TOKEN_NEXT", "c")]);
+    let sources = environment(&[
+        ("SEMEL_ADMIN_TOKEN", "a"),
+        ("OTLP_AUTHORIZATION", "d"),
+        ("ACME_TOKEN", "b"),
+        ("ACME_TOKEN_NEXT", "c"),
+    ]);
     let (config, _) = read(&text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap();
     assert_eq!((config.admin.tokens.len(), config.tenants[0].tokens.len()), (2, 2));
     assert_eq!(config.admin.tokens[1].token.expose(), "secret", "the line break of a file is no part of it");
     assert!(config.server.tls.is_some_and(|tls| tls.client_ca.is_some()));
+    let tracing = config.tracing.unwrap();
+    assert_eq!((tracing.sample_percent, tracing.headers[0].1.expose()), (100, "d"));
     let gateway = config.gateway.unwrap();
     assert_eq!((gateway.upstreams.len(), gateway.routes.len()), (2, 1));
     assert!(gateway.routes[0].rules.require_key && !gateway.usual.require_key, "a route's word is its own");
@@ -99,7 +106,7 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
     check(
         "[zebra]\na = 1\n",
         "semel.toml:1: zebra: unknown key; allowed here: admin, audit, dispatcher, gateway, log, operations, server, \
-         store, targets, tenants",
+         store, targets, tenants, tracing",
     );
     check(
         "[server]\n\nlisten = 8080",
