@@ -243,6 +243,7 @@ impl Running {
         self.admin_gate.reload(config);
         self.metrics.configured(config.operations.iter().map(|operation| &operation.name));
         self.engine.reload(&config.operations);
+        self.audit.keep_for(config.audit.retention);
         self.audit.configuration_loaded("read again", details(config));
         Ok(())
     }

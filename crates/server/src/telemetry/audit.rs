@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::metrics::Metrics;
 use crate::limits::{
     AUDIT_BATCH_MAX, AUDIT_FORGET_AGAIN, AUDIT_FORGET_BATCH, AUDIT_FORGET_EVERY, AUDIT_GATHER,
-    AUDIT_QUEUE_MAX,
+    AUDIT_QUEUE_MAX, AUDIT_RETENTION_DEFAULT,
 };
 
 /// Who asked, and what links it to their request.
@@ -56,6 +56,8 @@ struct Shared {
     done: watch::Sender<u64>,
     metrics: Metrics,
     traffic: bool,
+    /// How long entries are kept; a configuration that is read again may say another time.
+    retention: watch::Sender<Duration>,
     closing: CancellationToken,
 }
 
@@ -110,6 +112,7 @@ impl AuditLog {
             done: watch::channel(0).0,
             metrics,
             traffic,
+            retention: watch::channel(AUDIT_RETENTION_DEFAULT).0,
             closing: CancellationToken::new(),
         });
         tokio::spawn(write(Arc::clone(&shared)));
@@ -118,7 +121,13 @@ impl AuditLog {
 
     /// Forgets what is older than `retention`, in the background, until the log is closed.
     pub fn forget_after(&self, store: Arc<dyn Store>, retention: Duration) {
-        tokio::spawn(forget(Arc::clone(&self.shared), store, retention));
+        self.keep_for(retention);
+        tokio::spawn(forget(Arc::clone(&self.shared), store));
+    }
+
+    /// From now on entries are kept for this long.
+    pub fn keep_for(&self, retention: Duration) {
+        self.shared.retention.send_replace(retention);
     }
 
     /// Whether entries of traffic are written at all.
@@ -323,9 +332,11 @@ async fn write(shared: Arc<Shared>) {
 }
 
 /// Forgets old entries in small steps, the next of which lets writers in between.
-async fn forget(shared: Arc<Shared>, store: Arc<dyn Store>, retention: Duration) {
-    let every = AUDIT_FORGET_EVERY.min(retention / 4);
+async fn forget(shared: Arc<Shared>, store: Arc<dyn Store>) {
+    let mut retentions = shared.retention.subscribe();
     loop {
+        let retention = *retentions.borrow_and_update();
+        let every = AUDIT_FORGET_EVERY.min(retention / 4);
         let now = store.time().as_millis();
         let kept = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
         let before = Timestamp::from_millis(now.saturating_sub(kept));
@@ -339,6 +350,8 @@ async fn forget(shared: Arc<Shared>, store: Arc<dyn Store>, retention: Duration)
         };
         tokio::select! {
             () = shared.closing.cancelled() => return,
+            // The sender lives in `shared`, so this is a new one, and no end.
+            _ = retentions.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -440,6 +453,21 @@ mod tests {
         assert!(written >= happened.plus(AUDIT_GATHER), "it has waited");
         let page = store.audit(AuditQuery::default(), None, 1).await.unwrap();
         assert_eq!(page.items[0].at, happened);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retention_that_is_read_again_holds_at_once() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let log = AuditLog::start(Arc::clone(&store), Metrics::new("semel", []), true);
+        log.forget_after(Arc::clone(&store), Duration::from_hours(24));
+        log.configuration_loaded("semel", Vec::new());
+        log.flush().await;
+        let kept = async || store.audit(AuditQuery::default(), None, 10).await.unwrap().items.len();
+        tokio::time::sleep(Duration::from_hours(2)).await;
+        assert_eq!(kept().await, 1);
+        log.keep_for(Duration::from_hours(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(kept().await, 0);
     }
 
     #[tokio::test]
