@@ -5,13 +5,14 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request};
@@ -119,7 +120,7 @@ impl Inner {
         let (route, tenant, mut response) = if let Err(error) = caller::check_head(&request) {
             (route_name(request.uri().path()), None, Refusal::from(error).into_response())
         } else if is_probe {
-            (HEALTH, None, caught(self.routed(request.map(Body::new))).await)
+            (HEALTH, None, caught(pin!(self.routed(request.map(Body::new)))).await)
         } else {
             let route = route_name(request.uri().path());
             match self.admit(request.headers(), &mut told) {
@@ -190,12 +191,12 @@ impl Inner {
             }
             // Nothing else of it is kept: it is all slices of the connection's read buffer.
             let (Parts { headers, .. }, body) = request.into_parts();
-            let executed = execute::execute(&self.doors, &caller, headers, body, seen);
-            return caught(async { executed.await.into_response() }).await;
+            let executed = pin!(execute::execute(&self.doors, &caller, headers, body, seen));
+            return caught(executed).await;
         }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(caller);
-        let mut response = caught(self.routed(request)).await;
+        let mut response = caught(pin!(self.routed(request))).await;
         if let Some(noted) = response.extensions_mut().remove() {
             *seen = noted;
         }
@@ -210,12 +211,16 @@ impl Inner {
     }
 }
 
-/// A door's answer. A panic is an answer, too, with nothing of it but its code.
-async fn caught(answer: impl Future<Output = Response>) -> Response {
-    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
-        tracing::error!(panic = panic_text(&*panic), "a handler has panicked");
-        Refusal::from(ErrorCode::Internal).into_response()
-    })
+/// A door's answer. A panic is an answer, too, with nothing of it but its code. Pinned where it is made, since it has some
+/// thousand bytes, which each hand that it went through would copy.
+async fn caught<T: IntoResponse>(answer: Pin<&mut impl Future<Output = T>>) -> Response {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answer) => answer.into_response(),
+        Err(panic) => {
+            tracing::error!(panic = panic_text(&*panic), "a handler has panicked");
+            Refusal::from(ErrorCode::Internal).into_response()
+        }
+    }
 }
 
 /// How errors are written when the client does not say.
