@@ -63,17 +63,12 @@ fn invalid(field: &str, problem: impl Into<String>) -> ApiError {
 }
 
 fn checked(field: &str, text: &str, alphabet: KeyAlphabet) -> Result<Key, ApiError> {
-    let (allowed, which): (fn(u8) -> bool, &str) = match alphabet {
-        KeyAlphabet::Token => (
-            |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_',
-            "letters, digits, `-` and `_`",
-        ),
-        KeyAlphabet::Printable | KeyAlphabet::PrintableBare => {
-            (|byte| (b' '..=b'~').contains(&byte), "printable ASCII characters")
-        }
-    };
     let key = Key::try_new(text).map_err(|problem| invalid(field, problem.to_string()))?;
-    if !text.bytes().all(allowed) {
+    let (class, which) = match alphabet {
+        KeyAlphabet::Token => (WORD, "letters, digits, `-` and `_`"),
+        KeyAlphabet::Printable | KeyAlphabet::PrintableBare => (PRINTABLE, "printable ASCII characters"),
+    };
+    if !are_all(text, class) {
         return Err(invalid(field, format!("may have only {which}")));
     }
     Ok(key)
@@ -85,9 +80,7 @@ fn parse(value: &HeaderValue, alphabet: KeyAlphabet) -> Result<Cow<'_, str>, &'s
     match text.strip_prefix('"') {
         Some(rest) => sf_string(rest).map(Cow::Owned),
         None if text.is_empty() => Err("must not be empty"),
-        None if alphabet == KeyAlphabet::PrintableBare || text.bytes().all(is_token) => {
-            Ok(Cow::Borrowed(text))
-        }
+        None if alphabet == KeyAlphabet::PrintableBare || are_all(text, TOKEN) => Ok(Cow::Borrowed(text)),
         None => Err("must be a string in quotes (RFC 9651) or a token (RFC 9110)"),
     }
 }
@@ -111,9 +104,31 @@ fn sf_string(rest: &str) -> Result<String, &'static str> {
     if characters.as_str().is_empty() { Ok(text) } else { Err("has something after the string in quotes") }
 }
 
+/// Letters, digits, `-` and `_`.
+const WORD: u8 = 1;
 /// `tchar` of RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+const TOKEN: u8 = 2;
+/// From the space to the tilde.
+const PRINTABLE: u8 = 4;
+
+/// The classes of each byte: every byte of every key is looked up.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        classes[byte as usize] = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => WORD | TOKEN | PRINTABLE,
+            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~' => TOKEN | PRINTABLE,
+            _ => PRINTABLE,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+fn are_all(text: &str, class: u8) -> bool {
+    // No byte leads to a way out before the end, so that several are looked up at once.
+    text.bytes().fold(class, |classes, byte| classes & CLASSES[usize::from(byte)]) == class
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! the whole queue, writes and syncs it ([`Engine::commit`]); then, in the order of the log, versions become
 //! visible and their writers are told ([`Engine::publish`]). Tests call these steps one by one; `threads` runs them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -87,7 +87,7 @@ pub(crate) struct Engine {
     pub(crate) spares: Arc<Spares>,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) segment_bytes: u64,
-    pub(crate) segments: RwLock<HashMap<u32, Arc<Segment>>>,
+    pub(crate) segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
     pub(crate) orders: Mutex<Orders>,
     pub(crate) tally: Mutex<Tally>,
     /// When audit entries were stamped, by number, with their segment: of segments without a sidecar.
@@ -114,7 +114,7 @@ pub(crate) struct Engine {
 /// What recovery found.
 pub(crate) struct Found {
     pub(crate) shards: Box<[Mutex<Shard>]>,
-    pub(crate) segments: HashMap<u32, Arc<Segment>>,
+    pub(crate) segments: BTreeMap<u32, Arc<Segment>>,
     pub(crate) orders: Orders,
     pub(crate) tally: Tally,
     pub(crate) audits: BTreeMap<u64, (u32, Timestamp)>,

@@ -44,14 +44,13 @@ impl Engine {
     /// Segments that are not written to any more, oldest first.
     fn sealed(&self) -> Vec<Arc<Segment>> {
         let mut segments: Vec<_> = self.segments.read().values().cloned().collect();
-        segments.sort_unstable_by_key(|segment| segment.number);
         segments.pop();
         segments
     }
 
     /// The segment that is being written.
     pub(crate) fn newest_segment(&self) -> u32 {
-        self.segments.read().keys().max().copied().unwrap_or(0)
+        self.segments.read().keys().next_back().copied().unwrap_or(0)
     }
 
     /// One step of each thing that upkeep does. `quiet` is the newest segment of the time when it became quiet, if
@@ -344,8 +343,7 @@ impl Engine {
     /// Removes up to about `limit` expired records: whole shards of whole segments, so that it knows where to go on.
     pub(crate) fn sweep(&self, limit: usize) -> io::Result<usize> {
         let now = self.now();
-        let mut segments: Vec<_> = self.segments.read().values().cloned().collect();
-        segments.sort_unstable_by_key(|segment| segment.number);
+        let segments: Vec<_> = self.segments.read().values().cloned().collect();
         let mut swept = 0;
         for segment in segments {
             if segment.sweep_at() > now {
