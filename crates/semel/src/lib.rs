@@ -1,39 +1,62 @@
 //! Make an operation happen once, however often it is asked for.
 //!
 //! ```
-//! use axum::{Json, Router, body::Body, http::Request, routing::post};
+//! use axum::{Json, Router, routing::post};
 //! use semel::{Claimed, Config, IdempotencyLayer};
 //! use serde_json::{Value, json};
-//! use tower::ServiceExt;
 //!
 //! async fn create_order(claimed: Option<Claimed>, Json(order): Json<Value>) -> Json<Value> {
 //!     // Runs once per key. What is called from here can be handed a key of its own, the same on every attempt.
 //!     let payment_key = claimed.map(|claimed| claimed.downstream_key());
-//!     Json(json!({ "order": order, "paid": payment_key.is_some() }))
+//!     Json(json!({ "order": order, "payment_key": payment_key }))
 //! }
 //!
-//! #[tokio::main(flavor = "current_thread")]
+//! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let ledger = semel::open("memory:").await?; // `embedded:./data` outlives the process
+//!     // All callers share their keys here; where they have identities, `.caller(|parts| …)` keeps them apart.
 //!     let config = Config::new("order-service").shared_keys(true).require_key(true);
 //!     let idempotency = IdempotencyLayer::try_new(ledger, config)?;
-//!     let app = Router::new().route("/orders", post(create_order)).layer(idempotency);
+//!     let app = Router::new().route("/orders", post(create_order)).layer(idempotency.clone());
 //!
-//!     for is_retry in [false, true] {
-//!         let request = Request::post("/orders")
-//!             .header("Idempotency-Key", "\"8e03978e-40d5-43e8-bc93-6894a57f9324\"")
-//!             .header("Content-Type", "application/json")
-//!             .body(Body::from(r#"{"sku":"A-1","quantity":2}"#))?;
-//!         let response = app.clone().oneshot(request).await?;
-//!         assert!(response.status().is_success());
-//!         assert_eq!(response.headers().contains_key("Idempotent-Replayed"), is_retry);
-//!     }
+//!     let address = "127.0.0.1:3000";
+//! #   let address = "127.0.0.1:0";
+//!     let listener = tokio::net::TcpListener::bind(address).await?;
+//!     let stopped = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+//! #   drop(stopped);
+//! #   let (asking, (done, asked)) = (client(listener.local_addr()?), tokio::sync::oneshot::channel());
+//! #   let stopped = async move { asking.await; done.send(()).unwrap() };
+//!     axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
+//!     idempotency.drain(std::time::Duration::from_secs(25)).await; // what still runs ends in peace
+//! #   asked.await?;
 //!     Ok(())
 //! }
+//! #
+//! # async fn client(address: std::net::SocketAddr) {
+//! #     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//! #     for is_retry in [false, true] {
+//! #         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+//! #         let body = r#"{"sku":"A-1","quantity":2}"#;
+//! #         let request = format!(
+//! #             "POST /orders HTTP/1.1\r\nhost: orders\r\nconnection: close\r\ncontent-type: application/json\r\n\
+//! #              idempotency-key: \"8e03978e\"\r\ncontent-length: {}\r\n\r\n{body}",
+//! #             body.len()
+//! #         );
+//! #         stream.write_all(request.as_bytes()).await.unwrap();
+//! #         let mut reply = String::new();
+//! #         stream.read_to_string(&mut reply).await.unwrap();
+//! #         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+//! #         assert_eq!(reply.contains("idempotent-replayed: true"), is_retry, "{reply}");
+//! #     }
+//! # }
 //! ```
 //!
-//! With a server that listens, call [`IdempotencyLayer::drain`] when it has stopped accepting, so that what still runs
-//! ends in peace.
+//! With `axum`, `serde_json` and `tokio` beside `semel = { version = "…", features = ["axum"] }`, that is a whole program. Ask
+//! it twice; the second answer says `idempotent-replayed: true`, and is the first one:
+//!
+//! ```text
+//! curl -i localhost:3000/orders -H 'Idempotency-Key: "8e03978e"' -H 'Content-Type: application/json' -d '{"sku":"A-1"}'
+//! ```
 //!
 //! # What is here
 //! - [`IdempotencyLayer`], [`Config`] and what belongs to them: the `Idempotency-Key` contract for any service of HTTP
