@@ -73,16 +73,22 @@ fn install() -> Result<Clients, String> {
     Ok(Clients { node, python })
 }
 
-/// The clients, fetched once. `None`, said aloud, where they cannot be had; under CI that is a failure.
+/// Set to 1 by somebody who cannot fetch the clients, and knows that these tests then say nothing.
+const SKIP: &str = "SEMEL_SKIP_CLIENT_TESTS";
+
+/// The clients, fetched once. `None` where somebody has said that these tests are to be skipped; nothing else skips them.
 fn clients() -> Option<Clients> {
     static CLIENTS: OnceLock<Result<Clients, String>> = OnceLock::new();
+    if std::env::var_os(SKIP).is_some_and(|value| value == "1") {
+        println!("skipped: {SKIP}=1");
+        return None;
+    }
     match CLIENTS.get_or_init(install) {
         Ok(clients) => Some(clients.clone()),
-        Err(why) => {
-            assert!(std::env::var_os("CI").is_none(), "CI must be able to fetch the clients: {why}");
-            println!("skipped: the clients cannot be fetched: {why}");
-            None
-        }
+        Err(why) => panic!(
+            "the clients of tests/clients cannot be fetched, so nothing is known of them (they need node with npm, python3 \
+             with venv, and the registries of both; {SKIP}=1 skips these tests on purpose): {why}"
+        ),
     }
 }
 

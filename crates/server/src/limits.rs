@@ -214,6 +214,11 @@ pub const UPSTREAM_CONNECT_DEFAULT: Duration = Duration::from_secs(5);
 pub const UPSTREAM_FIRST_BYTE_DEFAULT: Duration = Duration::from_secs(60);
 /// How long nothing may move between client and upstream unless configured: above the pings of common streams.
 pub const UPSTREAM_IDLE_DEFAULT: Duration = Duration::from_secs(60);
+/// How long nothing may move on a connection that has changed its protocol (WebSocket), unless configured: above the
+/// pings of all libraries that send any, and long enough for those that are silent for a while. It holds two sockets.
+pub const UPGRADE_IDLE_DEFAULT: Duration = Duration::from_secs(60 * 60);
+/// How much an issuer's clock may differ from ours when a token's times are judged.
+pub const JWT_LEEWAY: Duration = Duration::from_secs(60);
 /// Idle connections kept to one address of an upstream: what a thousand busy clients need.
 pub const UPSTREAM_CONNECTIONS_IDLE_MAX: usize = 1_024;
 /// Streams at once on one HTTP/2 connection to an upstream: what common servers allow.

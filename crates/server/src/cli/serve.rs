@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, ServeArgs, config, exit, fail};
 use crate::app::{App, Running};
-use crate::config::{Config, load};
+use crate::config::{Config, Loaded, Shown, load, needs_restart};
 use crate::telemetry::logs::Logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -29,14 +29,15 @@ pub(super) fn serve(args: &ServeArgs) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return fail(exit::FAILED, format!("no threads: {error}")),
     };
-    let code = runtime.block_on(run(&args.config, &loaded.config, &logs));
+    let code = runtime.block_on(run(&args.config, &loaded, &logs));
     // What has not ended within the grace is not waited for: its records say so.
     runtime.shutdown_background();
     logs.flush();
     code
 }
 
-async fn run(args: &ConfigArgs, config: &Config, logs: &Logs) -> u8 {
+async fn run(args: &ConfigArgs, loaded: &Loaded, logs: &Logs) -> u8 {
+    let config = &loaded.config;
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return fail(exit::FAILED, format!("no signals: {error}")),
@@ -50,7 +51,7 @@ async fn run(args: &ConfigArgs, config: &Config, logs: &Logs) -> u8 {
     announce(config, &running);
     loop {
         match signals.next().await {
-            Asked::Reload => reload(args, &running),
+            Asked::Reload => reload(args, &loaded.shown, &running),
             Asked::Stop(why) => {
                 tracing::info!(signal = why, "stopping");
                 break;
@@ -71,13 +72,21 @@ async fn run(args: &ConfigArgs, config: &Config, logs: &Logs) -> u8 {
     }
 }
 
-/// Reads the configuration again. One that is wrong changes nothing.
-fn reload(args: &ConfigArgs, running: &Running) {
-    let reloaded = load(&args.sources())
-        .map_err(|error| error.to_string())
-        .and_then(|loaded| running.reload(&loaded.config).map_err(|error| error.to_string()));
+/// Reads the configuration again. One that is wrong changes nothing; of one that is right, the keys are named that were
+/// other ones at the start, and cannot be taken over while it runs.
+fn reload(args: &ConfigArgs, start: &[Shown], running: &Running) {
+    let reloaded = load(&args.sources()).map_err(|error| error.to_string()).and_then(|loaded| {
+        running.reload(&loaded.config).map_err(|error| error.to_string())?;
+        Ok(needs_restart(start, &loaded.shown))
+    });
     match reloaded {
-        Ok(()) => tracing::info!("the configuration was read again"),
+        Ok(keys) => {
+            tracing::info!("the configuration was read again");
+            if !keys.is_empty() {
+                let keys = keys.join(", ");
+                tracing::warn!(keys, "these keys have changed, and take effect at the next start");
+            }
+        }
         Err(error) => tracing::error!(error, "the configuration stays as it was"),
     }
 }

@@ -160,13 +160,22 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn boolean(&self, key: &'static str, default: bool) -> bool {
+        let found = self.read_boolean(key);
+        self.or_default(key, found, default, default.to_string())
+    }
+
+    /// A truth, if it stands there.
+    pub(super) fn boolean_given(&self, key: &'static str) -> Option<bool> {
+        self.read_boolean(key).map(|found| found.value)
+    }
+
+    fn read_boolean(&self, key: &'static str) -> Option<Found<bool>> {
         let read = |node: &Node, _: &Origin| match node {
             Node::Boolean(boolean) => Some(*boolean),
             Node::Raw(text) => text.trim().parse().ok(),
             _ => None,
         };
-        let found = self.read(key, "true or false", read, ToString::to_string);
-        self.or_default(key, found, default, default.to_string())
+        self.read(key, "true or false", read, ToString::to_string)
     }
 
     /// A whole number from `min` to `max`.
@@ -239,6 +248,16 @@ impl<'a> Section<'a> {
 
     /// Numbers of an array.
     pub(super) fn numbers(&self, key: &'static str, min: u16, max: u16) -> Vec<u16> {
+        let found = self.read_numbers(key, min, max);
+        self.or_default(key, found, Vec::new(), "[]".to_owned())
+    }
+
+    /// As [`numbers`](Self::numbers), if they stand there: none are not the same as nothing said.
+    pub(super) fn numbers_given(&self, key: &'static str, min: u16, max: u16) -> Option<Vec<u16>> {
+        self.read_numbers(key, min, max).map(|found| found.value)
+    }
+
+    fn read_numbers(&self, key: &'static str, min: u16, max: u16) -> Option<Found<Vec<u16>>> {
         let read = |node: &Node, origin: &Origin| {
             array(node, origin)?
                 .iter()
@@ -250,17 +269,25 @@ impl<'a> Section<'a> {
                 .collect::<Option<Vec<u16>>>()
         };
         let allowed = format!("an array of whole numbers from {min} to {max}");
-        let found = self.read(key, &allowed, read, |numbers| format!("{numbers:?}"));
-        self.or_default(key, found, Vec::new(), "[]".to_owned())
+        self.read(key, &allowed, read, |numbers| format!("{numbers:?}"))
     }
 
     /// Texts of an array.
     pub(super) fn texts(&self, key: &'static str) -> Vec<String> {
+        let found = self.read_texts(key);
+        self.or_default(key, found, Vec::new(), "[]".to_owned())
+    }
+
+    /// As [`texts`](Self::texts), if they stand there: none are not the same as nothing said.
+    pub(super) fn texts_given(&self, key: &'static str) -> Option<Vec<String>> {
+        self.read_texts(key).map(|found| found.value)
+    }
+
+    fn read_texts(&self, key: &'static str) -> Option<Found<Vec<String>>> {
         let read = |node: &Node, origin: &Origin| {
             array(node, origin)?.iter().map(|entry| text(&entry.node)).collect::<Option<Vec<String>>>()
         };
-        let found = self.read(key, "an array of texts", read, |texts| format!("{texts:?}"));
-        self.or_default(key, found, Vec::new(), "[]".to_owned())
+        self.read(key, "an array of texts", read, |texts| format!("{texts:?}"))
     }
 
     /// Names with texts, such as `{ order_id = "/order_id" }`.

@@ -66,6 +66,7 @@ fn every_key_that_the_example_comments_out_exists() {
         ("OTLP_AUTHORIZATION", "d"),
         ("ACME_TOKEN", "b"),
         ("ACME_TOKEN_NEXT", "c"),
+        ("JWT_SECRET", "a secret of thirty-two characters"),
     ]);
     let (config, _) = read(&text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap();
     assert_eq!((config.admin.tokens.len(), config.tenants[0].tokens.len()), (2, 2));

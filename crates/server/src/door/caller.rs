@@ -82,7 +82,8 @@ pub(crate) fn check_head<B>(request: &Request<B>) -> Result<(), ApiError> {
     Err(wrong.into())
 }
 
-fn check_size<B>(request: &Request<B>) -> Result<(), ApiError> {
+/// Refuses a head that is above its limit.
+pub(crate) fn check_size<B>(request: &Request<B>) -> Result<(), ApiError> {
     // As HTTP/2 counts a field (RFC 9113, section 6.5.2), but for what is only kept in memory: the four bytes that
     // stand around it on the wire of HTTP/1.1.
     let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;

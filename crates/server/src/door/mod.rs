@@ -36,7 +36,8 @@ mod tenants;
 
 pub(crate) use body::json as json_body;
 pub(crate) use caller::{
-    REQUEST_ID, RequestIds, TRACEPARENT, check_head, form as accepted_form, id_header, traceparent,
+    REQUEST_ID, RequestIds, TRACEPARENT, check_head, check_size, form as accepted_form, id_header,
+    traceparent,
 };
 pub(crate) use claims::outcome as given_outcome;
 pub(crate) use gate::{panic_text, usual_form};

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::passage::Place;
 use super::upstream::Lent;
@@ -62,28 +63,33 @@ impl Patience {
     }
 }
 
-/// How far a client has come with its request, for whoever waits for the answer.
+/// How far bytes have come, for whoever waits at another place: a client with its request, or both ends of a tunnel.
 #[derive(Clone, Debug)]
-pub(super) struct Upload(Arc<UploadState>);
+pub(super) struct Progress(Arc<ProgressState>);
 
 #[derive(Debug)]
-struct UploadState {
+struct ProgressState {
     begun: Instant,
     /// Milliseconds after `begun` at which something last came.
     moved_ms: AtomicU64,
     ended: AtomicBool,
+    /// It was given up, since the server stops.
+    cut: AtomicBool,
 }
 
-impl Upload {
-    fn new() -> Self {
-        Self(Arc::new(UploadState {
+impl Progress {
+    /// Nothing has come yet.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(ProgressState {
             begun: Instant::now(),
             moved_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
         }))
     }
 
-    fn moved(&self) {
+    /// Something has come.
+    pub(super) fn moved(&self) {
         let after = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.moved_ms.store(after, Ordering::Relaxed);
     }
@@ -92,9 +98,18 @@ impl Upload {
         self.0.ended.store(true, Ordering::Relaxed);
     }
 
+    fn cut(&self) {
+        self.0.cut.store(true, Ordering::Relaxed);
+    }
+
     /// Whether all of it has come.
     pub(super) fn has_ended(&self) -> bool {
         self.0.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was given up before all of it had come, since the server stops.
+    pub(super) fn was_cut(&self) -> bool {
+        self.0.cut.load(Ordering::Relaxed)
     }
 
     /// When something last came.
@@ -110,27 +125,56 @@ pub(super) enum Outgoing {
     /// What a client sends, as it comes.
     Streamed(Streamed),
     /// What the contract's layer has read, or lets through; and how far the client has come with it.
-    Layered(semel_tower::Body, Option<Upload>),
+    Layered(semel_tower::Body, Option<Progress>),
 }
 
 /// See [`Outgoing::Streamed`].
 pub(super) struct Streamed {
     incoming: Incoming,
     patience: Patience,
-    upload: Upload,
+    upload: Progress,
+    stop: Stop,
+}
+
+/// Ends a body that the server does not wait for any longer when it stops. Made when there is something to wait for.
+struct Stop {
+    stopping: CancellationToken,
+    within: Duration,
+    ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Stop {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { stopping, within, ended } = self;
+        let begin = || {
+            let (stopping, within) = (stopping.clone(), *within);
+            Box::pin(async move {
+                stopping.cancelled().await;
+                tokio::time::sleep(within).await;
+            })
+        };
+        let ended = ended.get_or_insert_with(|| begin());
+        ended.as_mut().poll(cx)
+    }
 }
 
 impl Outgoing {
-    /// A client's body; it may stand still for `idle`.
-    pub(super) fn of(incoming: Incoming, idle: Duration) -> Self {
+    /// A client's body; it may stand still for `idle`, and is given up `within` this time of a stop.
+    pub(super) fn of(
+        incoming: Incoming,
+        idle: Duration,
+        stopping: &CancellationToken,
+        within: Duration,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        Self::Streamed(Streamed { incoming, patience: Patience::new(idle), upload: Upload::new() })
+        let stop = Stop { stopping: stopping.clone(), within, ended: None };
+        Self::Streamed(Streamed { incoming, patience: Patience::new(idle), upload: Progress::new(), stop })
     }
 
     /// How far it has come, if it comes bit by bit.
-    pub(super) fn upload(&self) -> Option<Upload> {
+    pub(super) fn upload(&self) -> Option<Progress> {
         match self {
             Self::Streamed(streamed) => Some(streamed.upload.clone()),
             Self::Layered(_, upload) => upload.clone(),
@@ -162,6 +206,10 @@ impl Body for Outgoing {
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {
+                if streamed.stop.poll(cx).is_ready() {
+                    streamed.upload.cut();
+                    return Poll::Ready(Some(Err(TooSlow("the server stops").into())));
+                }
                 ready!(streamed.patience.poll(cx));
                 Poll::Ready(Some(Err(TooSlow("the client stopped sending").into())))
             }

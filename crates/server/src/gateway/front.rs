@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
@@ -21,8 +21,8 @@ use super::table::Route;
 use super::told::Asked;
 use super::upstream::{Failed, Upgrading, Upstream};
 use super::{Gateway, Inner, usual_form};
-use crate::config::gateway::ForwardedStyle;
-use crate::door::{REQUEST_ID, Refusal, TRACEPARENT, accepted_form, id_header, write_refusal};
+use crate::config::gateway::{Contract, ForwardedStyle};
+use crate::door::{REQUEST_ID, Refusal, TRACEPARENT, accepted_form, check_size, id_header, write_refusal};
 use crate::engine::Link;
 use crate::limits;
 use crate::telemetry::logs::RequestLine;
@@ -116,7 +116,7 @@ impl Inner {
         let host = head::settle_host(&mut request);
         let name = host.as_ref().ok().and_then(|host| host.to_str().ok()).unwrap_or_default();
         let (route, upstream) = table.find(&method, head::without_port(name), request.uri().path());
-        let form = accepted_form(request.headers(), usual_form(route.rules.profile));
+        let form = accepted_form(request.headers(), usual_form(&route.rules));
         if !request.headers().contains_key(REQUEST_ID)
             && let Some(id) = id_header(&request_id)
         {
@@ -154,6 +154,9 @@ impl Inner {
         };
         let mut response = answered.unwrap_or_else(|error| Refusal::from(error).into_response());
         let code = write_refusal(&mut response, form, &self.docs_base, &request_id);
+        if let Some(code) = code {
+            head::link(response.headers_mut(), code, &self.docs_base);
+        }
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             head::to_client(response.headers_mut(), version);
         }
@@ -180,6 +183,7 @@ impl Inner {
         })?;
         // Held by the client's wait, by the work that goes on without it, and by what is still on its way back.
         let place = Arc::new(permit);
+        check_size(&request)?;
         head::check(&request)?;
         let upstream = Arc::clone(upstream.ok_or(ErrorCode::NotFound)?);
         let mut passage = Passage {
@@ -201,10 +205,21 @@ impl Inner {
             return self.plain(&passage, request, upgrade).await;
         };
         head::to_upstream(&mut request, peer, host, style, false)?;
-        let mut request = request.map(|incoming| Outgoing::of(incoming, route.rules.idle_within));
-        passage.upload = request.body().upload();
+        // Where the contract is kept nothing has begun before the whole request is there: a stop waits for no rest of it.
+        let is_kept = route.rules.contract == Contract::Kept;
+        let within = if is_kept { Duration::ZERO } else { limits::STREAMS_END_WITHIN };
+        let (idle, stopping) = (route.rules.idle_within, &self.tunnels.stopping);
+        let mut request = request.map(|incoming| Outgoing::of(incoming, idle, stopping, within));
+        let upload = request.body().upload();
+        passage.upload.clone_from(&upload);
         rule.prepare(&mut request, &route.rules, passage, Arc::clone(&arrival.asked));
-        Ok(self.guard.call(request).await.map(Body::new))
+        let response = self.guard.call(request).await;
+        if is_kept && upload.is_some_and(|upload| upload.was_cut()) {
+            return Err(ApiError::new(ErrorCode::Overloaded)
+                .with_message("The server is stopping, and the request had not arrived whole")
+                .with_retry_after(limits::RETRY_AFTER_OVERLOAD));
+        }
+        Ok(response.map(Body::new))
     }
 
     /// Passes a request on that nothing is promised for.
@@ -216,7 +231,9 @@ impl Inner {
     ) -> Result<Response, ApiError> {
         let (mut parts, incoming) = request.into_parts();
         parts.extensions.clear();
-        let outgoing = Outgoing::of(incoming, passage.rules.idle_within);
+        // A part of it is with the upstream: it has a while to end, as streams have.
+        let (idle, stopping) = (passage.rules.idle_within, &passage.stopping);
+        let outgoing = Outgoing::of(incoming, idle, stopping, limits::STREAMS_END_WITHIN);
         let failed = |failed: Failed| told(&passage.route, &failed);
         let Some(client) = upgrade else {
             let (response, reply) =
@@ -227,7 +244,8 @@ impl Inner {
         let exchanged = passage.exchange(Request::from_parts(parts, outgoing)).await;
         let (mut response, lent, times) = exchanged.map_err(failed)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            self.tunnels.tie(client, &mut response, lent, Arc::clone(&passage.place));
+            let idle = passage.rules.upgrade_idle_within;
+            self.tunnels.tie(client, &mut response, lent, idle, Arc::clone(&passage.place));
             return Ok(response.map(|_| Body::empty()));
         }
         let (response, reply) = passage.reply(response, lent, times);

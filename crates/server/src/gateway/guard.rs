@@ -1,5 +1,6 @@
 //! The contract of a route: the layer of `semel-tower` around the passage to the upstream.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 
 use axum::response::IntoResponse as _;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body::{Frame, SizeHint};
 use semel_core::Operation;
 use semel_core::policy::OnLapse;
@@ -22,8 +23,9 @@ use super::passage::{Passage, told};
 use super::told::{Asked, Teller};
 use super::upstream::{Failed, Sent};
 use crate::config::Config;
-use crate::config::gateway::{Contract, On5xx, ProfileName, RouteRules};
+use crate::config::gateway::{Contract, Identity, On5xx, ProfileName, RouteRules};
 use crate::door::Refusal;
+use crate::jwt::{Claims, Tokens};
 use crate::limits;
 
 const FENCE: HeaderName = HeaderName::from_static("semel-fence");
@@ -54,7 +56,7 @@ impl Guard {
     /// The configuration is beyond the layer's limits.
     pub(super) fn new(runtime: Runtime, config: &Config, teller: Teller) -> Result<Self, GuardError> {
         let of = semel_tower::Config::new(config.service_name.as_str())
-            .caller(|parts| parts.extensions.get::<Identity>().map_or(Caller::Anybody, |id| id.0.clone()))
+            .caller(|parts| parts.extensions.get::<Asking>().map_or(Caller::Anybody, |id| id.0.clone()))
             .errors_base(config.server.error_docs_base.as_str())
             .max_wait(config.server.wait_max)
             .metrics(teller)
@@ -121,7 +123,7 @@ impl Rule {
         passage: Passage,
         asked: Arc<Asked>,
     ) {
-        let identity = identity(request, &rules.scope);
+        let identity = identity(request, &rules.scope, rules.tokens.as_deref());
         let route = self.routes.iter().find(|(method, _)| method == request.method());
         let destination = Destination(passage.upstream.config().name.as_str().into());
         let extensions = request.extensions_mut();
@@ -144,32 +146,64 @@ pub(super) fn is_keyed<B>(request: &Request<B>) -> bool {
 
 /// Who asks, for the layer.
 #[derive(Clone)]
-struct Identity(Caller);
+struct Asking(Caller);
 
-/// The caller by its headers; nobody, where one is missing, empty, there twice or no text: a missing identity must not
-/// make strangers one.
-fn identity<B>(request: &Request<B>, scope: &[HeaderName]) -> Identity {
+/// The caller by its headers and its token; nobody, where a header is missing, empty, there twice or no text, or the
+/// token is not believed: a missing identity must not make strangers one.
+fn identity<B>(request: &Request<B>, scope: &[Identity], tokens: Option<&Tokens>) -> Asking {
     if scope.is_empty() {
-        return Identity(Caller::Anybody);
+        return Asking(Caller::Anybody);
     }
+    let mut claims = None;
     let mut text = String::new();
-    for name in scope {
-        let mut values = request.headers().get_all(name).iter();
-        let value = match (values.next(), values.next()) {
-            (Some(value), None) => str::from_utf8(value.as_bytes()).ok().filter(|value| !value.is_empty()),
-            _ => None,
+    for part in scope {
+        let value = match part {
+            Identity::Header(name) => header_of(request, name).map(Cow::Borrowed),
+            Identity::Claim(name) => {
+                let claims = claims.get_or_insert_with(|| claims_of(request, tokens));
+                claims.as_ref().and_then(|claims| claims.text(name)).map(Cow::Owned)
+            }
         };
         let Some(value) = value else {
-            return Identity(Caller::Lacks(scope.iter().map(ToString::to_string).collect()));
+            return Asking(Caller::Lacks(needed(scope)));
         };
         if scope.len() > 1 {
             // Framed, so that two parts are never taken for two others.
             text.push_str(&value.len().to_string());
             text.push(':');
         }
-        text.push_str(value);
+        text.push_str(&value);
     }
-    Identity(Caller::Known(text))
+    Asking(Caller::Known(text))
+}
+
+fn header_of<'a, B>(request: &'a Request<B>, name: &HeaderName) -> Option<&'a str> {
+    let mut values = request.headers().get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => str::from_utf8(value.as_bytes()).ok().filter(|value| !value.is_empty()),
+        _ => None,
+    }
+}
+
+fn claims_of<B>(request: &Request<B>, tokens: Option<&Tokens>) -> Option<Claims> {
+    // The configuration has no scope that reads a token without saying which are believed.
+    let claims = tokens?.of_headers(request.headers());
+    claims.inspect_err(|why| tracing::debug!(why, "a bearer token says nobody who asks")).ok()
+}
+
+/// The headers that say who asks.
+fn needed(scope: &[Identity]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(scope.len());
+    for part in scope {
+        let name = match part {
+            Identity::Header(name) => name.as_str(),
+            Identity::Claim(_) => header::AUTHORIZATION.as_str(),
+        };
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
 }
 
 /// The rules in the layer's words.
@@ -185,7 +219,6 @@ fn options(rules: &RouteRules) -> RouteOptions {
     let fields = if select.len() > 0 { Fields::only(select) } else { Fields::except(exclude) };
     // Pointers have been checked with the configuration.
     let fields = fields.unwrap_or_default();
-    let server_errors: Vec<u16> = (500..=599).collect();
     let options = RouteOptions::new()
         .profile(profile)
         .enforce(rules.contract == Contract::Kept)
@@ -201,12 +234,42 @@ fn options(rules: &RouteRules) -> RouteOptions {
         .on_lapse(rules.on_lapse)
         .fingerprint(fields);
     let options = if rules.shared_keys { options.shared_keys(true) } else { options };
-    match rules.on_5xx {
-        On5xx::Profile => options,
+    let options = match rules.on_5xx {
         On5xx::Unknown => options.on_5xx(OnServerError::Unknown),
-        On5xx::Keep => options.keep_statuses(server_errors),
-        On5xx::Release => options.release_statuses(server_errors),
+        On5xx::Profile | On5xx::Keep | On5xx::Release => options,
+    };
+    overridden(options, rules)
+}
+
+/// What is said against the profile. A status that is named goes before what is said of all server errors.
+fn overridden(options: RouteOptions, rules: &RouteRules) -> RouteOptions {
+    let of = &rules.overrides;
+    let (mut kept, mut released) = (of.keep_statuses.clone(), of.release_statuses.clone());
+    match rules.on_5xx {
+        On5xx::Keep => kept.extend((500..=599).filter(|status| !released.contains(status))),
+        On5xx::Release => released.extend((500..=599).filter(|status| !kept.contains(status))),
+        On5xx::Profile | On5xx::Unknown => {}
     }
+    let mut options = options.keep_statuses(kept).release_statuses(released);
+    macro_rules! set {
+        ($($name:ident),*) => {
+            $(if let Some(value) = of.$name.clone() {
+                options = options.$name(value);
+            })*
+        };
+    }
+    set!(
+        replay_status,
+        replay_headers,
+        error_form,
+        error_codes,
+        key_alphabet,
+        keep,
+        mismatch_status,
+        max_wait
+    );
+    set!(scope_by_path, scope_by_service);
+    options
 }
 
 /// What the layer is around: it passes on, and says what a failure proves.
@@ -320,8 +383,9 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let scope: Vec<_> = scope.iter().map(|name| HeaderName::from_static(name)).collect();
-        identity(&request.body(()).unwrap(), &scope).0
+        let scope: Vec<_> =
+            scope.iter().map(|name| Identity::Header(HeaderName::from_static(name))).collect();
+        identity(&request.body(()).unwrap(), &scope, None).0
     }
 
     #[test]

@@ -115,6 +115,11 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
     if *request.method() == Method::CONNECT {
         return Err(ErrorCode::MethodNotAllowed.into());
     }
+    if has_transfer_coding(request.headers()) {
+        // RFC 9112, section 6.1: 501 for a coding that is not understood.
+        let message = "only chunked is understood; compress the content (Content-Encoding) instead";
+        return Err(refused("transfer-encoding", message).with_status(501));
+    }
     let path = request.uri().path();
     if has_dot_segment(path) {
         return Err(refused(
@@ -123,6 +128,17 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
         ));
     }
     Ok(())
+}
+
+/// Whether a body is in another transfer coding than chunked, which is undone as it is read: the header stays behind
+/// with its connection, and whoever is next would take what is coded for the content.
+pub(super) fn has_transfer_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(one), None) => !one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => true,
+    }
 }
 
 fn has_dot_segment(path: &str) -> bool {
@@ -255,6 +271,15 @@ fn forward(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, style: Forw
     }
 }
 
+/// Names the page of an error's code, for forms without a link in them, as the contract's layer does
+/// (draft-ietf-httpapi-idempotency-key-header-07, section 2.7).
+pub(super) fn link(headers: &mut HeaderMap, code: ErrorCode, docs_base: &str) {
+    let page = format!("<{}>; rel=\"describedby\"; type=\"text/html\"", code.page(docs_base));
+    if let Ok(page) = HeaderValue::try_from(page) {
+        headers.insert(header::LINK, page);
+    }
+}
+
 /// Finishes an answer's head: the client is told who passed it on, and nothing of what an upstream says about the
 /// outcome, which is no business of a client's.
 pub(super) fn to_client(headers: &mut HeaderMap, version: Version) {
@@ -374,6 +399,24 @@ mod tests {
         assert_eq!(without_port("x:80"), "x");
         assert_eq!(without_port("[::1]:80"), "[::1]");
         assert_eq!(without_port("[::1]"), "[::1]");
+    }
+
+    #[test]
+    fn a_transfer_coding_other_than_chunked_would_pass_for_the_content_and_is_refused() {
+        let status = |codings: &[&str]| {
+            let mut request = Request::builder().uri("/a");
+            for coding in codings {
+                request = request.header("transfer-encoding", *coding);
+            }
+            check(&request.body(()).unwrap()).map_err(|error| error.status())
+        };
+        for right in [&[][..], &["chunked"], &["Chunked "]] {
+            assert_eq!(status(right), Ok(()), "{right:?}");
+        }
+        for wrong in [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked", "chunked"], &["gzip"], &[""]]
+        {
+            assert_eq!(status(wrong), Err(501), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::config::gateway::GatewayConfig;
+use crate::config::gateway::{GatewayConfig, ProfileName, RouteRules};
 use crate::door::RequestIds;
 use crate::listen::Origin;
 use crate::telemetry::metrics::Metrics;
@@ -148,11 +148,10 @@ impl Gateway {
 }
 
 /// How errors look on a route, when the client does not say.
-const fn usual_form(profile: crate::config::gateway::ProfileName) -> Form {
-    use crate::config::gateway::ProfileName;
-    match profile {
+fn usual_form(rules: &RouteRules) -> Form {
+    rules.overrides.error_form.unwrap_or(match rules.profile {
         ProfileName::Ietf => Form::Problem,
         ProfileName::Wms => Form::Flat,
         ProfileName::Stripe | ProfileName::Acp => Form::Envelope,
-    }
+    })
 }

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::body::{Outgoing, Reply, Upload};
+use super::body::{Outgoing, Progress, Reply};
 use super::head;
 use super::upstream::{Failed, Lent, Sent, Times, Upstream};
 use crate::config::gateway::RouteRules;
@@ -26,7 +26,7 @@ pub(super) struct Passage {
     pub(super) rules: Arc<RouteRules>,
     pub(super) route: Arc<str>,
     /// How far the client has come with its request, where that comes bit by bit.
-    pub(super) upload: Option<Upload>,
+    pub(super) upload: Option<Progress>,
     /// Cancelled when the server stops.
     pub(super) stopping: CancellationToken,
     pub(super) place: Place,
@@ -74,6 +74,10 @@ impl Passage {
         };
         let (mut response, lent) = self.upstream.exchange(request, times).await?;
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            if head::has_transfer_coding(response.headers()) {
+                // Without its header the coding would pass for the content.
+                return Err(Failed::lost("it answers in a transfer coding that nobody has asked for"));
+            }
             head::strip_hop_by_hop(response.headers_mut());
         }
         Ok((response, lent, times))

@@ -1,19 +1,24 @@
 //! What the gateway is told: where it listens, which upstreams there are, and which contract holds for which route.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode, Uri};
 use semel_core::policy::OnLapse;
 
 use super::{Secret, TlsConfig};
+use crate::jwt::Tokens;
 
 pub(super) mod check;
+mod jwt;
+mod overrides;
 mod pattern;
 pub(super) mod read;
 #[cfg(test)]
 mod tests;
 
+pub use overrides::Overrides;
 pub use pattern::{HostPattern, Network, PathPattern, RoutePattern};
 
 /// The gateway: a listener of its own, upstreams behind it, routes with policies.
@@ -131,8 +136,10 @@ pub struct RouteRules {
     pub methods: Vec<Method>,
     /// Characters of a key.
     pub key_chars_max: usize,
-    /// The headers that tell callers apart.
-    pub scope: Vec<HeaderName>,
+    /// What tells callers apart.
+    pub scope: Vec<Identity>,
+    /// Which bearer tokens are believed, where claims of them tell callers apart.
+    pub tokens: Option<Arc<Tokens>>,
     /// Whether all callers share one room of keys.
     pub shared_keys: bool,
     /// How long a claim outlives the process that holds it.
@@ -145,6 +152,8 @@ pub struct RouteRules {
     pub on_5xx: On5xx,
     /// Statuses by which the upstream says that nothing was done.
     pub not_executed: Vec<StatusCode>,
+    /// What is said against the profile.
+    pub overrides: Overrides,
     /// Bytes of a body that is protected: it is read before it is passed on.
     pub body_bytes_max: usize,
     /// Bytes of an answer that is kept.
@@ -159,6 +168,17 @@ pub struct RouteRules {
     pub whole_within: Option<Duration>,
     /// How long nothing may move in either direction.
     pub idle_within: Duration,
+    /// How long nothing may move on a connection that has changed its protocol.
+    pub upgrade_idle_within: Duration,
+}
+
+/// A part of what says who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A header that somebody before the gateway vouches for.
+    Header(HeaderName),
+    /// A claim of the bearer token.
+    Claim(String),
 }
 
 impl RouteRules {

@@ -1,6 +1,7 @@
 //! Reads `[gateway]` with its upstreams and routes.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode, Uri};
@@ -11,14 +12,28 @@ use semel_fingerprint::Fields;
 use super::super::reader::Section;
 use super::super::sections::{http_address, target_headers, tls_section, within};
 use super::super::tree::Origin;
+use super::jwt;
+use super::overrides::{Overrides, contradictions, overrides};
 use super::{
-    Contract, ForwardedStyle, GatewayConfig, HealthConfig, HostPattern, Network, On5xx, PathPattern,
-    ProfileName, Protocol, RouteConfig, RoutePattern, RouteRules, UpstreamConfig,
+    Contract, ForwardedStyle, GatewayConfig, HealthConfig, HostPattern, Identity, Network, On5xx,
+    PathPattern, ProfileName, Protocol, RouteConfig, RoutePattern, RouteRules, UpstreamConfig,
 };
 use crate::limits;
 
 /// The name of the upstream that `gateway.upstream` stands for.
 const ONLY: &str = "upstream";
+
+/// Headers that the gateway itself sends to upstreams: who could set them would hide who asked. (And all that begin with
+/// `semel-`.)
+const GATEWAYS_OWN: [&str; 7] = [
+    "forwarded",
+    "idempotency-key",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
 
 /// Where the values stand that a contradiction can be about.
 pub(in crate::config) struct GatewayOrigins {
@@ -41,7 +56,8 @@ pub(in crate::config) fn gateway(
         ("none", ForwardedStyle::None),
     ];
     let (connections, in_progress) = (limits::CONNECTIONS_DEFAULT, limits::IN_PROGRESS_DEFAULT);
-    let (usual, said) = rules(&section, &RouteRules::usual(), Said::default());
+    let tokens = section.optional("jwt").and_then(|section| jwt::tokens(section, development)).map(Arc::new);
+    let (usual, said) = rules(&section, &RouteRules { tokens, ..RouteRules::usual() }, Said::default());
     let (upstreams, upstream_origins) = upstreams(&section, development);
     let (routes, route_origins) = routes(&section, &usual, said);
     let config = GatewayConfig {
@@ -76,12 +92,14 @@ impl RouteRules {
             methods: Vec::new(),
             key_chars_max: core::KEY_CHARS_MAX,
             scope: Vec::new(),
+            tokens: None,
             shared_keys: false,
             lease: policy.lease(),
             retention: policy.retention(),
             on_lapse: OnLapse::AtMostOnce,
             on_5xx: On5xx::Profile,
             not_executed: Vec::new(),
+            overrides: Overrides::default(),
             body_bytes_max: limits::BODY_BYTES_DEFAULT,
             result_bytes_max: limits::RESULT_BYTES_DEFAULT,
             fingerprint_select: Vec::new(),
@@ -89,6 +107,7 @@ impl RouteRules {
             first_byte_within: limits::UPSTREAM_FIRST_BYTE_DEFAULT,
             whole_within: None,
             idle_within: limits::UPSTREAM_IDLE_DEFAULT,
+            upgrade_idle_within: limits::UPGRADE_IDLE_DEFAULT,
         }
     }
 }
@@ -157,17 +176,24 @@ fn truth(section: &Section<'_>, key: &'static str, said: &mut Option<bool>, othe
 }
 
 /// How callers are told apart: a word about it is the last one, since the one excludes the other.
-fn callers(section: &Section<'_>, usual: &RouteRules) -> (Vec<HeaderName>, bool) {
+fn callers(section: &Section<'_>, usual: &RouteRules) -> (Vec<Identity>, bool) {
     let names_scope = section.has("scope");
     let shared = section.boolean("shared_keys", usual.shared_keys && !names_scope);
-    let mut headers = texts_or(section, "scope", &usual.scope, scope);
+    let mut parts = texts_or(section, "scope", &usual.scope, scope);
     if shared && section.has("shared_keys") {
-        if names_scope && !headers.is_empty() {
+        if names_scope && !parts.is_empty() {
             section.problem("shared_keys", "contradicts scope: keys are shared, or callers are told apart");
         }
-        headers.clear();
+        parts.clear();
     }
-    (headers, shared)
+    let reads_tokens = parts.iter().any(|part| matches!(part, Identity::Claim(_)));
+    if names_scope && reads_tokens && usual.tokens.is_none() {
+        section.problem(
+            "scope",
+            "reads a bearer token, and [gateway.jwt] must say who verifies it: anybody can write a token",
+        );
+    }
+    (parts, shared)
 }
 
 /// Rules, each of `usual` where nothing is said.
@@ -192,12 +218,14 @@ fn rules(section: &Section<'_>, usual: &RouteRules, mut said: Said) -> (RouteRul
         methods: texts_or(section, "methods", &usual.methods, method),
         key_chars_max: section.size_or("max_key_length", 1, core::KEY_CHARS_MAX, usual.key_chars_max),
         scope,
+        tokens: usual.tokens.clone(),
         shared_keys,
         lease,
         retention,
         on_lapse,
         on_5xx: section.choice_or("on_5xx", &ON_5XX, usual_word(&ON_5XX, usual.on_5xx)),
         not_executed,
+        overrides: overrides(section, &usual.overrides),
         body_bytes_max: section.size_or("max_body_bytes", 1, limits::BODY_BYTES_MAX, usual.body_bytes_max),
         result_bytes_max: section.size_or(
             "max_response_size",
@@ -210,12 +238,15 @@ fn rules(section: &Section<'_>, usual: &RouteRules, mut said: Said) -> (RouteRul
         first_byte_within: section.duration_or("first_byte_timeout", usual.first_byte_within),
         whole_within: whole.or(usual.whole_within),
         idle_within: section.duration_or("idle_timeout", usual.idle_within),
+        upgrade_idle_within: section.duration_or("upgrade_idle_timeout", usual.upgrade_idle_within),
     };
+    contradictions(section, &rules);
     let shortest = Duration::from_millis(1);
     for (key, length) in [
         ("first_byte_timeout", rules.first_byte_within),
         ("timeout", rules.whole_within.unwrap_or(shortest)),
         ("idle_timeout", rules.idle_within),
+        ("upgrade_idle_timeout", rules.upgrade_idle_within),
     ] {
         within(section, key, length, shortest, limits::TIMEOUT_MAX);
     }
@@ -242,15 +273,18 @@ fn method(text: &str) -> Result<Method, &'static str> {
     method.ok_or("methods are written in capitals, such as \"POST\"")
 }
 
-fn scope(text: &str) -> Result<HeaderName, &'static str> {
-    const ALLOWED: &str =
-        "allowed is a header that names a verified, stable caller, such as \"header:x-account-id\"";
+fn scope(text: &str) -> Result<Identity, &'static str> {
+    const ALLOWED: &str = "allowed is a header that names a verified, stable caller, such as \"header:x-account-id\", or a \
+                           claim of the bearer token, such as \"jwt:sub\"";
+    if let Some(claim) = text.strip_prefix("jwt:") {
+        return jwt::claim(claim).map(Identity::Claim);
+    }
     let name = text.strip_prefix("header:").ok_or(ALLOWED)?;
     let name: HeaderName = name.trim().parse().map_err(|_| ALLOWED)?;
     if [http::header::AUTHORIZATION, http::header::COOKIE].contains(&name) {
         return Err("a credential that rotates makes duplicates; name a header that says who it is");
     }
-    Ok(name)
+    Ok(Identity::Header(name))
 }
 
 fn pointer(text: &str) -> Result<String, &'static str> {
@@ -349,7 +383,7 @@ fn upstream(section: Section<'_>, development: bool) -> Option<UpstreamConfig> {
         paths: texts(&section, "paths", prefix),
         protocol: section.choice_or("protocol", &protocols, protocols[0]),
         preserve_host: section.boolean("preserve_host", true),
-        headers: target_headers(&section, development, &["idempotency-key"]),
+        headers: target_headers(&section, development, &GATEWAYS_OWN),
         connect_within,
         health: health(section.section("health")),
     };

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use semel_core::policy::OnLapse;
+use semel_tower::ReplayStatus;
 
 use super::super::load::read;
 use super::super::{ConfigError, Sources};
-use super::{Contract, GatewayConfig, On5xx, ProfileName, Protocol};
+use super::{Contract, GatewayConfig, Identity, On5xx, ProfileName, Protocol};
 
 fn take(text: &str) -> GatewayConfig {
     let (config, _) =
@@ -71,6 +72,64 @@ fn a_default_of_the_profile_is_found_last() {
 }
 
 #[test]
+fn what_is_said_against_a_profile_is_inherited_and_what_nobody_says_stays_the_profiles() {
+    let head = "[gateway]\nupstream = \"http://a\"\nreplay_status = \"ok\"\nmismatch_status = 409\nkeep_statuses = [404]\n\
+                scope_by_path = true\n";
+    let gateway = take(&format!(
+        "{head}[[gateway.routes]]\nmatch = \"/a\"\nreplay_status = \"original\"\nkeep_statuses = []\nscope_by_path = false\n\
+         replay_headers = []\nmax_wait = \"0s\"\n[[gateway.routes]]\nmatch = \"/b\"\nprofile = \"stripe\"\n"
+    ));
+    let [a, b] = &gateway.routes[..] else { panic!("two routes") };
+    let (usual, a, b) = (&gateway.usual.overrides, &a.rules.overrides, &b.rules.overrides);
+    assert_eq!(usual, b, "another profile takes away nothing that was said");
+    assert_eq!(
+        (usual.replay_status, a.replay_status),
+        (Some(ReplayStatus::Ok), Some(ReplayStatus::Original))
+    );
+    assert_eq!(
+        (a.mismatch_status, &usual.keep_statuses[..], &a.keep_statuses[..]),
+        (Some(409), &[404][..], &[][..])
+    );
+    assert_eq!((usual.scope_by_path, a.scope_by_path), (Some(true), Some(false)));
+    assert_eq!((usual.replay_headers.clone(), a.replay_headers.clone()), (None, Some(Vec::new())));
+    assert_eq!((usual.max_wait, a.max_wait), (None, Some(Duration::ZERO)));
+    assert_eq!(
+        (usual.keep, usual.key_alphabet, usual.error_form, usual.error_codes),
+        (None, None, None, None)
+    );
+}
+
+#[test]
+fn what_cannot_be_said_against_a_profile_is_told_with_what_can() {
+    let check = |more: &str, expected: &str| {
+        let said = refused(&format!("[gateway]\nupstream = \"http://a\"\n{more}\n"));
+        assert!(said.contains(expected), "{said}\ndoes not say\n{expected}");
+    };
+    check("replay_status = 200", "semel.toml:3: gateway.replay_status: must be one of \"original\", \"ok\"");
+    check("replay_headers = [\"Set-Cookie\"]", "gateway.replay_headers: `Set-Cookie` belongs to one answer");
+    check("replay_headers = [\"a b\"]", "`a b` is no name of a header");
+    check("error_form = \"html\"", "must be one of \"envelope\", \"flat\", \"problem\"");
+    check("error_codes = \"mine\"", "must be one of \"catalogue\", \"acp\"");
+    check("key_alphabet = \"all\"", "must be one of \"token\", \"printable\", \"printable-bare\"");
+    check("keep = \"2xx\"", "must be one of \"deterministic\", \"all-but-server-errors\", \"everything\"");
+    check("keep_statuses = [99]", "an array of whole numbers from 200 to 599");
+    check("mismatch_status = 500", "a whole number from 400 to 499");
+    check("max_wait = \"1h\"", "gateway.max_wait: must be from 0s to 10m");
+    check("scope_by_path = 1", "must be true or false");
+    check(
+        "keep_statuses = [404, 410]\nrelease_statuses = [410]",
+        "semel.toml:4: gateway.release_statuses: 410 is in keep_statuses and in release_statuses",
+    );
+    check("keep_statuses = [503]\nnot_executed = [503]", "not_executed says that nothing was done");
+    check("on_5xx = \"unknown\"\nrelease_statuses = [503]", "503 contradicts on_5xx = \"unknown\"");
+    // What is inherited contradicts as well, and is told where it can be mended.
+    check(
+        "keep_statuses = [404]\n[[gateway.routes]]\nmatch = \"/a\"\nrelease_statuses = [404]",
+        "semel.toml:6: gateway.routes[0].release_statuses: 404 is in keep_statuses",
+    );
+}
+
+#[test]
 fn a_scope_and_shared_keys_switch_each_other_off() {
     let with = |head: &str, route: &str| {
         format!("[gateway]\nupstream = \"http://a\"\n{head}\n[[gateway.routes]]\nmatch = \"/a\"\n{route}\n")
@@ -120,6 +179,14 @@ fn what_is_wrong_with_a_gateway_is_said_with_its_line_its_key_and_what_is_allowe
         "semel.toml:4: gateway.fingerprint_exclude: contradicts fingerprint_select",
     );
     check(&with("methods = [\"post\"]"), "methods are written in capitals");
+    for header in
+        ["via", "Forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"]
+    {
+        let upstream = format!(
+            "[server]\ndevelopment = true\n[gateway]\n[[gateway.upstreams]]\nname = \"a\"\nurl = \"http://a\"\nheaders = {{ {header} = \"x\" }}\n"
+        );
+        check(&upstream, "is sent by Semel itself; it cannot be set");
+    }
     check(&with("lease = \"1ms\""), "gateway.lease");
     check(&with("listen = \"127.0.0.1:8080\""), "127.0.0.1:8080 is server.listen, too");
     check(
@@ -159,4 +226,46 @@ fn an_address_that_strangers_reach_needs_a_word_about_whose_keys_they_are() {
         refused(&format!("[server]\ndevelopment = true\n{open}shared_keys = true\n"))
             .contains("only for loopback")
     );
+}
+
+#[test]
+fn a_claim_tells_callers_apart_where_somebody_is_said_to_verify_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let (jwks, none) = (folder.path().join("jwks.json"), folder.path().join("none.json"));
+    std::fs::write(
+        &jwks,
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+    )
+    .unwrap();
+    std::fs::write(&none, r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#).unwrap();
+    let text = |scope: &str, jwt: &str| {
+        format!(
+            "[server]\ndevelopment = true\n[gateway]\nupstream = \"http://a\"\nscope = [\"{scope}\"]\n{jwt}\n"
+        )
+    };
+    let file = |path: &std::path::Path| format!("[gateway.jwt]\njwks = \"{}\"", path.display());
+    let secret = "[gateway.jwt]\nsecret = \"a secret of thirty-two characters\"";
+    for jwt in
+        [&file(&jwks), secret, "[gateway.jwt]\nverify = false\nissuer = \"us\"\naudience = [\"orders\"]"]
+    {
+        let usual = take(&text("jwt:sub", jwt)).usual;
+        assert_eq!(usual.scope, [Identity::Claim("sub".to_owned())]);
+        assert!(usual.tokens.is_some(), "{jwt}");
+    }
+    let check = |scope: &str, jwt: &str, expected: &str| {
+        let said = refused(&text(scope, jwt));
+        assert!(said.contains(expected), "{said}\ndoes not say\n{expected}");
+    };
+    check(
+        "jwt:sub",
+        "",
+        "semel.toml:5: gateway.scope: reads a bearer token, and [gateway.jwt] must say who verifies it",
+    );
+    check("jwt:", secret, "names no claim");
+    check("jwt:jti", secret, "is another one with every token");
+    check("jwt:sub", "[gateway.jwt]", "one of them must say who judges tokens");
+    check("jwt:sub", &format!("{secret}\nverify = false"), "one of them must say who judges tokens");
+    check("jwt:sub", "[gateway.jwt]\nsecret = \"short\"", "must have at least 32 bytes");
+    check("jwt:sub", &file(&none), "has no public key that signs");
+    check("jwt:sub", &file(&folder.path().join("missing")), "cannot be read");
 }

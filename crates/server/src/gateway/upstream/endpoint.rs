@@ -17,7 +17,7 @@ use super::http1::Http1;
 use super::http2::Http2;
 use super::{Failed, Sent, Times, Upgrading};
 use crate::config::gateway::{Protocol, UpstreamConfig};
-use crate::gateway::body::{Outgoing, Upload};
+use crate::gateway::body::{Outgoing, Progress};
 use crate::limits;
 
 /// One address.
@@ -307,7 +307,7 @@ impl Endpoint {
 /// An answer within its time, which counts from the end of the request: a long upload is no slow upstream.
 async fn within(
     times: Times,
-    upload: Option<&Upload>,
+    upload: Option<&Progress>,
     answer: impl Future<Output = Result<Response<Incoming>, Failed>>,
 ) -> Result<Response<Incoming>, Failed> {
     let mut answer = std::pin::pin!(answer);
