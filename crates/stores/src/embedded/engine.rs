@@ -428,11 +428,24 @@ impl Engine {
         }
     }
 
+    /// Which of several places is this id's. It has one: what cannot be read is it, unless another can be and is. With
+    /// more in doubt the store stops, since an old version that stayed in the map could be found before the new one.
     fn place_among(&self, shard: &Shard, id: RecordId) -> Option<Place> {
-        shard.table.places(tag_of(id)).find(|place| match self.read("publish", *place) {
-            Ok(Fact::Holds(record)) => record.id() == id,
-            Ok(Fact::Gone | Fact::Damaged(_)) | Err(_) => false,
-        })
+        let mut doubtful = Vec::new();
+        for place in shard.table.places(tag_of(id)) {
+            match self.read("publish", place) {
+                Ok(Fact::Holds(record)) if record.id() == id => return Some(place),
+                Ok(Fact::Holds(_)) => {}
+                Ok(Fact::Gone | Fact::Damaged(_)) | Err(_) => doubtful.push(place),
+            }
+        }
+        if doubtful.len() > 1 {
+            let why =
+                format!("cannot tell which of {doubtful:?} is current; the store has to be opened again");
+            *self.health.write() = Health::Failed(why);
+            self.queue.close();
+        }
+        doubtful.pop().filter(|_| doubtful.is_empty())
     }
 
     fn note_expiry(&self, place: Place, record: &Record) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use semel_core::command::{ClaimKey, Command, Complete, Verdict};
+use semel_core::command::{ClaimKey, Command, Complete, Release, Verdict};
 use semel_core::id::{Holder, Key, Lane, Namespace, Operation, Scope, Tag, TagName, TagValue, Tenant, Token};
 use semel_core::outcome::{Class, Headers, Outcome};
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
@@ -49,6 +49,17 @@ pub(crate) fn complete(running: &Arc<Record>, body: &[u8]) -> Write {
     match (Complete { holder, outcome }).decide(Some(running), running.times().written) {
         Verdict::Write(write) => *write,
         Verdict::Stay(stay) => panic!("no completion: {stay:?}"),
+    }
+}
+
+/// The write that releases a running record.
+pub(crate) fn release(running: &Arc<Record>) -> Write {
+    let holder = Holder { id: running.id(), token: running.token().unwrap() };
+    match (Release { holder, error: "nothing happened".into() })
+        .decide(Some(running), running.times().written)
+    {
+        Verdict::Write(write) => *write,
+        Verdict::Stay(stay) => panic!("no release: {stay:?}"),
     }
 }
 

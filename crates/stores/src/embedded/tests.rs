@@ -18,9 +18,13 @@ use crate::embedded::check::check_in;
 use crate::embedded::disk::Folder;
 use crate::embedded::disk::look::Looking;
 use crate::embedded::disk::sim::{Fault, SimDisk};
+use crate::embedded::engine::is_settled;
+use crate::embedded::index::tag_of;
 use crate::embedded::segment::LOG_FORMAT;
 use crate::embedded::store::open_engine;
-use crate::embedded::testing::{LEASE, RETENTION, claim, claimed, complete, completed, replaced, request};
+use crate::embedded::testing::{
+    LEASE, RETENTION, claim, claimed, complete, completed, release, replaced, request,
+};
 use crate::embedded::{EmbeddedStore, OpenErrorKind, Options};
 use crate::limits::SEGMENT_BYTES_MIN;
 
@@ -231,6 +235,33 @@ async fn a_bad_record_in_the_middle_is_reported_and_not_cut_off_silently() {
     let error = EmbeddedStore::open_in(Arc::new(disk.clone()), &options(&clock)).unwrap_err();
     assert_eq!(error.kind(), OpenErrorKind::Corrupt);
     assert!(error.to_string().contains("damaged at byte 4136"), "{error}");
+}
+
+#[tokio::test]
+async fn of_two_ids_with_one_tag_the_one_that_cannot_be_read_makes_room_for_its_next_version_l6() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let store = open(&disk, &clock);
+    // Found by trying some two million.
+    let (first, second) = ("key-1383920", "key-1740613");
+    let running = claimed(&store, first, 1).await;
+    let other = completed(&store, second, b"other").await;
+    assert_eq!(other.id().as_bytes()[..5], running.id().as_bytes()[..5], "one shard, one tag");
+    let places = || {
+        let shard = store.engine.shard(running.id()).lock();
+        shard.table.places(tag_of(running.id())).collect::<Vec<_>>()
+    };
+    let before = places();
+    let released = replaced(store.replace(release(&running), running.version()).await);
+    assert!(is_settled(&released));
+    let at = *places().iter().find(|place| !before.contains(place)).unwrap();
+    disk.flip("00000001.log", at.offset() as usize + 20);
+    // It is decided on from memory, so that nobody notices.
+    let again = claim(&request(first), 2, Some(&released), store.time());
+    let again = replaced(store.replace(again, released.version()).await);
+    assert_eq!(places(), before, "the version that was replaced is not found any more");
+    let done = replaced(store.replace(complete(&again, b"done"), again.version()).await);
+    store.engine.cache.remove(&done.id());
+    assert_eq!(store.load(done.id()).await.unwrap().value, Some(done));
 }
 
 #[tokio::test]
