@@ -2,7 +2,8 @@
 //! what it prints is what the block after it says.
 //!
 //! The blocks of one document share a server and run in order, as a reader would run them. In an expected `json` block the
-//! text `…` stands for any value.
+//! text `…` stands for any value. Blocks marked `sh test=stores` run without a server, in a folder in which one has been,
+//! with databases of the test's own for those of the document.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +11,19 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::server::{Server, binary};
+use crate::shared_store::Kind;
 
 /// Stands for any value in what is expected.
 const ANY: &str = "…";
 
 /// The info string of a block that is run.
 const RUN: &str = "sh test=server";
+
+/// The info string of a block that is run on stores.
+const RUN_ON_STORES: &str = "sh test=stores";
+
+/// The databases of the documents.
+const DATABASES: [&str; 2] = ["postgres://semel@db.internal/ledger", "postgres://semel@db2.internal/ledger"];
 
 /// Where the documents say that the doors and the operators' listener are.
 const DOORS: &str = "http://127.0.0.1:8080";
@@ -52,10 +60,10 @@ fn blocks(document: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-fn steps(document: &str) -> Vec<Step> {
+fn steps(document: &str, info: &str) -> Vec<Step> {
     let blocks = blocks(document);
     let after = blocks.iter().skip(1).map(Some).chain([None]);
-    let runnable = blocks.iter().zip(after).filter(|(block, _)| block.info == RUN);
+    let runnable = blocks.iter().zip(after).filter(|(block, _)| block.info == info);
     runnable
         .map(|(block, after)| {
             let end = block.line + block.text.lines().count() + 1;
@@ -107,10 +115,15 @@ async fn run(script: &str, server: &Server) -> String {
     if script.contains(ADMIN) {
         script = script.replace(ADMIN, &server.admin_url());
     }
-    let folder = binary().parent().unwrap();
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
-    let output = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).env("PATH", path).output();
-    let output = output.await.unwrap();
+    run_in(&script, Path::new(".")).await
+}
+
+async fn run_in(script: &str, folder: &Path) -> String {
+    let programs = binary().parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail", "-c", script]).env("PATH", path).current_dir(folder);
+    let output = shell.output().await.unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}\nfailed: {errors}");
     String::from_utf8(output.stdout).unwrap()
@@ -135,7 +148,7 @@ fn compare(at: &str, expected: &Expected, printed: &str) {
 async fn the_commands_of_the_documents_print_what_the_documents_say() {
     let mut ran = 0;
     for path in documents() {
-        let steps = steps(&std::fs::read_to_string(&path).unwrap());
+        let steps = steps(&std::fs::read_to_string(&path).unwrap(), RUN);
         if steps.is_empty() {
             continue;
         }
@@ -152,10 +165,42 @@ async fn the_commands_of_the_documents_print_what_the_documents_say() {
     assert!(ran >= 8, "only {ran} commands were found");
 }
 
+#[tokio::test]
+async fn the_commands_of_the_documents_on_stores_print_what_the_documents_say() {
+    let (Some(one), Some(other)) = (Kind::Postgres.fresh().await, Kind::Postgres.fresh().await) else {
+        return;
+    };
+    let mut ran = 0;
+    for path in documents() {
+        let steps = steps(&std::fs::read_to_string(&path).unwrap(), RUN_ON_STORES);
+        if steps.is_empty() {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let data = format!("embedded:{}", folder.path().join("semel-data").display());
+        let server = Server::start_on(&data, "[server]\ndevelopment = true\n").await;
+        assert_eq!(server.execute("count", "one", r#"{"name":"a"}"#, &[]).await.status, 200);
+        server.stop().await;
+        for Step { line, script, expected } in steps {
+            let at = format!("{}:{line}", path.strip_prefix(root()).unwrap().display());
+            // Its parameters are quoted, as the shell wants it.
+            let quoted = |url: String| format!("'{url}'");
+            let script =
+                script.replace(DATABASES[1], &quoted(other.url())).replace(DATABASES[0], &quoted(one.url()));
+            let printed = run_in(&script, folder.path()).await;
+            if let Some(expected) = expected {
+                compare(&at, &expected, &printed);
+            }
+            ran += 1;
+        }
+    }
+    assert!(ran >= 3, "only {ran} commands were found");
+}
+
 #[test]
 fn a_command_is_compared_with_the_block_that_follows_it_at_once() {
     let document = "x\n```sh test=server\na\nb\n```\n```json\n{}\n```\n```sh\nc\n```\n```sh test=server\nd\n```\n\n```json\n1\n```\n";
-    let steps = steps(document);
+    let steps = steps(document, RUN);
     assert_eq!(steps.len(), 2);
     assert_eq!((steps[0].line, steps[0].script.as_str()), (2, "a\nb"));
     assert!(matches!(&steps[0].expected, Some(Expected::Json(text)) if text == "{}"));

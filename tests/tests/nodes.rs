@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
-use crate::load::{Servers, World, seed};
+use crate::load::{LEASE, Servers, World, seed};
 use crate::server::Server;
 use crate::shared_store::{Kind, SharedStore};
 use crate::target::Target;
@@ -33,6 +33,7 @@ on_every_store! {
     a_node_that_slept_past_its_lease_is_fenced_l1_l6,
     a_rolling_restart_under_load_loses_nothing_l9_l11,
     nodes_that_are_killed_under_load_lose_nothing_and_repeat_nothing_l4_l7_l9_l10,
+    clocks_that_are_minutes_apart_change_nothing_l1_l7_l8,
 }
 
 async fn nodes(store: &SharedStore, config: &str) -> Vec<Server> {
@@ -179,4 +180,50 @@ async fn nodes_that_are_killed_under_load_lose_nothing_and_repeat_nothing_l4_l7_
     }
     let ends = world.ask_for_all(&nodes[0].url()).await;
     world.judge(&ends);
+}
+
+/// A server whose wall clock is off by so much; its monotonic clock goes like all others. `None`, with a word, by hand and
+/// without the library that does it.
+async fn with_clock(store: &SharedStore, config: &str, off_by: &str) -> Option<Server> {
+    let Ok(library) = std::env::var("SEMEL_TEST_FAKETIME") else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "SEMEL_TEST_FAKETIME is not set; `cargo xtask test` sets it"
+        );
+        println!("skipped: SEMEL_TEST_FAKETIME is not set; `eval \"$(cargo xtask services env)\"` sets it");
+        return None;
+    };
+    let environment =
+        [("LD_PRELOAD", library.as_str()), ("FAKETIME", off_by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    Some(Server::start_on_with(&store.url(), config, &environment).await)
+}
+
+async fn clocks_that_are_minutes_apart_change_nothing_l1_l7_l8(kind: Kind) {
+    let Some(store) = kind.fresh().await else { return };
+    let world = World::new(seed()).await;
+    let target = Target::start().await;
+    let config =
+        world.config() + &target.operation("again", "/gated", "lease = \"2s\"\nsemantics = \"resume\"");
+    let Some(fast) = with_clock(&store, &config, "+10m").await else { return };
+    let slow = with_clock(&store, &config, "-10m").await.unwrap();
+    let right = Server::start_on(&store.url(), &config).await;
+    let stamp = |server: &Server| server.log().split_once("\"timestamp\":\"").unwrap().1[..15].to_owned();
+    assert!(stamp(&slow) < stamp(&right) && stamp(&right) < stamp(&fast), "the clocks are apart");
+
+    // A lease of two seconds that is kept alive is nobody else's, whatever time it is elsewhere.
+    target.close();
+    assert_eq!(slow.execute("again", "one", "{}", &[("prefer", "respond-async")]).await.status, 202);
+    target.arrived(1).await;
+    let clients = world.clients(6, 0, &Servers::of([fast.url(), slow.url(), right.url()]));
+    tokio::time::sleep(2 * LEASE).await;
+    clients.stop().await;
+    assert_eq!(target.seen().len(), 1, "L1: nobody took it over");
+    target.open();
+    eventually("it is done", async || {
+        (fast.execute("again", "one", "{}", &[]).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(target.seen().len(), 1);
+    let ends = world.ask_for_all(&fast.url()).await;
+    assert_eq!(world.judge(&ends), 0, "no lease lapsed");
 }

@@ -103,12 +103,22 @@ impl Server {
             .unwrap_or_else(|log| panic!("the server does not start:\n{log}"))
     }
 
+    /// As [`start_on`](Self::start_on), with more in its environment.
+    pub(crate) async fn start_on_with(store: &str, config: &str, environment: &[(&str, &str)]) -> Self {
+        let started = Self::try_start_with(store, config, environment).await;
+        started.unwrap_or_else(|log| panic!("the server does not start:\n{log}"))
+    }
+
     /// As [`start_on`](Self::start_on). What it says instead, if it does not start.
     pub(crate) async fn try_start_on(store: &str, config: &str) -> Result<Self, String> {
+        Self::try_start_with(store, config, &[]).await
+    }
+
+    async fn try_start_with(store: &str, config: &str, environment: &[(&str, &str)]) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("semel.toml"), config).unwrap();
         let mut command = command(&["serve"], folder.path());
-        command.env("SEMEL__STORE__URL", store);
+        command.env("SEMEL__STORE__URL", store).envs(environment.iter().copied());
         let mut server = Self::run(command).await?;
         server.folder_of_its_own = Some(folder);
         Ok(server)

@@ -74,6 +74,25 @@ impl Write {
         Self::of(parts, Stamp { raise_fence: false, begins: false, wake: Wake::Clear, rests: None })
     }
 
+    /// The record as another store had it at `as_of` of that store's time, for a store that takes it over; `over` is what
+    /// has its place there. State, token, attempts and checkpoints stay, and so do the lengths of time that were left;
+    /// the fence rises above both that it had (L2), and its life in this store begins now. `None` for what has expired.
+    pub fn carried_over(record: &Record, as_of: Timestamp, over: Option<&Record>) -> Option<Self> {
+        if record.is_expired(as_of) {
+            return None;
+        }
+        let times = record.times();
+        let mut parts = record.parts().clone();
+        parts.version = over.map_or(parts.version, |over| parts.version.max(over.version()));
+        let stamp = Stamp {
+            raise_fence: true,
+            begins: true,
+            wake: times.wake.map_or(Wake::Clear, |wake| Wake::After(wake.since(as_of))),
+            rests: times.expires.map(|expires| expires.since(as_of)),
+        };
+        Some(Self::of(parts, stamp))
+    }
+
     fn of(parts: Parts, stamp: Stamp) -> Self {
         Self { parts, stamp, audit: None, not_after: Timestamp::MAX, sees_lapse: false }
     }
@@ -199,6 +218,34 @@ mod tests {
     use super::*;
     use crate::command::testing::Script;
     use crate::policy::OnLapse;
+
+    #[test]
+    fn l2_what_is_carried_over_keeps_what_it_was_and_what_was_left_of_its_times_under_a_higher_fence() {
+        let mut script = Script::new(OnLapse::AtMostOnce);
+        script.granted(1);
+        let running = script.record().clone();
+        let (as_of, now) =
+            (running.times().written.plus(Duration::from_millis(70)), Timestamp::from_millis(7));
+        let left = running.times().wake.unwrap().since(as_of);
+        let (there, _) = Write::carried_over(&running, as_of, None).unwrap().seal(now, Fence(0));
+        assert!(there.fence() > running.fence());
+        assert_eq!((there.times().created, there.times().wake), (now, Some(now.plus(left))));
+        let as_it_was =
+            Parts { version: running.version(), times: *running.times(), ..there.parts().clone() };
+        assert_eq!(&as_it_was, running.parts());
+        let above = Write::carried_over(&running, as_of, None).unwrap().seal(now, Fence(900)).0;
+        assert!(above.fence() > Fence(900), "above the floor of the store, too");
+        let over = Write::carried_over(&running, as_of, Some(&above)).unwrap().seal(now, Fence(0)).0;
+        assert!(over.fence() > above.fence(), "and above what has its place");
+        script.release(1);
+        let released = script.record();
+        let expires = released.times().expires.unwrap();
+        assert!(Write::carried_over(released, expires, None).is_none());
+        let rest = expires.since(as_of);
+        let (there, _) = Write::carried_over(released, as_of, None).unwrap().seal(now, Fence(0));
+        assert_eq!(there.times().expires, Some(now.plus(rest)));
+        assert!(Record::from_parts(there.parts().clone()).is_ok());
+    }
 
     #[test]
     fn l8_what_was_decided_on_a_record_is_not_written_once_it_has_expired() {

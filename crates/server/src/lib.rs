@@ -8,6 +8,7 @@
 mod address;
 mod admin;
 pub mod app;
+pub mod carry;
 pub mod cli;
 pub mod config;
 mod door;

@@ -5,6 +5,7 @@
 //!
 //! One service, one file. A new one implements [`Service`] in a file of its own and gets its line in [`SERVICES`].
 
+mod faketime;
 mod ferretdb;
 mod host;
 mod postgres;
@@ -97,6 +98,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
             for service in SERVICES {
                 up(*service)?;
             }
+            faketime::library()?;
             environment()
         }
         Command::Down => SERVICES.iter().rev().try_for_each(|service| down(*service)),
@@ -114,7 +116,9 @@ pub(crate) fn for_tests() -> Result<Vec<(&'static str, String)>> {
         Ok(url) => Ok((service.variable(), url)),
         Err(_) => Ok((service.variable(), service.url(up(*service)?))),
     };
-    SERVICES.iter().map(place).collect()
+    let mut places = SERVICES.iter().map(place).collect::<Result<Vec<_>>>()?;
+    places.push((faketime::VARIABLE, faketime::library()?.display().to_string()));
+    Ok(places)
 }
 
 fn environment() -> Result<()> {
@@ -123,6 +127,9 @@ fn environment() -> Result<()> {
             Some(port) => println!("export {}='{}'", service.variable(), service.url(port)),
             None => bail!("{} does not run; `cargo xtask services up` starts it", service.name()),
         }
+    }
+    if let Some(library) = faketime::installed() {
+        println!("export {}='{}'", faketime::VARIABLE, library.display());
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Sources;
 
+mod carry;
 mod client;
 mod config;
 mod execute;
@@ -41,7 +42,7 @@ enum Command {
     /// See and settle records on a server's admin listener
     #[command(subcommand)]
     Records(Box<records::RecordsCommand>),
-    /// Migrate, check or count a store that no server has open
+    /// Migrate, check, count, export or import a store
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Print the OpenAPI document

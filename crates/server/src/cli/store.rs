@@ -1,4 +1,4 @@
-//! `semel store migrate|check|stats`: what can be done to a store past the servers: to an embedded one while none has it
+//! `semel store migrate|check|stats|export|import`: what can be done to a store past the servers: to an embedded one while none has it
 //! open, to a database at any time.
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use semel_core::{Store, StoreError};
 use semel_stores::embedded::{Damage, EmbeddedStore, OpenError, Report, check_told};
 use serde_json::json;
 
-use super::{ConfigArgs, config, exit, fail, migrate, say, table};
+use super::{ConfigArgs, carry, config, exit, fail, migrate, say, table};
 use crate::config::StoreConfig;
 use crate::store::{Location, StoreOpenError};
 use crate::telemetry::metrics::Metrics;
@@ -50,6 +50,45 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write all records into an archive, for another store to import
+    ///
+    /// Servers may use a database meanwhile; of an embedded store they must have been stopped. The archive holds what the
+    /// store holds, results and tokens of claims among it: keep it as safe.
+    Export {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The archive, which must not be there yet; without it standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Read an archive into a store
+    ///
+    /// What is there already stays, so it can be said again. Exit code 1 if something else has a record's place.
+    Import {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// The archive; without it standard input
+        #[arg(long, short, value_name = "FILE")]
+        input: Option<PathBuf>,
+        /// Replace what differs: for the last of several imports, while no server uses the store
+        #[arg(long)]
+        replace: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl StoreCommand {
+    const fn store(&self) -> &StoreArgs {
+        match self {
+            Self::Migrate { store, .. }
+            | Self::Check { store, .. }
+            | Self::Stats { store, .. }
+            | Self::Export { store, .. }
+            | Self::Import { store, .. } => store,
+        }
+    }
 }
 
 /// Which store: that of a configuration, or one by its URL.
@@ -67,10 +106,7 @@ pub(super) struct StoreArgs {
 }
 
 pub(super) fn run(command: &StoreCommand) -> u8 {
-    let (StoreCommand::Migrate { store, json }
-    | StoreCommand::Check { store, json }
-    | StoreCommand::Stats { store, json }) = command;
-    let StoreArgs { config, store, dev } = store.clone();
+    let StoreArgs { config, store, dev } = command.store().clone();
     let args = ConfigArgs { config, store, dev, ..ConfigArgs::default() };
     let loaded = match config::checked(&args) {
         Ok(loaded) => loaded,
@@ -89,29 +125,41 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
             exit::FAILED,
             "a store in memory lives and ends with its server; ask that: semel records, /metrics",
         ),
-        Location::Embedded(folder) => on_folder(command, &folder, *json, &runtime),
+        Location::Embedded(folder) => on_folder(command, &folder, &loaded.config.store, &runtime),
         #[cfg(feature = "postgres")]
-        Location::Postgres(_) => runtime.block_on(on_server(command, &loaded.config.store, *json)),
+        Location::Postgres(_) => runtime.block_on(opened(command, &loaded.config.store)),
     }
 }
 
-fn on_folder(command: &StoreCommand, folder: &Path, json: bool, runtime: &tokio::runtime::Runtime) -> u8 {
+fn on_folder(
+    command: &StoreCommand,
+    folder: &Path,
+    config: &StoreConfig,
+    runtime: &tokio::runtime::Runtime,
+) -> u8 {
     match command {
-        StoreCommand::Migrate { .. } => migrate::run(folder, json, runtime),
-        StoreCommand::Check { .. } => check(folder, json),
-        StoreCommand::Stats { .. } => {
+        StoreCommand::Migrate { json, .. } => migrate::run(folder, *json, runtime),
+        StoreCommand::Check { json, .. } => check(folder, *json),
+        StoreCommand::Stats { json, .. } => {
             let store = match EmbeddedStore::look(folder) {
                 Ok(store) => store,
                 Err(error) => return fail(exit::FAILED, error),
             };
-            let told = runtime.block_on(stats(&store, json));
+            let told = runtime.block_on(stats(&store, *json));
             told.unwrap_or_else(|error| fail(exit::FAILED, error))
+        }
+        // Opening begins a store where there is none: right for an import, and nothing to export.
+        StoreCommand::Export { .. } if !folder.is_dir() => {
+            fail(exit::FAILED, format_args!("there is no store in {}", folder.display()))
+        }
+        StoreCommand::Export { .. } | StoreCommand::Import { .. } => {
+            runtime.block_on(opened(command, config))
         }
     }
 }
 
-/// A store that is a server of its own: nodes may have it open meanwhile.
-async fn on_server(command: &StoreCommand, config: &StoreConfig, json: bool) -> u8 {
+/// On a store that is opened as a server opens it.
+async fn opened(command: &StoreCommand, config: &StoreConfig) -> u8 {
     if matches!(command, StoreCommand::Check { .. }) {
         return fail(
             exit::USAGE,
@@ -128,13 +176,24 @@ async fn on_server(command: &StoreCommand, config: &StoreConfig, json: bool) -> 
         Ok(store) => store,
         Err(error) => return fail(exit::FAILED, error),
     };
-    let told = match command {
-        StoreCommand::Migrate { .. } => migrate::told(&*store, config, json).await,
-        StoreCommand::Stats { .. } | StoreCommand::Check { .. } => stats(&*store, json).await,
+    let code = match command {
+        StoreCommand::Migrate { json, .. } => {
+            let told = migrate::told(&*store, config, *json).await;
+            told.unwrap_or_else(|error| fail(exit::FAILED, error))
+        }
+        StoreCommand::Stats { json, .. } | StoreCommand::Check { json, .. } => {
+            let told = stats(&*store, *json).await;
+            told.unwrap_or_else(|error| fail(exit::FAILED, error))
+        }
+        StoreCommand::Export { output, .. } => carry::out(&store, output.as_deref()).await,
+        StoreCommand::Import { input, replace, json, .. } => {
+            carry::into(&store, input.as_deref(), *replace, *json).await
+        }
     };
-    // Nothing was written that closing could lose.
-    drop(store.close().await);
-    told.unwrap_or_else(|error| fail(exit::FAILED, error))
+    match store.close().await {
+        Ok(()) => code,
+        Err(error) => fail(exit::FAILED, error),
+    }
 }
 
 /// Reads every byte of the log, and then opens it as a server would, to count what is there.
