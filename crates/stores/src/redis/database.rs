@@ -251,6 +251,20 @@ impl Database {
         }
     }
 
+    /// Sends scripts before they are needed, so that the first call of each is not made twice. A server that has not taken
+    /// them is sent them then.
+    pub(super) async fn teach(&self, scripts: &[&Script]) {
+        let mut commands = Pipeline::new();
+        for script in scripts {
+            let mut load = cmd("SCRIPT");
+            load.arg("LOAD").arg(&script.code);
+            commands.add_command(load);
+        }
+        for server in self.servers() {
+            drop(server.ask(&commands).await);
+        }
+    }
+
     /// One command to the server that has the slot.
     pub(super) async fn command(&self, slot: u16, command: &Cmd) -> Result<Value, Failure> {
         let mut node = self.node(slot);

@@ -36,7 +36,11 @@ mod store;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod instance;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use open::OpenError;
 pub use options::{InvalidUrl, Options};

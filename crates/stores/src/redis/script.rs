@@ -74,4 +74,9 @@ impl Scripts {
             ready: writes(include_str!("lua/ready.lua")),
         }
     }
+
+    /// Those that are in the way of a request.
+    pub(super) fn frequent(&self) -> [&Script; 4] {
+        [&self.write, &self.load, &self.load_waiting, &self.remove]
+    }
 }

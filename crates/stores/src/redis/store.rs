@@ -89,6 +89,7 @@ impl RedisStore {
             node: node_of_this_store(),
             closed: AtomicBool::new(false),
         });
+        shared.database.teach(&shared.scripts.frequent()).await;
         shared.ready().await.map_err(|error| OpenError::because("Redis takes no writes", error))?;
         let mut tasks = Vec::new();
         if options.notify {
