@@ -156,7 +156,8 @@ impl Endpoint {
                 Err(failed) => return Err(failed),
             }
         }
-        self.over_a_new_one(request, times, lent).await
+        // On the heap: to open one is rare, and its room would be copied about with every request.
+        Box::pin(self.over_a_new_one(request, times, lent)).await
     }
 
     async fn over_a_new_one(
