@@ -179,11 +179,8 @@ fn what_semel_signs_the_libraries_verify() {
         for library in ["standardwebhooks", "svix"] {
             for body in BODIES {
                 let sent = signer.sign("msg_1", now(), body.as_bytes()).unwrap();
-                let headers: serde_json::Map<_, _> = sent
-                    .headers()
-                    .map(|(name, value)| (name.to_owned(), value.into()))
-                    .into_iter()
-                    .collect();
+                let headers: serde_json::Map<_, _> =
+                    sent.headers().map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
                 for (secret, body, holds) in [
                     (SECRET, body, true),
                     (other, body, true),

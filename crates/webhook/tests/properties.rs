@@ -70,8 +70,8 @@ fn genuine(provider: Provider, id: &str, body: &[u8]) -> (Headers, usize) {
     match provider {
         Provider::StandardWebhooks => {
             let signer = Signer::try_new(&[SecretValue::new("main", STANDARD_SECRET)]).unwrap();
-            let signed = signer.sign(id, NOW, body).unwrap();
-            (signed.headers().map(|(name, value)| header(name, value.to_owned())).to_vec(), 3)
+            let sent = signer.sign(id, NOW, body).unwrap();
+            (sent.headers().map(|(name, value)| header(name, value.to_owned())).to_vec(), 3)
         }
         Provider::Stripe => {
             let signature = hex(&code(key, &[at.as_bytes(), b".", body]));
@@ -89,7 +89,13 @@ fn genuine(provider: Provider, id: &str, body: &[u8]) -> (Headers, usize) {
         }
         Provider::Shopify => {
             let signature = STANDARD.encode(code(key, &[body]));
-            (vec![header("x-shopify-hmac-sha256", signature), header("x-shopify-webhook-id", id.to_owned())], 1)
+            (
+                vec![
+                    header("x-shopify-hmac-sha256", signature),
+                    header("x-shopify-webhook-id", id.to_owned()),
+                ],
+                1,
+            )
         }
         Provider::Easypost => {
             let signature = hex(&code(key, &[body]));
