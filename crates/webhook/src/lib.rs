@@ -52,6 +52,7 @@
 )]
 
 mod address;
+mod builder;
 mod delivery;
 mod diagnose;
 mod error;
@@ -68,6 +69,7 @@ mod sign;
 mod source;
 mod template;
 
+pub use builder::SourceBuilder;
 pub use delivery::Delivery;
 pub use diagnose::{BodyChange, Diagnosis, Finding, KeyReading};
 pub use error::ConfigError;
@@ -79,5 +81,5 @@ pub use reason::{Reason, Rejection};
 pub use scheme::{Scheme, Unit};
 pub use secret::{KeyEncoding, SecretValue};
 pub use sign::{SignError, Signed, Signer};
-pub use source::{Event, MissingIdentity, Source, SourceBuilder, Verified, Warning};
+pub use source::{Event, MissingIdentity, Source, Verified, Warning};
 pub use template::Template;
