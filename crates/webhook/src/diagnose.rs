@@ -240,7 +240,7 @@ fn of_scheme(
             }
         }
         (Reason::SignatureMismatch | Reason::SecretsExpired, Ok(sent)) => {
-            diagnosis.findings = near_misses(scheme, secrets, delivery, &sent, now);
+            diagnosis.findings = near_misses(scheme, secrets, delivery, &sent);
         }
         (Reason::HeaderMalformed, Err(_)) => {
             diagnosis.findings = misread(scheme, secrets, delivery);
@@ -281,7 +281,6 @@ fn near_misses(
     secrets: &[Secret],
     delivery: &Delivery<'_>,
     sent: &Sent<'_>,
-    now: Timestamp,
 ) -> Vec<Finding> {
     if delivery.body().len() > limits::NEAR_MISS_BODY_BYTES_MAX {
         return vec![Finding::NotSearched];
@@ -289,8 +288,8 @@ fn near_misses(
     let matching = |scheme: &Scheme, delivery: &Delivery<'_>, secrets: &[Secret]| -> Option<Arc<str>> {
         scheme.matching(delivery, sent, secrets.iter()).ok().flatten()
     };
-    let expired: Vec<Secret> = secrets.iter().filter(|secret| !secret.holds_at(now)).cloned().collect();
-    if let Some(id) = matching(scheme, delivery, &expired) {
+    // Those that hold do not match, or there would be nothing to explain.
+    if let Some(id) = matching(scheme, delivery, secrets) {
         return vec![Finding::ExpiredSecret { id: id.to_string() }];
     }
     let mut findings = Vec::new();
