@@ -1,6 +1,6 @@
 //! Records on their way from one store to another, of whatever kinds the two are.
 //!
-//! `archive` what lies between · [`export`] out of a store, which servers may use meanwhile · [`import`] into a store, any
+//! `archive` what lies between · [`export()`] out of a store, which servers may use meanwhile · [`import()`] into a store, any
 //! number of times: what is there already stays as it is.
 //!
 //! What is carried keeps its key, state, token, attempts, checkpoints and outcome, so that a duplicate is answered in the
