@@ -1,6 +1,7 @@
 //! What services need of this machine: packages, ports, and who we are here.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use crate::cargo::Program;
 
 /// How long a service may take to answer after its start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long one may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Installs a package of the distribution.
 ///
@@ -55,6 +59,46 @@ pub(super) fn start_in_background(program: &Path, arguments: &[&str], folder: &P
     fs::write(folder.join("pid"), id.to_string()).context("cannot note its process id")
 }
 
+/// The process that was noted in `pid` of a service's folder, if it is still that one.
+pub(super) fn noted_process(folder: &Path) -> Option<u32> {
+    let id = fs::read_to_string(folder.join("pid")).ok()?.trim().parse().ok()?;
+    (!noted_process_is_gone(folder)).then_some(id)
+}
+
+/// Whether a process was noted that has ended since, its number perhaps given to another. Services work in their own
+/// folders, by which they are known. Where the system does not show that, the note is believed.
+pub(super) fn noted_process_is_gone(folder: &Path) -> bool {
+    let Ok(id) = fs::read_to_string(folder.join("pid")) else { return false };
+    match fs::read_link(Path::new("/proc").join(id.trim()).join("cwd")) {
+        Ok(works_in) => Some(works_in) != fs::canonicalize(folder).ok(),
+        Err(error) => error.kind() == ErrorKind::NotFound && Path::new("/proc/self").exists(),
+    }
+}
+
+/// The process that works in a service's folder and was started with its port.
+pub(super) fn process_of(folder: &Path, port: u16) -> Option<u32> {
+    let (folder, port) = (fs::canonicalize(folder).ok()?, port.to_string());
+    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let id = process.file_name().to_str()?.parse().ok()?;
+        let works_there = fs::read_link(process.path().join("cwd")).ok()? == folder;
+        let words = fs::read(process.path().join("cmdline")).ok()?;
+        (works_there && String::from_utf8_lossy(&words).contains(&port)).then_some(id)
+    })
+}
+
+/// Forgets the process that was noted: it is stopped, or another one is about to start.
+///
+/// # Errors
+/// When the note cannot be removed.
+pub(super) fn forget_process(folder: &Path) -> Result<()> {
+    match fs::remove_file(folder.join("pid")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context("cannot forget its process id")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The folder on the path that has a program of this name.
 pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
@@ -78,6 +122,11 @@ pub(super) fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("no free port")?.port())
 }
 
+/// Whether this port is free.
+pub(super) fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
 /// Whether somebody listens there.
 pub(super) fn answers(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
@@ -96,4 +145,49 @@ pub(super) fn wait_for(port: u16, name: &str) -> Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// Waits until nobody listens there any more.
+///
+/// # Errors
+/// When somebody still does.
+pub(super) fn wait_until_gone(port: u16) -> Result<()> {
+    let start = Instant::now();
+    while answers(port) {
+        if start.elapsed() > STOP_TIMEOUT {
+            bail!("port {port} still answers after {} s", STOP_TIMEOUT.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::workspace;
+
+    #[test]
+    fn a_service_is_known_by_its_folder_whatever_was_noted_of_it() {
+        let folder = workspace::root().join("target/services/of-a-test");
+        fs::create_dir_all(&folder).unwrap();
+        forget_process(&folder).unwrap();
+        assert!(!noted_process_is_gone(&folder), "nothing is noted");
+
+        let mut program = Command::new("sleep").arg("47113").current_dir(&folder).spawn().unwrap();
+        assert_eq!((noted_process(&folder), process_of(&folder, 47113)), (None, Some(program.id())));
+        assert_eq!(process_of(&folder, 47114), None, "another port is another program");
+        fs::write(folder.join("pid"), program.id().to_string()).unwrap();
+        assert_eq!(noted_process(&folder), Some(program.id()));
+
+        // A number that another process has by now: this one, which works elsewhere.
+        fs::write(folder.join("pid"), std::process::id().to_string()).unwrap();
+        assert!(noted_process_is_gone(&folder) && noted_process(&folder).is_none());
+
+        program.kill().unwrap();
+        program.wait().unwrap();
+        fs::write(folder.join("pid"), program.id().to_string()).unwrap();
+        assert!(noted_process_is_gone(&folder) && process_of(&folder, 47113).is_none());
+        forget_process(&folder).unwrap();
+    }
 }

@@ -12,7 +12,7 @@ mod postgres;
 mod redis;
 mod toxiproxy;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -58,13 +58,15 @@ trait Service: Sync {
     /// When it does not start. That it answers is waited for by the caller.
     fn start(&self, at: &Place) -> Result<()>;
 
-    /// Stops it: as it is, by the process id that it noted in `pid` of its folder.
+    /// Stops it: as it is, by the process id that was noted in `pid` of its folder, or, where an interrupted or older
+    /// `up` noted none, by what runs in that folder.
     ///
     /// # Errors
     /// When it cannot be told to stop.
     fn stop(&self, at: &Place) -> Result<()> {
-        let pid = fs::read_to_string(at.folder.join("pid")).context("cannot read its process id")?;
-        Program::new("kill").args([pid.trim()]).run()
+        let found = host::noted_process(&at.folder).or_else(|| host::process_of(&at.folder, at.port));
+        let id = found.with_context(|| format!("no process of its own is found behind port {}", at.port))?;
+        Program::new("kill").args([id.to_string()]).run()
     }
 }
 
@@ -95,13 +97,21 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Up => {
-            for service in SERVICES {
-                up(*service)?;
-            }
+            let _alone = alone()?;
+            SERVICES.iter().try_for_each(|service| up(*service).map(|_| ()))?;
             faketime::library()?;
             environment()
         }
-        Command::Down => SERVICES.iter().rev().try_for_each(|service| down(*service)),
+        Command::Down => {
+            let _alone = alone()?;
+            // One that does not stop is no reason to let the others run.
+            let stopped: Vec<_> = SERVICES.iter().rev().map(|service| down(*service)).collect();
+            let failures: Vec<_> = stopped.into_iter().filter_map(Result::err).collect();
+            if failures.is_empty() {
+                return Ok(());
+            }
+            bail!("{}", failures.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; "))
+        }
         Command::Env => environment(),
     }
 }
@@ -112,6 +122,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
 /// # Errors
 /// When one cannot be installed or started.
 pub(crate) fn for_tests() -> Result<Vec<(&'static str, String)>> {
+    let _alone = alone()?;
     let place = |service: &&dyn Service| match std::env::var(service.variable()) {
         Ok(url) => Ok((service.variable(), url)),
         Err(_) => Ok((service.variable(), service.url(up(*service)?))),
@@ -121,13 +132,22 @@ pub(crate) fn for_tests() -> Result<Vec<(&'static str, String)>> {
     Ok(places)
 }
 
+/// The right to start and stop, which one program of this checkout has at a time: held as long as the file is open.
+fn alone() -> Result<File> {
+    let folder = workspace::root().join("target/services");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let file = File::create(folder.join("lock")).context("cannot write the lock")?;
+    file.lock().context("cannot take the lock")?;
+    Ok(file)
+}
+
+/// Prints all or nothing: a shell that evaluates half of it would test against half of the services.
 fn environment() -> Result<()> {
-    for service in SERVICES {
-        match running(*service) {
-            Some(port) => println!("export {}='{}'", service.variable(), service.url(port)),
-            None => bail!("{} does not run; `cargo xtask services up` starts it", service.name()),
-        }
-    }
+    let line = |service: &&dyn Service| match running(*service) {
+        Some(port) => Ok(format!("export {}='{}'\n", service.variable(), service.url(port))),
+        None => bail!("{} does not run; `cargo xtask services up` starts it", service.name()),
+    };
+    print!("{}", SERVICES.iter().map(line).collect::<Result<String>>()?);
     if let Some(library) = faketime::installed() {
         println!("export {}='{}'", faketime::VARIABLE, library.display());
     }
@@ -146,12 +166,19 @@ fn up(service: &dyn Service) -> Result<u16> {
 fn start(service: &dyn Service) -> Result<u16> {
     let folder = folder(service);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let place = Place { programs: programs(service)?, folder, port: host::free_port()? };
+    // Its last port if that is free: what was told it, such as another service over this one, need not be told again.
+    let port = match noted_port(service).filter(|port| host::is_free(*port)) {
+        Some(port) => port,
+        None => host::free_port()?,
+    };
+    let place = Place { programs: programs(service)?, folder, port };
+    // Noted before it starts: whoever interrupts this can still stop what was started.
+    host::forget_process(&place.folder)?;
+    fs::write(port_file(&place.folder), port.to_string()).context("cannot note the port")?;
     service.start(&place)?;
-    host::wait_for(place.port, service.name())?;
-    fs::write(port_file(&place.folder), place.port.to_string()).context("cannot note the port")?;
-    eprintln!("{} listens on 127.0.0.1:{}", service.name(), place.port);
-    Ok(place.port)
+    host::wait_for(port, service.name())?;
+    eprintln!("{} listens on 127.0.0.1:{port}", service.name());
+    Ok(port)
 }
 
 fn down(service: &dyn Service) -> Result<()> {
@@ -159,15 +186,24 @@ fn down(service: &dyn Service) -> Result<()> {
         eprintln!("{} does not run", service.name());
         return Ok(());
     };
-    let place = Place { programs: programs(service)?, folder: folder(service), port };
-    service.stop(&place).with_context(|| format!("{} does not stop", service.name()))?;
-    fs::remove_file(port_file(&place.folder)).context("cannot forget the port")
+    // Nothing is installed in order to stop.
+    let place = Place { programs: service.installed().unwrap_or_default(), folder: folder(service), port };
+    let stopped = service.stop(&place).and_then(|()| host::wait_until_gone(port));
+    stopped.with_context(|| format!("{} does not stop", service.name()))?;
+    host::forget_process(&place.folder)?;
+    eprintln!("{} is stopped", service.name());
+    Ok(())
 }
 
-/// The port of a service that runs, as `up` noted it.
+/// The port of a service that runs. What answers on a port that was noted long ago may be somebody else's by now.
 fn running(service: &dyn Service) -> Option<u16> {
-    let noted = fs::read_to_string(port_file(&folder(service))).ok()?;
-    noted.trim().parse().ok().filter(|port| host::answers(*port))
+    let ours = !host::noted_process_is_gone(&folder(service));
+    noted_port(service).filter(|port| ours && host::answers(*port))
+}
+
+/// The port on which a service was last started.
+fn noted_port(service: &dyn Service) -> Option<u16> {
+    fs::read_to_string(port_file(&folder(service))).ok()?.trim().parse().ok()
 }
 
 fn folder(service: &dyn Service) -> PathBuf {
