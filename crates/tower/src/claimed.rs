@@ -15,7 +15,7 @@ use semel_core::{Fence, Key, Ledger, Record, RecordId};
 use tokio_util::sync::CancellationToken;
 
 /// The claim of a protected request: a request extension, and with the feature `axum` an argument of handlers.
-/// (`Option<Claimed>` where a key is optional.)
+/// (`Option<Claimed>` where a key is optional, and as long as the layer only reports: then no request has a claim.)
 ///
 /// It says under which key, fence and attempt the handler runs, and keeps checkpoints. It cannot settle the claim:
 /// the layer does that, by the reply. The claim's token is not shown.
@@ -188,17 +188,17 @@ mod extract {
     use semel_api::{ApiError, ErrorCode, Form};
 
     use super::Claimed;
-    use crate::layer::Unkeyed;
+    use crate::layer::Unclaimed;
 
-    /// The request is not protected: it came without a key, or no layer is there. It is refused in the form that the
-    /// layer's profile and the client's `Accept` have for errors.
-    #[derive(Clone, Debug)]
-    pub struct Unprotected(Option<Unkeyed>);
+    /// The request is not protected: it came without a key or with a method that needs none, the layer only reports, or
+    /// none is there. It is refused in the form that the layer's profile and the client's `Accept` have for errors.
+    #[derive(Debug)]
+    pub struct Unprotected(Option<Response>);
 
     impl IntoResponse for Unprotected {
         fn into_response(self) -> Response {
-            if let Some(unkeyed) = self.0 {
-                return unkeyed.refuse().map(axum::body::Body::new);
+            if let Some(refused) = self.0 {
+                return refused;
             }
             let rendered = ApiError::new(ErrorCode::IdempotencyKeyRequired).render(Form::Envelope, "", None);
             let kind = HeaderValue::from_static(rendered.content_type);
@@ -211,7 +211,10 @@ mod extract {
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Unprotected> {
             let claimed = parts.extensions.get::<Self>().cloned();
-            claimed.ok_or_else(|| Unprotected(parts.extensions.get::<Unkeyed>().cloned()))
+            claimed.ok_or_else(|| {
+                let unclaimed = parts.extensions.get::<Unclaimed>();
+                Unprotected(unclaimed.map(|layer| layer.refuse(&parts.headers).map(axum::body::Body::new)))
+            })
         }
     }
 

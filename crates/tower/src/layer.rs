@@ -280,29 +280,23 @@ enum Gate {
     Protected(Arc<Call>, Key, Identity),
 }
 
-/// A request extension of one that passes without a key: how it is told that it needs one, if its handler does.
+/// A request extension of one that passes without a claim: how it is told that its handler needs one.
 #[cfg(feature = "axum")]
 #[derive(Clone)]
-pub(crate) struct Unkeyed {
+pub(crate) struct Unclaimed {
     shared: Arc<Shared>,
-    voice: Voice,
+    rules: Arc<Rules>,
 }
 
 #[cfg(feature = "axum")]
-impl Unkeyed {
-    fn new(shared: &Arc<Shared>, rules: &Rules, headers: &http::HeaderMap) -> Self {
-        Self { shared: Arc::clone(shared), voice: Voice::of(headers, rules.form, rules.codes) }
+impl Unclaimed {
+    fn new(shared: &Arc<Shared>, rules: &Arc<Rules>) -> Self {
+        Self { shared: Arc::clone(shared), rules: Arc::clone(rules) }
     }
 
-    pub(crate) fn refuse(&self) -> Response<Body> {
-        self.voice.say(&ErrorCode::IdempotencyKeyRequired.into(), &self.shared.errors_base)
-    }
-}
-
-#[cfg(feature = "axum")]
-impl fmt::Debug for Unkeyed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Unkeyed")
+    pub(crate) fn refuse(&self, headers: &http::HeaderMap) -> Response<Body> {
+        let voice = Voice::of(headers, self.rules.form, self.rules.codes);
+        voice.say(&ErrorCode::IdempotencyKeyRequired.into(), &self.shared.errors_base)
     }
 }
 
@@ -335,7 +329,15 @@ impl Shared {
 
     fn judge(self: &Arc<Self>, parts: &mut Parts, rules: Arc<Rules>) -> Gate {
         // Two layers, one around the other, are one: the outer has the claim.
-        if !rules.concerns(&parts.method) || parts.extensions.get::<Claimed>().is_some() {
+        if parts.extensions.get::<Claimed>().is_some() {
+            return Gate::Pass;
+        }
+        let concerned = rules.concerns(&parts.method);
+        #[cfg(feature = "axum")]
+        if !concerned || !rules.enforce {
+            parts.extensions.insert(Unclaimed::new(self, &rules));
+        }
+        if !concerned {
             return Gate::Pass;
         }
         let keyed = parts.headers.contains_key(key::HEADER);
@@ -344,7 +346,7 @@ impl Shared {
             .and_then(|key| key.map(|key| within(key, rules.key_chars_max)).transpose());
         if matches!(key, Ok(None)) && !rules.require_key {
             #[cfg(feature = "axum")]
-            parts.extensions.insert(Unkeyed::new(self, &rules, &parts.headers));
+            parts.extensions.insert(Unclaimed::new(self, &rules));
             return Gate::Pass;
         }
         let call = Arc::new(Call {

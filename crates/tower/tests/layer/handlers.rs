@@ -160,8 +160,27 @@ async fn a_handler_that_needs_a_claim_refuses_in_the_form_of_its_layers_profile(
     let (kind, error) = missing(flat(), "*/*").await;
     assert_eq!((kind.as_str(), &error["code"]), ("application/json", &json!("IDEMPOTENCY_KEY_REQUIRED")));
     assert_eq!(missing(flat(), "application/problem+json").await.0, "application/problem+json");
+    let read = Router::new().route("/pay", axum::routing::get(handler)).layer(layer(flat()).0);
+    let (status, _, body) = send(&read, request(Method::GET, "/pay", &[], "")).await;
+    assert_eq!(
+        (status, &body["code"]),
+        (400, &json!("IDEMPOTENCY_KEY_REQUIRED")),
+        "a method without protection"
+    );
     let bare = Router::new().route("/pay", on_post(handler));
     assert_eq!(send(&bare, request(Method::POST, "/pay", &[], "")).await.0, 400, "and without any layer");
+}
+
+#[tokio::test]
+async fn in_report_mode_no_request_has_a_claim_so_only_a_handler_that_can_do_without_is_adopted() {
+    let reporting = || layer(shared("orders").profile(semel_tower::Profile::Wms).enforce(false)).0;
+    let keyed = || request(Method::POST, "/pay", &[("idempotency-key", "a")], "{}");
+    let needs = on_post(|_: semel_tower::Claimed| async { Json(json!("ran")) });
+    let (status, _, refused) = send(&Router::new().route("/pay", needs).layer(reporting()), keyed()).await;
+    assert_eq!((status, &refused["code"]), (400, &json!("IDEMPOTENCY_KEY_REQUIRED")), "{refused}");
+    let can = on_post(|claim: Option<semel_tower::Claimed>| async move { Json(json!(claim.is_none())) });
+    let answered = send(&Router::new().route("/pay", can).layer(reporting()), keyed()).await;
+    assert_eq!(answered, (200, None, json!(true)));
 }
 
 #[tokio::test]
