@@ -15,7 +15,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::CounterWithExemplar;
 use prometheus_client::metrics::family::Family;
@@ -25,20 +24,22 @@ use semel_core::query::Count;
 use semel_core::record::{StateName, Why};
 use semel_core::{Operation, RecordId, Store};
 
+mod families;
 mod gateway;
 mod histogram;
 mod labels;
 mod process;
+mod registry;
 mod traced;
 
+pub use families::OperationMetrics;
 pub use gateway::{GatewayMetrics, RouteKeys};
 pub use histogram::{Durations, Sizes};
 pub use labels::{Door, Reason, ReportResult, StatusClass, StoreCall};
 pub use traced::TraceId;
 
-use labels::{
-    DuplicateLabels, ErrorLabels, RecordLabels, RequestLabels, StateLabels, StoreLabels, WhyLabels,
-};
+use families::Families;
+use labels::{DuplicateLabels, ErrorLabels, RecordLabels, StateLabels, StoreLabels, WhyLabels};
 use traced::{TracedDurations, TracedFamily};
 
 /// The media type of a scrape.
@@ -46,9 +47,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// What an operation is called in labels when it is not configured.
 const OTHER: &str = "other";
-
-/// How a call of a store can fail, as labels have it.
-const STORE_ERRORS: [&str; 4] = ["not_applied", "in_doubt", "corrupt", "too_large"];
 
 type Exemplified = CounterWithExemplar<Vec<(&'static str, String)>>;
 
@@ -86,73 +84,6 @@ struct Inner {
     oldest_pending: Gauge<f64, AtomicU64>,
     /// One scrape at a time: what is gathered for one must not be read half by another.
     scrape: tokio::sync::Mutex<()>,
-}
-
-/// What is created as it is met.
-#[derive(Clone, Debug)]
-struct Families {
-    requests: Family<RequestLabels, Counter>,
-    durations: Arc<TracedFamily>,
-    duplicates: Family<DuplicateLabels, Counter>,
-    unknown: Family<WhyLabels, Exemplified>,
-    states: Family<StateLabels, Counter>,
-    store_calls: Family<StoreLabels, Durations>,
-    store_errors: Family<ErrorLabels, Counter>,
-}
-
-/// The metrics of one operation: the handle to find once and keep.
-pub struct OperationMetrics {
-    name: Arc<str>,
-    families: Families,
-    doors: [OnceLock<DoorCell>; Door::ALL.len()],
-}
-
-struct DoorCell {
-    classes: [Counter; StatusClass::ALL.len()],
-    durations: TracedDurations,
-}
-
-impl OperationMetrics {
-    fn new(name: &str, families: &Families) -> Self {
-        Self {
-            name: name.into(),
-            families: families.clone(),
-            doors: std::array::from_fn(|_| OnceLock::new()),
-        }
-    }
-
-    /// A request for this operation was answered at `door` with `status`, `took` after it had come, as a part of this
-    /// trace.
-    pub fn request(&self, door: Door, status: u16, took: Duration, trace: Option<TraceId>) {
-        let cell = self.doors[door as usize].get_or_init(|| self.cell(door));
-        cell.classes[StatusClass::of(status) as usize].inc();
-        cell.durations.observe(took, trace);
-    }
-
-    /// Its name in labels.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn cell(&self, door: Door) -> DoorCell {
-        let labels = [("door", door.as_str()), ("operation", &self.name)];
-        DoorCell {
-            durations: self.families.durations.get_or_create(&labels),
-            classes: StatusClass::ALL.map(|class| {
-                self.families.requests.get_or_create_owned(&RequestLabels {
-                    door: door.as_str(),
-                    operation: Arc::clone(&self.name),
-                    status: class.as_str(),
-                })
-            }),
-        }
-    }
-}
-
-impl fmt::Debug for OperationMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OperationMetrics").field(&self.name).finish()
-    }
 }
 
 impl fmt::Debug for Metrics {
@@ -387,156 +318,6 @@ impl Metrics {
 /// The exemplar of an event about this record.
 fn follow(record: RecordId) -> Vec<(&'static str, String)> {
     vec![("record_id", record.to_string())]
-}
-
-impl Families {
-    fn new() -> Self {
-        Self {
-            requests: Family::default(),
-            durations: Arc::new(TracedFamily::new(
-                "semel_request_duration_seconds",
-                "From a request's last header to its answer",
-            )),
-            duplicates: Family::default(),
-            unknown: Family::default(),
-            states: Family::default(),
-            store_calls: Family::default(),
-            store_errors: Family::default(),
-        }
-    }
-
-    /// What alerts watch stands at 0 from the start: where a series begins with its first event, that event is no
-    /// increase, and nobody is told of it.
-    fn begin_at_zero(&self) {
-        for why in Why::ALL {
-            self.unknown.get_or_create_owned(&WhyLabels { why: why.as_str() });
-        }
-        for call in StoreCall::ALL {
-            for kind in STORE_ERRORS {
-                self.store_errors.get_or_create_owned(&ErrorLabels { call: call.as_str(), kind });
-            }
-        }
-    }
-}
-
-impl Inner {
-    fn write(&self, text: &mut String) -> fmt::Result {
-        encode_registry(text, &self.registry)?;
-        for family in &self.traced {
-            family.write(&[("service", &self.service)], text)?;
-        }
-        encode_eof(text)
-    }
-
-    fn register(&mut self, service: &str) {
-        let service = (std::borrow::Cow::Borrowed("service"), std::borrow::Cow::Owned(service.to_owned()));
-        let mut registry = Registry::default();
-        let ours = registry.sub_registry_with_label(service);
-        self.register_promised(ours);
-        self.register_ours(ours);
-        process::register(&mut registry);
-        self.registry = registry;
-    }
-
-    /// The names that the requirements give.
-    fn register_promised(&self, registry: &mut Registry) {
-        registry.register("idempotency_hits", "Requests answered with a stored outcome", self.hits.clone());
-        registry.register("idempotency_misses", "Requests whose operation was run", self.misses.clone());
-        registry.register(
-            "idempotency_parameter_mismatches",
-            "Requests that used a key again with other parameters",
-            self.mismatches.clone(),
-        );
-        registry.register(
-            "idempotency_concurrent_collisions",
-            "Requests whose key was being worked on",
-            self.collisions.clone(),
-        );
-        registry.register(
-            "idempotency_storage_errors",
-            "Calls of the store that failed",
-            self.storage_errors.clone(),
-        );
-        registry.register(
-            "oldest_pending_seconds",
-            "Age of the oldest record that waits for a worker; 0 if there is none",
-            self.oldest_pending.clone(),
-        );
-    }
-
-    fn register_ours(&self, registry: &mut Registry) {
-        self.gateway.register(registry);
-        let families = &self.families;
-        registry.register(
-            "semel_requests",
-            "Requests by door, operation and class of status",
-            families.requests.clone(),
-        );
-        registry.register(
-            "semel_duplicates",
-            "Requests for a key that was asked for before, by door and what they were told",
-            families.duplicates.clone(),
-        );
-        registry.register(
-            "semel_claims_lapsed",
-            "Leases that lapsed, once somebody saw it",
-            self.lapsed.clone(),
-        );
-        registry.register(
-            "semel_fenced_writes",
-            "Commands refused since their token is wrong, stale or spent",
-            self.fenced.clone(),
-        );
-        registry.register(
-            "semel_heartbeats_failed",
-            "Heartbeats of this process's own leases that the store did not answer, or not in time",
-            self.heartbeats_failed.clone(),
-        );
-        registry.register(
-            "semel_outcomes_unknown",
-            "Outcomes that became unknown, and why",
-            families.unknown.clone(),
-        );
-        registry.register("semel_dead_letters", "Records that died", self.dead.clone());
-        registry.register(
-            "semel_records_written",
-            "Versions written, by the state they brought",
-            families.states.clone(),
-        );
-        registry.register("semel_records", "Records by namespace, operation and state", self.records.clone());
-        registry.register(
-            "semel_store_call_duration_seconds",
-            "Calls of the store, until their answer was durable",
-            families.store_calls.clone(),
-        );
-        registry.register(
-            "semel_store_errors",
-            "Calls of the store that failed, by what that means",
-            families.store_errors.clone(),
-        );
-        registry.register(
-            "semel_store_batch_size",
-            "Writes that shared one sync",
-            self.store_batches.clone(),
-        );
-        registry.register(
-            "semel_audit_entries_written",
-            "Audit entries of traffic written",
-            self.audit_written.clone(),
-        );
-        registry.register(
-            "semel_audit_entries_dropped",
-            "Audit entries of traffic that found no room",
-            self.audit_dropped.clone(),
-        );
-        registry.register(
-            "semel_log_lines_dropped",
-            "Lines of the log that found no room",
-            self.log_dropped.clone(),
-        );
-        let build = prometheus_client::metrics::info::Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("semel_build", "The server's version", build);
-    }
 }
 
 #[cfg(test)]
