@@ -47,7 +47,8 @@ impl Service for Postgres {
                 .args([&data])
                 .run()?;
         }
-        // Many tests run at once, some with several servers, each with its pool. The socket is beside the data, so that two checkouts do not meet in one folder of the system.
+        // Many tests run at once, some with several servers, each with its pool. The socket is beside the data, so that two
+        // checkouts do not meet in one folder of the system.
         let options = format!(
             "-c listen_addresses=127.0.0.1 -c port={} -c max_connections=400 -c unix_socket_directories={}",
             at.port,
