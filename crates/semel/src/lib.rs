@@ -66,8 +66,8 @@
 //! - [`Ledger`]: claims and outcomes without HTTP.
 //!
 //! # Features
-//! `axum` handlers take the claim as an argument · `embedded` a durable store for one node · `postgres` a store for several
-//! nodes · `memory` (on) a store for tests · `metrics` (on) counts for a registry of prometheus-client.
+//! `axum` handlers take the claim as an argument · `embedded` a durable store for one node · `postgres` and `redis` stores
+//! for several nodes · `memory` (on) a store for tests · `metrics` (on) counts for a registry of prometheus-client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -115,8 +115,9 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// A ledger over the store that a URL names: `memory:`, `embedded:PATH` or `postgres://…`, each with the feature of its
-/// name.
+/// A ledger over the store that a URL names: `memory:`, `embedded:PATH`, `postgres://…`, or `redis://…` and `rediss://…`,
+/// each with the feature of its name. Of these Redis may lose claims in a failover: see its page before *at most once* rests
+/// on it.
 ///
 /// # Errors
 /// The URL names no store that this build has, or the store cannot be opened. What it says holds nothing of the URL.
@@ -124,7 +125,10 @@ pub async fn open(url: &str) -> Result<Ledger, OpenError> {
     Ok(Ledger::new(store(url).await?, Arc::new(OsEntropy)))
 }
 
-#[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "only some stores connect"))]
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "redis")),
+    expect(clippy::unused_async, reason = "only some stores connect")
+)]
 async fn store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
     // What follows the scheme may hold a password: it is not repeated.
     let (scheme, rest) = url.split_once(':').unwrap_or(("", ""));
@@ -144,16 +148,23 @@ async fn store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
             let opened = PostgresStore::open(&options).await;
             Ok(Arc::new(opened.map_err(because("the store in PostgreSQL cannot be opened"))?))
         }
+        #[cfg(feature = "redis")]
+        ("redis" | "rediss", _) => {
+            use semel_stores::redis::{Options, RedisStore};
+            let options = Options::parse(url).map_err(because("the URL of Redis is wrong"))?;
+            let opened = RedisStore::open(&options).await;
+            Ok(Arc::new(opened.map_err(because("the store in Redis cannot be opened"))?))
+        }
         _ => Err(OpenError {
             what: format!(
-                "there is no store `{scheme}` in this build; stores are features: `memory`, `embedded`, `postgres`"
+                "there is no store `{scheme}` in this build; stores are features: `memory`, `embedded`, `postgres`, `redis`"
             ),
             source: None,
         }),
     }
 }
 
-#[cfg(any(feature = "embedded", feature = "postgres"))]
+#[cfg(any(feature = "embedded", feature = "postgres", feature = "redis"))]
 fn because<E: std::error::Error + Send + Sync + 'static>(what: &str) -> impl FnOnce(E) -> OpenError {
     let what = what.to_owned();
     |source| OpenError { what, source: Some(Box::new(source)) }

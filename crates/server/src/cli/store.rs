@@ -97,7 +97,7 @@ pub(super) struct StoreArgs {
     /// The configuration file; without it ./semel.toml if it is there, else development mode
     #[arg(long, short, value_name = "FILE", env = "SEMEL_CONFIG")]
     config: Option<PathBuf>,
-    /// Where records are kept (`store.url`): embedded:PATH or postgres://…
+    /// Where records are kept (`store.url`): embedded:PATH, postgres://… or redis://…
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Read the configuration as development mode does (`server.development`)
@@ -128,6 +128,8 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
         Location::Embedded(folder) => on_folder(command, &folder, &loaded.config.store, &runtime),
         #[cfg(feature = "postgres")]
         Location::Postgres(_) => runtime.block_on(opened(command, &loaded.config.store)),
+        #[cfg(feature = "redis")]
+        Location::Redis(_) => runtime.block_on(opened(command, &loaded.config.store)),
     }
 }
 

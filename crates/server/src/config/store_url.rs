@@ -8,27 +8,37 @@ const HIDDEN: &str = "***";
 /// Schemes whose URLs name a server, as `scheme://user:password@host/…?key=value`.
 const REMOTE: [&str; 6] = ["postgres", "postgresql", "redis", "rediss", "mongodb", "mongodb+srv"];
 /// Keys of a query string whose values are fit to be shown. What is not among them may be a secret.
-const SHOWN: [&str; 20] = [
+const SHOWN: [&str; 30] = [
     "application_name",
     "authMechanism",
     "authSource",
+    "ca_file",
     "connect_timeout",
+    "connections",
     "database",
     "namespace",
+    "nodes",
+    "notify",
     "pgbouncer",
     "pool",
+    "prefix",
     "protocol",
     "readConcernLevel",
     "readPreference",
     "replicaSet",
     "schema",
+    "shards",
     "sslmode",
     "sslrootcert",
     "statement_timeout_ms",
     "target_session_attrs",
+    "timeout_ms",
     "tls",
     "w",
     "wait",
+    "wait_aof",
+    "wait_replicas",
+    "wait_timeout_ms",
 ];
 /// Parts of the names of keys that are secrets for certain.
 const SECRET: [&str; 4] = ["pass", "secret", "token", "properties"];

@@ -13,6 +13,8 @@ use semel_stores::embedded::{EmbeddedStore, Options};
 use semel_stores::memory::MemoryStore;
 #[cfg(feature = "postgres")]
 use semel_stores::postgres::{self, PostgresStore};
+#[cfg(feature = "redis")]
+use semel_stores::redis::{self, RedisStore};
 
 use crate::config::{StoreConfig, StoreUrl};
 use crate::telemetry::metrics::Sizes;
@@ -20,6 +22,8 @@ use crate::telemetry::metrics::Sizes;
 mod consent;
 #[cfg(feature = "postgres")]
 mod of_postgres;
+#[cfg(feature = "redis")]
+mod of_redis;
 mod ready;
 
 pub(crate) use consent::{ClaimLoss, at_most_once};
@@ -30,11 +34,14 @@ const SUPPORTED: &[&str] = &[
     "`embedded:PATH` (such as `embedded:./semel-data`)",
     #[cfg(feature = "postgres")]
     "`postgres://USER:PASSWORD@HOST/DATABASE`",
+    #[cfg(feature = "redis")]
+    "`redis://USER:PASSWORD@HOST/` (or `rediss://`)",
     "`memory:`",
 ];
 
 /// Schemes of stores that a build may leave out, with the feature that brings them.
-const LEFT_OUT: &[(&str, &str)] = &[("postgres", "postgres"), ("postgresql", "postgres")];
+const LEFT_OUT: &[(&str, &str)] =
+    &[("postgres", "postgres"), ("postgresql", "postgres"), ("redis", "redis"), ("rediss", "redis")];
 
 /// Where records are kept, read and checked, but not opened.
 #[derive(Clone, Debug)]
@@ -46,6 +53,9 @@ pub enum Location {
     /// A database that several nodes may share.
     #[cfg(feature = "postgres")]
     Postgres(Box<postgres::Options>),
+    /// A server, or a cluster, that several nodes may share.
+    #[cfg(feature = "redis")]
+    Redis(Box<redis::Options>),
 }
 
 /// What is wrong with a key of `[store]`: the key, and what is allowed. Nothing of a URL is in it.
@@ -65,6 +75,8 @@ impl Location {
             ("postgres" | "postgresql", _) => {
                 return of_postgres::options(config).map(Box::new).map(Self::Postgres);
             }
+            #[cfg(feature = "redis")]
+            ("redis" | "rediss", _) => return of_redis::options(config).map(Box::new).map(Self::Redis),
             (scheme, _) => return Err(vec![("url", unsupported(scheme))]),
         };
         only_remote(config).map(|()| location)
@@ -164,6 +176,14 @@ pub async fn open(config: &StoreConfig, batches: Sizes) -> Result<Arc<dyn Store>
         #[cfg(feature = "postgres")]
         Location::Postgres(options) => {
             Arc::new(PostgresStore::open(&options).await.map_err(StoreOpenError::of(config))?)
+        }
+        #[cfg(feature = "redis")]
+        Location::Redis(options) => {
+            let store = RedisStore::open(&options).await.map_err(StoreOpenError::of(config))?;
+            for warning in store.warnings() {
+                tracing::warn!(url = %config.url, "{warning}");
+            }
+            Arc::new(store)
         }
     };
     tracing::info!(store = store.name(), url = %config.url, survives_failover = store.survives_failover(), "store opened");

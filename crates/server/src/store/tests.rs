@@ -93,3 +93,25 @@ async fn a_database_that_cannot_be_reached_is_named_without_its_password() {
     assert!(error.to_string().starts_with(&format!("postgres://semel:***@{nobody}/semel: ")), "{error}");
     assert!(!said.contains("hunter2"), "{said}");
 }
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_is_here_with_its_keys_in_the_url() {
+    let url = "rediss://semel:hunter2@cache/?prefix=jobs&wait_replicas=1";
+    let location = Location::of(&config(url)).unwrap();
+    assert!(matches!(location, Location::Redis(_)));
+    assert!(!format!("{location:?}").contains("hunter2"));
+    for (config, said) in [
+        (
+            StoreConfig { pool: Some(3), ..config(url) },
+            "store.pool: means nothing for Redis; say `connections`",
+        ),
+        (config("redis://semel:hunter2@cache/?colour=red"), "store.url: `colour` is not known"),
+        (config("redis://semel:hunter2@cache/?shards=0"), "store.url: `shards` must be"),
+    ] {
+        let told = wrong(&config);
+        assert!(told.starts_with(said) && !told.contains("hunter2"), "{told}");
+    }
+    let shown = StoreUrl::new(url).to_string();
+    assert_eq!(shown, "rediss://semel:***@cache/?prefix=jobs&wait_replicas=1");
+}

@@ -407,7 +407,7 @@ impl Shared {
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let mut swept = 0;
         for shard in &*self.shards {
-            // Past those that cannot be read, which stay.
+            // Past those that stay: they cannot be read, or somebody was quicker.
             let mut stay = 0;
             while swept < limit {
                 let step = (limit - swept).min(limits::REDIS_SWEEP_STEP);
@@ -426,7 +426,7 @@ impl Shared {
                     removed.extend(try_join_all(removals).await?);
                 }
                 swept += removed.iter().filter(|removed| **removed == Some(true)).count();
-                stay += removed.iter().filter(|removed| removed.is_none()).count();
+                stay += removed.iter().filter(|removed| **removed != Some(true)).count();
                 if asked < step {
                     break;
                 }
