@@ -307,16 +307,24 @@ async fn a_claim_takes_the_policy_and_the_tags_that_its_operation_has_unless_it_
 }
 
 #[tokio::test]
-async fn a_resumable_claim_that_nobody_drives_is_found_by_its_missing_wake_time_and_ended_by_a_takeover_l8() {
+async fn a_resumable_claim_that_nobody_drives_is_listed_as_lapsed_and_ended_by_a_takeover_l8() {
     let server = Server::start("").await;
     let body = CLAIM.replace("}}", r#"},"lease_ms":200,"policy":{"semantics":"resume"}}"#);
     let lost = granted(&server, &body).await;
-    let listed = format!("{}/v1/records?state=running", server.admin_url());
-    eventually("the lapse is seen", async || {
+    let live = granted(&server, &CLAIM.replace(r#""key":""#, r#""key":"live-"#)).await;
+    let listed = format!("{}/v1/records?lapsed=true", server.admin_url());
+    let lapsed = eventually("the lapse is seen", async || {
         let page = server.http().get(&listed, &[]).await.unwrap().json();
-        (page["records"][0]["wake_at"].is_null() && page["records"][0]["id"] == lost["id"]).then_some(())
+        page["records"].as_array().filter(|records| !records.is_empty()).cloned()
     })
     .await;
+    assert_eq!((lapsed.len(), &lapsed[0]["id"]), (1, &lost["id"]), "and not {}", live["id"]);
+    assert!(lapsed[0]["wake_at"].is_null() && lapsed[0]["state"] == "running");
+    let (admin, folder) = (server.admin_url(), tempfile::tempdir().unwrap());
+    let shell = ["records", "ls", "--lapsed", "--admin-url", &admin];
+    let shown = crate::server::command(&shell, folder.path()).output().await.unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.lines().count() == 2 && shown.contains(lost["id"].as_str().unwrap()), "{shown}");
     let mine = granted(&server, &body).await;
     assert_eq!((mine["attempt"].as_u64(), mine["resumed"].as_bool()), (Some(2), Some(true)));
     let released = command(&server, &mine, "release", "").await;

@@ -31,6 +31,10 @@ pub struct RecordQuery {
     /// In this namespace: `execute`, `http`, `webhook`, `topic` or `job`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// With `true`: running, but with a lapsed lease and nobody who goes on by himself; their `wake_at` is `null`. Such a
+    /// page may show fewer than `limit` records, even none, and still have a `next`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lapsed: Option<bool>,
     /// Created at or after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Time>,
@@ -85,7 +89,7 @@ pub struct RecordSummary {
     pub created_at: Time,
     /// When this version was written.
     pub written_at: Time,
-    /// Pending: when it is due. Running: when the lease lapses.
+    /// Pending: when it is due. Running: when the lease lapses, and `null` once it has lapsed with nobody to go on.
     pub wake_at: Option<Time>,
     /// When it came to rest.
     pub settled_at: Option<Time>,

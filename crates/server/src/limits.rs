@@ -57,6 +57,11 @@ pub const RETRY_CAP_DEFAULT: Duration = Duration::from_secs(6 * 60 * 60);
 pub const RETRY_MAX_AGE_DEFAULT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// The longest try that can be configured.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Running records that a listing of claims which nobody drives reads for each row of its page: what any listing may
+/// read for a row that it shows.
+pub const LAPSED_READ_PER_ROW: usize = 20;
+/// Running records that it reads in one call of the store: the longest page.
+pub const LAPSED_READ_AT_ONCE: usize = semel_api::limits::PAGE_MAX as usize;
 /// Characters of a request's or correlation id that is taken over from the client; another gets one of ours.
 pub const REQUEST_ID_CHARS_MAX: usize = 128;
 /// Tries at once, over all lanes, unless configured.

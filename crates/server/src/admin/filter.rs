@@ -44,6 +44,15 @@ impl Parameters {
         text.map(|text| Time::parse(&text).ok_or_else(|| wrong(name, TIME))).transpose()
     }
 
+    /// Whether only claims that nobody drives are asked for.
+    pub(super) fn lapsed(&mut self) -> Result<bool, ApiError> {
+        match self.text("lapsed").as_deref() {
+            None => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(wrong("lapsed", "can only be true")),
+        }
+    }
+
     pub(super) fn page(&mut self) -> Result<usize, ApiError> {
         let Some(text) = self.text("limit") else { return Ok(PAGE_DEFAULT as usize) };
         match text.parse::<u32>() {
@@ -79,8 +88,8 @@ pub(super) fn records(parameters: &mut Parameters) -> Result<Query, ApiError> {
 }
 
 /// The names of the parameters of a listing of records.
-pub(super) const RECORDS: [&str; 10] =
-    ["state", "states", "operation", "key", "tag", "namespace", "from", "until", "cursor", "limit"];
+pub(super) const RECORDS: [&str; 11] =
+    ["state", "states", "lapsed", "operation", "key", "tag", "namespace", "from", "until", "cursor", "limit"];
 
 /// The names of the parameters of a listing of the audit log.
 pub(super) const AUDIT: [&str; 11] = [
@@ -224,6 +233,9 @@ mod tests {
             wrong_field(&format!("key={}", "x".repeat(256))),
             "key | value | key must have at most 255 characters"
         );
+        let lapsed = |query| Parameters::read(Some(query), &RECORDS).unwrap().lapsed();
+        assert!(lapsed("lapsed=true").unwrap() && !lapsed("lapsed=").unwrap());
+        assert_eq!(lapsed("lapsed=no").unwrap_err().details()[0].message, "can only be true");
         let page = |query| Parameters::read(Some(query), &RECORDS).unwrap().page();
         assert_eq!(page("limit=1000").unwrap(), 1_000);
         for odd in ["limit=0", "limit=1001", "limit=-1", "limit=1e3"] {

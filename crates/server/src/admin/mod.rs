@@ -1,6 +1,6 @@
 //! The admin listener: what operators, scrapers and readers of the documentation come for.
 //!
-//! Rooms: `records` and `bulk` what operators see and do, `judge` how · `audit` who did it · `documents` the OpenAPI
+//! Rooms: `records` and `bulk` what operators see and do, `judge` how · `lapsed` claims that nobody drives · `audit` who did it · `documents` the OpenAPI
 //! document and its reader · `access` tokens and roles · `gate` what stands before all of it · `filter`, `cursor`,
 //! `view` between the wire and core.
 
@@ -29,6 +29,7 @@ mod documents;
 mod filter;
 mod gate;
 mod judge;
+mod lapsed;
 mod records;
 mod view;
 

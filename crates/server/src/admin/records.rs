@@ -15,7 +15,7 @@ use semel_core::{RecordId, StoreError, Version};
 use super::access::Operator;
 use super::filter::{self, Parameters};
 use super::judge::{self, Judge, What};
-use super::{Admin, cursor, json, view};
+use super::{Admin, cursor, json, lapsed, view};
 use crate::door::{self, Refusal};
 use crate::limits::RETRY_AFTER_STORAGE;
 
@@ -23,8 +23,14 @@ pub(super) async fn list(State(admin): State<Admin>, RawQuery(query): RawQuery) 
     let mut parameters = Parameters::read(query.as_deref(), &filter::RECORDS)?;
     let page = parameters.page()?;
     let from = parameters.text("cursor").as_deref().map(cursor::read).transpose()?;
+    let undriven = parameters.lapsed()?;
     let query = filter::records(&mut parameters)?;
-    let page = admin.store.search(query, from, page).await.map_err(|error| storage(&error))?;
+    let page = if undriven {
+        lapsed::page(&*admin.store, query, from, page).await
+    } else {
+        admin.store.search(query, from, page).await
+    };
+    let page = page.map_err(|error| storage(&error))?;
     let records = page.items.iter().map(view::summary).collect();
     json(StatusCode::OK, &RecordPage { records, next: page.next.as_ref().map(cursor::write) })
 }

@@ -114,6 +114,9 @@ pub(super) struct FilterArgs {
 pub(super) struct LsArgs {
     #[command(flatten)]
     filter: FilterArgs,
+    /// Only claims that nobody drives: running, with a lapsed lease, and no worker to go on
+    #[arg(long)]
+    lapsed: bool,
     /// Records of the page
     #[arg(long, value_name = "N", default_value_t = semel_api::limits::PAGE_DEFAULT)]
     limit: u32,
@@ -233,6 +236,7 @@ fn refused(answer: &Response<Bytes>) -> Ended {
 
 async fn list(args: &LsArgs) -> Result<u8, Ended> {
     let mut pairs = args.filter.parameters();
+    pairs.extend(args.lapsed.then(|| ("lapsed", true.to_string())));
     pairs.push(("limit", args.limit.to_string()));
     pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
