@@ -86,7 +86,7 @@ pub(super) struct AdminArgs {
 /// Which records. All that is given must hold.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct FilterArgs {
-    /// In this state; several with commas
+    /// In this state: pending, running, released, completed, unknown or dead; several with commas
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<String>,
     /// Of this operation
@@ -98,10 +98,10 @@ pub(super) struct FilterArgs {
     /// With this tag
     #[arg(long, value_name = "NAME=VALUE")]
     tag: Option<String>,
-    /// In this namespace
+    /// In this namespace: execute, http, webhook, topic or job
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
-    /// Created at or after
+    /// Created at or after, such as 2026-11-21T04:30:00Z
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<Time>,
     /// Created before
@@ -368,7 +368,8 @@ async fn many(args: &JudgeArgs, command: &str, mut body: Value) -> Result<u8, En
         if args.json {
             print(&text);
         } else {
-            say(format_args!("{count} records would be changed"));
+            let records = if count == "1" { "record" } else { "records" };
+            say(format_args!("{count} {records} would be changed"));
         }
         return Ok(exit::DONE);
     }
@@ -396,7 +397,8 @@ async fn many(args: &JudgeArgs, command: &str, mut body: Value) -> Result<u8, En
         for failure in &total.failures {
             eprintln!("semel: {}: {} {}", failure.id, failure.code, failure.message);
         }
-        say(format_args!("{} records changed, {} not", total.changed, total.failed));
+        let records = if total.changed == 1 { "record" } else { "records" };
+        say(format_args!("{} {records} changed, {} not", total.changed, total.failed));
     }
     Ok(if total.failed == 0 { exit::DONE } else { exit::REFUSED })
 }
