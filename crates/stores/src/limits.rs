@@ -57,6 +57,19 @@ pub const POSTGRES_SWEEP_STEP: usize = 200;
 pub const POSTGRES_FOLD_EVERY: u64 = 512;
 /// Moves that are folded in one statement.
 pub const POSTGRES_FOLD_STEP: i64 = 5_000;
+/// Commands in one statement of PostgreSQL: beyond this, a round trip is a small share of the work. Each holds a lock
+/// of the server's table of locks, of which there are 6,400 unless the server is told otherwise.
+pub const POSTGRES_BATCH: usize = 128;
+/// Bytes of a batch, from which on nothing more goes into it; a quarter of it goes alone.
+pub const POSTGRES_BATCH_BYTES: usize = 1 << 20;
+/// Batches of each kind (inserts, replacements, loads) that a node has under way: while one waits for the disk, the next
+/// one is worked at. With more, each is smaller.
+pub const POSTGRES_LANES: usize = 2;
+/// Commands that wait before another lane is begun beside those that are under way. A statement costs some 300 µs of
+/// processor time however few there are in it, and 15 to 30 µs for each: of so many it is a small part.
+pub const POSTGRES_LANE_FROM: usize = 64;
+/// How long a batch waits for somebody's lock before its commands go alone: longer than a commit takes.
+pub const POSTGRES_BATCH_LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 /// Times that a call begins anew because a row came or went between two of its statements.
 pub const POSTGRES_ROUNDS: usize = 32;
 /// Times that a read is asked again because its connection turned out to be lost: one is often found so after a pause.

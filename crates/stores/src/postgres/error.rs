@@ -59,6 +59,18 @@ impl Failure {
         matches!(self, Self::Sent(error) if error.as_db_error().is_none())
     }
 
+    /// Whether it may be about one of the statement's commands and not about all of them: a value that cannot be, a
+    /// lock that one of them waits for. It did not happen, and trying each by itself tells. What the server lacks (disk,
+    /// memory, the right to write), each would meet again.
+    pub(super) fn is_of_one_command(&self) -> bool {
+        let Self::Sent(error) = self else { return false };
+        let Some(server) = error.as_db_error() else { return false };
+        let class = server.code().code().get(..2).unwrap_or_default();
+        let of_all =
+            *server.code() != SqlState::QUERY_CANCELED && matches!(class, "08" | "25" | "53" | "57" | "58");
+        !is_fatal(server) && !of_all && *server.code() != SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN
+    }
+
     /// Whether the connection is of no more use although it may look so: a statement that the server no longer has, or
     /// whose result has another shape since somebody migrated, or an answer that never came.
     pub(super) fn spoils_connection(&self) -> bool {

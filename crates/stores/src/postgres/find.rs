@@ -9,8 +9,8 @@ use tokio_postgres::types::ToSql;
 use super::error::Kind;
 use super::pool::Statement;
 use super::rows::{
-    AuditDraft, EVERYTHING, Id, actor_hash, correlation_hash, corrupt, key_hash, millis, namespace_number,
-    operation_hash, record, record_hash, state_number, tag_hash, time, unreadable,
+    AuditDraft, EVERYTHING, Id, actor_hash, correlation_hash, corrupt, key_hash, literal, millis,
+    namespace_number, operation_hash, record, record_hash, state_number, tag_hash, time, unreadable,
 };
 use super::store::Shared;
 use crate::codec::{Corrupt, decode_audit};
@@ -217,10 +217,4 @@ fn term(query: &AuditQuery) -> i64 {
     let key = || query.key.as_ref().map(key_hash);
     let tag = || query.tag.as_ref().map(tag_hash);
     record.or_else(correlation).or_else(key).or_else(tag).unwrap_or(EVERYTHING)
-}
-
-/// An array as text.
-fn literal(numbers: &[i64]) -> String {
-    let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
-    format!("{{{}}}", numbers.join(","))
 }

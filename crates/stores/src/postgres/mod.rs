@@ -1,8 +1,10 @@
 //! The PostgreSQL store: any number of nodes over one database, version 15 or later.
 //!
 //! Rooms: [`options`] what a URL says · [`tls`] rustls under the driver · [`schema`] tables and their migrations ·
-//! [`sql`] every statement · [`pool`] connections, time-outs, statements under way · [`error`] what a SQLSTATE means
-//! for a command · [`rows`] records as rows · [`listen`] notifications between nodes · [`find`] search and audit · [`store`] the contract.
+//! [`sql`] every statement · [`gather`] commands that wait, together · [`batch`], [`batch_sql`] many of them in one
+//! statement · [`alone`] one in one · [`pool`] connections, time-outs, statements under way · [`error`] what a SQLSTATE means
+//! for a command · [`rows`] records as rows · [`listen`] notifications between nodes · [`find`] search and audit ·
+//! [`orders`] what is due and has changed · [`upkeep`] what is done now and then · [`store`] the contract.
 //!
 //! # A write
 //! One statement, its own transaction, one round trip: it reads the clock, refuses if the deadline has passed, compares,
@@ -15,16 +17,22 @@
 //! and looks at the floor once more, in a newer snapshot, when its row is there: from then on nobody can remove an
 //! earlier life of the id. A floor that has risen meanwhile ends the statement, and the insert begins anew.
 
+mod alone;
+mod batch;
+mod batch_sql;
 mod error;
 mod find;
+mod gather;
 mod listen;
 mod options;
+mod orders;
 mod pool;
 mod rows;
 mod schema;
 mod sql;
 mod store;
 mod tls;
+mod upkeep;
 
 #[cfg(test)]
 mod conformance;

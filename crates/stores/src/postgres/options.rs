@@ -17,6 +17,12 @@ use crate::limits;
 /// stay when it is full. What that makes look dear is not worth compiling.
 const PLANS: &str = "-c enable_seqscan=off -c jit=off";
 
+/// A batch looks each of its records up in the index, in their order: a join of another kind would read all of the
+/// table, or all of its index, however few the batch has. It is planned once. And it waits for nobody's lock for long,
+/// since all of it would wait: who holds one that long is waited for by the one command that has to.
+const BATCH_PLANS: &str = "-c enable_hashjoin=off -c enable_mergejoin=off -c enable_bitmapscan=off \
+     -c plan_cache_mode=force_generic_plan";
+
 /// Where the database is, and how it is used.
 #[derive(Clone)]
 pub struct Options {
@@ -32,6 +38,8 @@ pub struct Options {
     pub(super) connect_timeout: Duration,
     pub(super) root_certificates: Option<PathBuf>,
     pub(super) poll: Option<Duration>,
+    /// Whether commands that come together go together.
+    pub(super) batch: bool,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -60,6 +68,7 @@ struct Ours {
     schema: Option<String>,
     pool: Option<usize>,
     pooled: bool,
+    apart: bool,
     statement_timeout: Option<Duration>,
     ssl_mode: Option<SslMode>,
     root_certificates: Option<PathBuf>,
@@ -68,7 +77,7 @@ struct Ours {
 impl Options {
     /// Reads `postgres://user:password@host:port/database?key=value&…`: the driver's keys (`application_name`, `options`,
     /// `target_session_attrs`, `keepalives_idle`, …), and of our own `schema`, `pool`, `pgbouncer`,
-    /// `statement_timeout_ms`, `sslmode` and `sslrootcert`.
+    /// `batch`, `statement_timeout_ms`, `sslmode` and `sslrootcert`.
     ///
     /// # Errors
     /// A key is unknown, or its value cannot be.
@@ -93,6 +102,7 @@ impl Options {
             connect_timeout: limits::POSTGRES_CONNECT_TIMEOUT,
             root_certificates: ours.root_certificates,
             poll: None,
+            batch: !ours.apart,
             clock: Arc::new(SystemClock::start()),
         })
     }
@@ -116,6 +126,18 @@ impl Options {
         self.connect_timeout = within;
         self.server.connect_timeout(within);
         self
+    }
+
+    /// The server as batches are to find it.
+    pub(super) fn for_batches(&self) -> Config {
+        let mut server = self.server.clone();
+        if !self.pooled {
+            let given = server.get_options().unwrap_or_default();
+            let lock_timeout = limits::POSTGRES_BATCH_LOCK_TIMEOUT.as_millis();
+            let options = format!("{given} {BATCH_PLANS} -c lock_timeout={lock_timeout}");
+            server.options(options);
+        }
+        server
     }
 
     /// Looks for what other nodes did so often where no notification comes.
@@ -184,6 +206,10 @@ fn split(url: &str) -> Result<(Ours, String), InvalidUrl> {
                 ours.pool = Some(size.ok_or_else(|| wrong("a number of connections from 1 to 1000"))?);
             }
             "pgbouncer" => ours.pooled = value.parse().map_err(|_| wrong("`true` or `false`"))?,
+            "batch" => {
+                let batch: bool = value.parse().map_err(|_| wrong("`true` or `false`"))?;
+                ours.apart = !batch;
+            }
             "statement_timeout_ms" => {
                 let longest = semel_core::limits::WRITE_WITHIN.as_millis();
                 let length = value.parse::<u32>().ok().filter(|ms| (1..longest).contains(&u128::from(*ms)));

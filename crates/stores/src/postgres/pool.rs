@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio::time::timeout;
-use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Config, Row};
 
 use super::error::Failure;
 use super::options::Options;
 use super::schema::OpenError;
 use super::tls::Tls;
 use crate::limits;
+
+/// Inserts, replacements, loads.
+const KINDS_OF_BATCHES: usize = 3;
 
 /// What fills a statement's places.
 pub(super) type Values<'a> = [&'a (dyn ToSql + Sync)];
@@ -31,10 +34,19 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn new(options: &Options, tls: Tls) -> Result<Self, OpenError> {
+        Self::of(options, options.server.clone(), options.pool, tls)
+    }
+
+    /// The connections that batches go over: one for each lane, so that none of them ever waits for one.
+    pub(super) fn for_batches(options: &Options, tls: Tls) -> Result<Self, OpenError> {
+        Self::of(options, options.for_batches(), limits::POSTGRES_LANES * KINDS_OF_BATCHES, tls)
+    }
+
+    fn of(options: &Options, server: Config, size: usize, tls: Tls) -> Result<Self, OpenError> {
         let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(options.server.clone(), tls, config);
+        let manager = Manager::from_config(server, tls, config);
         let pool = Pool::builder(manager)
-            .max_size(options.pool)
+            .max_size(size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(options.connect_timeout))
             .create_timeout(Some(options.connect_timeout))

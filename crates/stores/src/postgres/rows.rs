@@ -11,6 +11,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use crate::codec::{Corrupt, decode_input, decode_record, encode_input, encode_record};
+use crate::limits;
+pub(super) use crate::remote::draft::hash;
 use crate::remote::draft::without_input;
 pub(super) use crate::remote::draft::{
     AuditDraft, EVERYTHING, actor_hash, correlation_hash, key_hash, lane_name, length, millis,
@@ -105,6 +107,16 @@ impl Draft {
         })
     }
 
+    /// What it weighs in a batch.
+    pub(super) fn bytes(&self) -> usize {
+        self.head.len() + self.input.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Whether it may go with others: nothing large, and nothing of which others would have to bring a share along.
+    pub(super) fn fits_a_batch(&self) -> bool {
+        self.audit.is_none() && self.bytes() <= limits::POSTGRES_BATCH_BYTES / 4
+    }
+
     /// The record as it was stamped.
     pub(super) fn stamped(&self, stamps: Stamps) -> Result<Arc<Record>, StoreError> {
         let parts = Parts { version: stamps.version, times: stamps.times, ..self.parts.clone() };
@@ -174,3 +186,10 @@ pub(super) fn record(row: &Row, at: usize) -> Result<Option<Arc<Record>>, StoreE
     }
     Record::from_parts(parts).map(|record| Some(Arc::new(record))).map_err(|why| corrupt(Corrupt(why)))
 }
+
+/// An array as text.
+pub(super) fn literal(numbers: &[i64]) -> String {
+    let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", numbers.join(","))
+}
+

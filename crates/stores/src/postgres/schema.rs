@@ -48,10 +48,10 @@ impl Error for OpenError {
 
 /// Each brings the schema from the version of its place in the list to the next; none is changed once it was released.
 /// `SCHEMA` stands for the schema's name.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 /// The version that this program works with.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 const _: () = assert!(MIGRATIONS.len() == VERSION as usize);
 
 /// Brings the schema up to date.

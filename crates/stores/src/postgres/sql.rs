@@ -1,8 +1,11 @@
 //! Every statement of the store. Each is a transaction of its own.
 
+use semel_core::RecordId;
 use tokio_postgres::types::Type;
 
+use super::batch_sql;
 use super::pool::Statement;
+use super::rows::hash;
 
 /// The columns of a record `r`, as [`record`](super::rows::record) reads them.
 pub(super) const RECORD: &str = "r.fence, r.sequence, r.created, r.written, r.wake, r.settled, r.expires, r.head, \
@@ -43,6 +46,10 @@ pub(super) struct Sql {
     pub(super) insert_audited: Statement,
     pub(super) replace: Statement,
     pub(super) replace_audited: Statement,
+    pub(super) insert_many: Statement,
+    pub(super) insert_many_tagged: Statement,
+    pub(super) replace_many: Statement,
+    pub(super) load_many: Statement,
     pub(super) remove: Statement,
     pub(super) load: Statement,
     pub(super) take_due: Statement,
@@ -62,9 +69,17 @@ pub(super) struct Sql {
     pub(super) ready: Statement,
     pub(super) durability: Statement,
     pub(super) notify: Statement,
+    locks: i64,
 }
 
 impl Sql {
+    /// The number of the lock that somebody's own transaction takes on a key of this schema. It says nothing about who
+    /// may do what: rows do. It says whom not to wait for.
+    pub(super) fn lock_of(&self, id: RecordId) -> i64 {
+        let [a, b, c, d, e, f, g, h, ..] = *id.as_bytes();
+        i64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ self.locks
+    }
+
     pub(super) fn new(schema: &str) -> Self {
         let make = |text: &str, types: &[Type]| Statement {
             text: text.replace("SCHEMA", schema),
@@ -78,6 +93,10 @@ impl Sql {
             insert_audited: make(&insert(true), &insert_types(true)),
             replace: make(&replace(false), &replace_types(false)),
             replace_audited: make(&replace(true), &replace_types(true)),
+            insert_many: make(&batch_sql::insert(false), &batch_sql::insert_types()),
+            insert_many_tagged: make(&batch_sql::insert(true), &batch_sql::insert_types()),
+            replace_many: make(&batch_sql::replace(), &batch_sql::replace_types()),
+            load_many: make(&batch_sql::load(), &[Type::UUID_ARRAY]),
             remove: make(
                 &format!(
                     "WITH gone AS (
@@ -136,6 +155,7 @@ impl Sql {
                 "SELECT pg_notify($1, payload) FROM unnest($2) AS payload",
                 &[text, Type::TEXT_ARRAY],
             ),
+            locks: hash(&[b"keys", schema.as_bytes()]),
         }
     }
 }
@@ -292,8 +312,8 @@ fn sweep() -> String {
 const COUNTS: &str = "
     SELECT namespace, operation, state, sum(records)::bigint FROM (
       SELECT namespace, operation, state, records FROM SCHEMA.counts
-      UNION ALL SELECT namespace, operation, state, 1 FROM SCHEMA.moves WHERE state IS NOT NULL
-      UNION ALL SELECT namespace, coalesce(was_operation, operation), was_state, -1 FROM SCHEMA.moves
+      UNION ALL SELECT namespace, operation, state, records FROM SCHEMA.moves WHERE state IS NOT NULL
+      UNION ALL SELECT namespace, coalesce(was_operation, operation), was_state, -records FROM SCHEMA.moves
         WHERE was_state IS NOT NULL
     ) kinds GROUP BY 1, 2, 3 HAVING sum(records) > 0";
 
@@ -302,12 +322,12 @@ const FOLD: &str = "
     WITH taken AS (
       DELETE FROM SCHEMA.moves WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM SCHEMA.moves LIMIT $1 FOR UPDATE SKIP LOCKED
-      )) RETURNING namespace, operation, state, was_operation, was_state
+      )) RETURNING namespace, operation, state, was_operation, was_state, records
     ),
     added AS (
       SELECT namespace, operation, state, sum(records)::bigint AS records FROM (
-        SELECT namespace, operation, state, 1 AS records FROM taken WHERE state IS NOT NULL
-        UNION ALL SELECT namespace, coalesce(was_operation, operation), was_state, -1 FROM taken
+        SELECT namespace, operation, state, records FROM taken WHERE state IS NOT NULL
+        UNION ALL SELECT namespace, coalesce(was_operation, operation), was_state, -records FROM taken
           WHERE was_state IS NOT NULL
       ) moved GROUP BY 1, 2, 3 HAVING sum(records) <> 0 ORDER BY 2, 1, 3
     ),

@@ -72,7 +72,10 @@ async fn migrations_run_twice_by_two_nodes_starting_together_are_run_once() {
         nodes.spawn(async move { PostgresStore::open(&options).await.unwrap() });
     }
     let nodes = nodes.join_all().await;
-    assert_eq!(schema.number("SELECT sum(version) FROM SCHEMA.version").await, 1);
+    assert_eq!(
+        schema.number("SELECT sum(version) FROM SCHEMA.version").await,
+        i64::from(super::schema::VERSION)
+    );
     assert_eq!(schema.number("SELECT count(*) FROM SCHEMA.floor").await, 1);
     let ask = Ask::key("a");
     let there = inserted(&nodes[0], &ask).await;
@@ -370,6 +373,10 @@ async fn a_console_page_or_a_claim_that_scans_the_whole_table() {
         &sql.insert_audited,
         &sql.replace,
         &sql.replace_audited,
+        &sql.insert_many,
+        &sql.insert_many_tagged,
+        &sql.replace_many,
+        &sql.load_many,
         &sql.remove,
         &sql.load,
         &sql.take_due,

@@ -1,0 +1,21 @@
+-- A batch of writes leaves one move for each kind of change, and not one for each record.
+ALTER TABLE SCHEMA.moves ADD COLUMN records bigint NOT NULL DEFAULT 1;
+
+-- Under a stricter isolation even a new look shows the old snapshot: there, the floor is locked, which fails if it has
+-- risen since that snapshot, and lets removals by.
+CREATE OR REPLACE FUNCTION SCHEMA.above_floor(given bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS
+$$
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    PERFORM FROM SCHEMA.floor FOR KEY SHARE;
+  END IF;
+  IF EXISTS (SELECT FROM SCHEMA.floor WHERE fence >= given) THEN
+    RAISE EXCEPTION 'the floor of the fences has risen' USING ERRCODE = 'serialization_failure';
+  END IF;
+  RETURN given;
+END
+$$;
+
+-- As before, in floating point: it is asked for every row, and 53 bits hold microseconds.
+CREATE OR REPLACE FUNCTION SCHEMA.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
+$$ SELECT floor(date_part('epoch', clock_timestamp()) * 1000)::bigint $$;
