@@ -7,27 +7,28 @@ use semel_core::id::Version;
 use semel_core::store::{AsOf, Inserted, Replaced};
 use semel_core::write::Write;
 use semel_core::{Record, RecordId, StoreError, Timestamp};
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::batch::Replacement;
 use super::error::Kind;
 use super::gather::Gathered;
 use super::pool::{Statement, Values};
-use super::rows::{AuditDraft, Draft, Id, Stamps, millis, record, stamps, time, unreadable, version_numbers};
+use super::rows::{
+    AuditDraft, Columns, Draft, Id, Stamps, millis, record, stamps, time, unreadable, version_numbers,
+};
 use super::store::{Shared, no_answer};
 use crate::limits;
 
 /// What a write's statement answers.
-struct Swapped {
-    as_of: Timestamp,
-    stamps: Option<Stamps>,
-    there: Option<Arc<Record>>,
+pub(super) struct Swapped {
+    pub(super) as_of: Timestamp,
+    pub(super) stamps: Option<Stamps>,
+    pub(super) there: Option<Arc<Record>>,
 }
 
 impl Swapped {
-    fn read(row: &Row) -> Result<Self, StoreError> {
-        let as_of = time(row.try_get(0).map_err(unreadable)?);
+    pub(super) fn read(row: &impl Columns) -> Result<Self, StoreError> {
+        let as_of = time(row.get(0)?);
         Ok(Self { as_of, stamps: stamps(row, 1)?, there: record(row, 8)? })
     }
 }
@@ -76,23 +77,8 @@ impl Shared {
     }
 
     async fn insert_alone(self: &Arc<Self>, draft: Draft) -> Result<AsOf<Inserted>, StoreError> {
-        let deadline = millis(draft.deadline);
-        let (operation, rests) = (draft.operation.as_str(), &draft.rests);
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
-            &draft.id,
-            &draft.after,
-            &draft.namespace,
-            &operation,
-            &draft.key,
-            &draft.lane,
-            &draft.state,
-            &draft.wake,
-            rests,
-            &draft.names,
-            &draft.head,
-            &draft.input,
-            &deadline,
-        ];
+        let (operation, deadline) = (draft.operation.as_str(), millis(draft.deadline));
+        let mut values = insert_values(&draft, &operation, &deadline);
         let statement =
             audited(draft.audit.as_ref(), &mut values, &self.sql.insert, &self.sql.insert_audited);
         for _ in 0..limits::POSTGRES_ROUNDS {
@@ -140,26 +126,9 @@ impl Shared {
         self: &Arc<Self>,
         Replacement { draft, expected }: Replacement,
     ) -> Result<AsOf<Replaced>, StoreError> {
-        let deadline = millis(draft.deadline);
-        let (fence, sequence) = version_numbers(expected);
-        let operation = draft.operation.as_str();
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
-            &draft.id,
-            &fence,
-            &sequence,
-            &draft.raise,
-            &draft.begins,
-            &operation,
-            &draft.lane,
-            &draft.state,
-            &draft.keep_wake,
-            &draft.wake,
-            &draft.rests,
-            &draft.names,
-            &draft.head,
-            &draft.input,
-            &deadline,
-        ];
+        let (operation, deadline) = (draft.operation.as_str(), millis(draft.deadline));
+        let version = version_numbers(expected);
+        let mut values = replace_values(&draft, &version, &operation, &deadline);
         let statement =
             audited(draft.audit.as_ref(), &mut values, &self.sql.replace, &self.sql.replace_audited);
         for _ in 0..limits::POSTGRES_ROUNDS {
@@ -212,6 +181,55 @@ impl Shared {
         }
         Ok(removed)
     }
+}
+
+/// What an insert is given, without an audit entry.
+pub(super) fn insert_values<'a>(
+    draft: &'a Draft,
+    operation: &'a &'a str,
+    deadline: &'a i64,
+) -> Vec<&'a (dyn ToSql + Sync)> {
+    vec![
+        &draft.id,
+        &draft.after,
+        &draft.namespace,
+        operation,
+        &draft.key,
+        &draft.lane,
+        &draft.state,
+        &draft.wake,
+        &draft.rests,
+        &draft.names,
+        &draft.head,
+        &draft.input,
+        deadline,
+    ]
+}
+
+/// What a replacement is given, without an audit entry.
+pub(super) fn replace_values<'a>(
+    draft: &'a Draft,
+    (fence, sequence): &'a (i64, i64),
+    operation: &'a &'a str,
+    deadline: &'a i64,
+) -> Vec<&'a (dyn ToSql + Sync)> {
+    vec![
+        &draft.id,
+        fence,
+        sequence,
+        &draft.raise,
+        &draft.begins,
+        operation,
+        &draft.lane,
+        &draft.state,
+        &draft.keep_wake,
+        &draft.wake,
+        &draft.rests,
+        &draft.names,
+        &draft.head,
+        &draft.input,
+        deadline,
+    ]
 }
 
 /// Adds what is written to the audit log, if anything, and says by which statement.

@@ -57,3 +57,27 @@ async fn open() -> Option<Stepped> {
 }
 
 semel_conformance::store_suite!(open);
+
+/// The same where each command has a statement of its own: what is not about many commands at once is the same code.
+mod apart {
+    use super::{Stepped, url};
+
+    async fn open() -> Option<Stepped> {
+        Some(Stepped::with(url()?, "&batch=false").await)
+    }
+
+    semel_conformance::store_suite! { open;
+        swap: of_many_inserts_of_a_key_exactly_one_is_inserted;
+        swap: of_many_replacements_of_a_version_exactly_one_is_replaced;
+        swap: an_insert_where_something_is_changes_nothing_and_shows_it;
+        swap: a_write_after_its_deadline_has_no_effect;
+        swap: l6_a_replacement_of_another_version_conflicts_and_changes_nothing;
+        swap: a_read_sees_what_was_answered_before_it;
+        swap: records_of_every_state_are_loaded_as_they_were_written;
+        swap: workers_on_one_key_run_it_once;
+        cancel: dropping_a_write_leaves_the_store_usable;
+        corrupt: l13_damaged_bytes_are_an_error_and_never_absent;
+        histories: one_command_after_the_other_answers_as_the_model_does;
+        histories: many_workers_at_once_make_one_chain_of_legal_steps;
+    }
+}

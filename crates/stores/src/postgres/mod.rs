@@ -4,7 +4,7 @@
 //! [`sql`] every statement · [`gather`] commands that wait, together · [`batch`], [`batch_sql`] many of them in one
 //! statement · [`alone`] one in one · [`pool`] connections, time-outs, statements under way · [`error`] what a SQLSTATE means
 //! for a command · [`rows`] records as rows · [`listen`] notifications between nodes · [`find`] search and audit ·
-//! [`orders`] what is due and has changed · [`upkeep`] what is done now and then · [`store`] the contract.
+//! [`orders`] what is due and has changed · [`upkeep`] what is done now and then · [`joined`] claims in the caller's own transaction · [`store`] the contract.
 //!
 //! # A write
 //! One statement, its own transaction, one round trip: it reads the clock, refuses if the deadline has passed, compares,
@@ -23,6 +23,9 @@ mod batch_sql;
 mod error;
 mod find;
 mod gather;
+mod joined;
+#[cfg(feature = "sqlx")]
+mod joined_sqlx;
 mod listen;
 mod options;
 mod orders;
@@ -35,7 +38,11 @@ mod tls;
 mod upkeep;
 
 #[cfg(test)]
+mod batches_tests;
+#[cfg(test)]
 mod conformance;
+#[cfg(all(test, feature = "sqlx"))]
+mod joined_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -43,6 +50,7 @@ mod tests;
 
 use crate::remote::{time, wake};
 
+pub use joined::{Cells, JoinError, Joined, Transaction, Value};
 pub use options::{InvalidUrl, Options};
 pub use schema::OpenError;
 pub use store::PostgresStore;

@@ -150,9 +150,21 @@ pub(super) fn corrupt(error: Corrupt) -> StoreError {
     StoreError::corrupt("read a row", "stored bytes cannot be read").with_source(error)
 }
 
+/// A row, whichever driver it comes from.
+pub(super) trait Columns {
+    /// One of its columns.
+    fn get<'a, T: FromSql<'a>>(&'a self, at: usize) -> Result<T, StoreError>;
+}
+
+impl Columns for Row {
+    fn get<'a, T: FromSql<'a>>(&'a self, at: usize) -> Result<T, StoreError> {
+        self.try_get(at).map_err(unreadable)
+    }
+}
+
 /// Reads seven columns from `at` on; `None` if there is no row in this place of the join.
-pub(super) fn stamps(row: &Row, at: usize) -> Result<Option<Stamps>, StoreError> {
-    let get = |column| row.try_get::<_, Option<i64>>(at + column).map_err(unreadable);
+pub(super) fn stamps(row: &impl Columns, at: usize) -> Result<Option<Stamps>, StoreError> {
+    let get = |column| row.get::<Option<i64>>(at + column);
     let (Some(fence), Some(sequence)) = (get(0)?, get(1)?) else { return Ok(None) };
     let missing = || StoreError::corrupt("read a row", "a record without its times");
     let fence = Fence(u64::try_from(fence).unwrap_or(0));
@@ -168,13 +180,13 @@ pub(super) fn stamps(row: &Row, at: usize) -> Result<Option<Stamps>, StoreError>
 }
 
 /// Reads the ten columns of [`RECORD`](super::sql::RECORD) from `at` on.
-pub(super) fn record(row: &Row, at: usize) -> Result<Option<Arc<Record>>, StoreError> {
+pub(super) fn record(row: &impl Columns, at: usize) -> Result<Option<Arc<Record>>, StoreError> {
     let Some(stamps) = stamps(row, at)? else { return Ok(None) };
-    if !row.try_get::<_, bool>(at + 8).map_err(unreadable)? {
+    if !row.get::<bool>(at + 8)? {
         return Err(corrupt(Corrupt("a checksum that does not fit")));
     }
-    let head: &[u8] = row.try_get(at + 7).map_err(unreadable)?;
-    let input: Option<&[u8]> = row.try_get(at + 9).map_err(unreadable)?;
+    let head: &[u8] = row.get(at + 7)?;
+    let input: Option<&[u8]> = row.get(at + 9)?;
     let (bare, rest) = decode_record(Bytes::copy_from_slice(head)).map_err(corrupt)?;
     if !rest.is_empty() {
         return Err(corrupt(Corrupt("bytes after the end")));

@@ -46,6 +46,9 @@ pub(super) struct Sql {
     pub(super) insert_audited: Statement,
     pub(super) replace: Statement,
     pub(super) replace_audited: Statement,
+    pub(super) lock_joined: Statement,
+    pub(super) insert_joined: Statement,
+    pub(super) replace_joined: Statement,
     pub(super) insert_many: Statement,
     pub(super) insert_many_tagged: Statement,
     pub(super) replace_many: Statement,
@@ -89,10 +92,16 @@ impl Sql {
         let place = [int.clone(), Type::UUID, int.clone(), int.clone(), int.clone()];
         let with = |more: &[Type]| [&place[..], more].concat();
         Self {
-            insert: make(&insert(false), &insert_types(false)),
-            insert_audited: make(&insert(true), &insert_types(true)),
-            replace: make(&replace(false), &replace_types(false)),
-            replace_audited: make(&replace(true), &replace_types(true)),
+            insert: make(&insert(false, false), &insert_types(false)),
+            insert_audited: make(&insert(true, false), &insert_types(true)),
+            replace: make(&replace(false, false), &replace_types(false)),
+            replace_audited: make(&replace(true, false), &replace_types(true)),
+            lock_joined: make(
+                "SELECT SCHEMA.now_ms() FROM pg_advisory_xact_lock($1)",
+                std::slice::from_ref(&int),
+            ),
+            insert_joined: make(&insert(false, true), &insert_types(false)),
+            replace_joined: make(&replace(false, true), &replace_types(false)),
             insert_many: make(&batch_sql::insert(false), &batch_sql::insert_types()),
             insert_many_tagged: make(&batch_sql::insert(true), &batch_sql::insert_types()),
             replace_many: make(&batch_sql::replace(), &batch_sql::replace_types()),
@@ -188,15 +197,16 @@ fn audit_types(audited: bool) -> Vec<Type> {
 }
 
 /// Gives the clock, the stamps if it was inserted, and else what is there, if this statement's snapshot has it.
-fn insert(audited: bool) -> String {
+fn insert(audited: bool, joined: bool) -> String {
     let audit = if audited { audit(14) } else { String::new() };
+    let (column, running) = if joined { (", joined", ", nullif($7 = 1, false)") } else { ("", "") };
     format!(
         "WITH clock AS MATERIALIZED (SELECT SCHEMA.now_ms() AS now),
     done AS (
       INSERT INTO SCHEMA.records (id, fence, sequence, namespace, state, operation, key, lane, created, written, wake,
-        settled, expires, names, head, sum, input)
+        settled, expires, names, head, sum, input{column})
       SELECT $1, greatest($2, (SELECT fence FROM SCHEMA.floor)) + 1, 0, $3, $7, $4, $5, $6, now, now, now + $8,
-        CASE WHEN $9 IS NULL THEN NULL ELSE now END, now + $9, $10, $11, sha256($11), $12
+        CASE WHEN $9 IS NULL THEN NULL ELSE now END, now + $9, $10, $11, sha256($11), $12{running}
       FROM clock WHERE SCHEMA.now_ms() <= $13
       ON CONFLICT (id) DO NOTHING
       RETURNING SCHEMA.above_floor(fence) AS fence, sequence, namespace, operation, state, created, written, wake,
@@ -234,15 +244,16 @@ fn insert_types(audited: bool) -> Vec<Type> {
 
 /// As [`insert`]. The deadline is read from the clock where the row is compared: once more, if that had to wait for a
 /// lock. Damaged bytes are no version that anybody can have judged (L13).
-fn replace(audited: bool) -> String {
+fn replace(audited: bool, joined: bool) -> String {
     let audit = if audited { audit(16) } else { String::new() };
+    let running = if joined { "joined = nullif($8 = 1, false)," } else { "" };
     format!(
         "WITH clock AS MATERIALIZED (SELECT SCHEMA.now_ms() AS now),
     done AS (
       UPDATE SCHEMA.records r SET
         fence = CASE WHEN $4 THEN greatest(r.fence, floor.fence) + 1 ELSE r.fence END,
         sequence = CASE WHEN $4 THEN 0 ELSE r.sequence + 1 END,
-        state = $8, operation = $6, lane = $7,
+        {running} state = $8, operation = $6, lane = $7,
         created = CASE WHEN $5 THEN greatest(now, r.written) ELSE r.created END,
         written = greatest(now, r.written),
         wake = CASE WHEN $9 THEN r.wake ELSE greatest(now, r.written) + $10 END,

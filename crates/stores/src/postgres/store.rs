@@ -29,7 +29,7 @@ use crate::limits;
 
 /// Records in PostgreSQL.
 pub struct PostgresStore {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
 }
 

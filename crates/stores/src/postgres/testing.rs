@@ -124,22 +124,28 @@ pub(super) struct Stepped {
     pub(super) schema: Schema,
     pub(super) clock: SteppedClock,
     pub(super) store: Option<Arc<PostgresStore>>,
+    more: &'static str,
 }
 
 impl Stepped {
     pub(super) async fn new(server: String) -> Self {
+        Self::with(server, "").await
+    }
+
+    /// With more in the store's URL.
+    pub(super) async fn with(server: String, more: &'static str) -> Self {
         let began = Timestamp::from_millis(1_700_000_000_000);
         let clock = SteppedClock::at(began);
         let schema = Schema::migrated(server).await;
         schema.step_clock(began).await;
-        let mut stepped = Self { schema, clock, store: None };
+        let mut stepped = Self { schema, clock, store: None, more };
         stepped.open().await;
         stepped
     }
 
     pub(super) async fn open(&mut self) {
         let clock = Arc::new(self.clock.clone()) as Arc<dyn Clock>;
-        let options = Options::parse(&self.schema.url()).unwrap();
+        let options = Options::parse(&format!("{}{}", self.schema.url(), self.more)).unwrap();
         let options = options.clock(clock).poll(Duration::from_millis(20));
         self.store = Some(Arc::new(PostgresStore::open(&options).await.unwrap()));
     }
