@@ -64,6 +64,8 @@
 //! - [`open`]: a ledger over a store that a URL names.
 //! - [`wms`]: the same under the names of the WMS guide.
 //! - [`Ledger`]: claims and outcomes without HTTP.
+//! - `postgres`, with the feature of that name: a ledger that several services share, and claims that join a transaction
+//!   of yours.
 //!
 //! # Features
 //! `axum` handlers take the claim as an argument · `embedded` a durable store for one node · `postgres` and `redis` stores
@@ -74,6 +76,8 @@ use std::sync::Arc;
 
 use semel_core::Store;
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod wms;
 
 pub use semel_core::command::{Claim, Claimed as ClaimAnswer};

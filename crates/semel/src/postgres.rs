@@ -3,39 +3,43 @@
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use semel::postgres::{Joined, PostgresLedger, request};
-//! use semel::Outcome;
+//! use semel::postgres::{PostgresLedger, outcome, request};
 //!
-//! let ledger = PostgresLedger::open("postgres://shop@localhost/shop").await?;
-//! # let (mut client, connection) = tokio_postgres::connect("postgres://shop@localhost/shop", tokio_postgres::NoTls).await?;
+//! let url = "postgres://shop@localhost/shop";
+//! let ledger = PostgresLedger::open(url).await?;
+//! # let (mut client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+//! let asked = request("shop", "8e03978e-40d5", "order.create", br#"{"sku":"A-1"}"#)?;
 //! let mut transaction = client.transaction().await?;
-//! let payload = br#"{"sku":"A-1"}"#;
-//! let joined = ledger
-//!     .in_transaction(&mut transaction, request("shop", "8e03978e", "order.create", payload)?, async |transaction, _| {
-//!         transaction.execute("INSERT INTO orders (sku) VALUES ('A-1')", &[]).await?;
-//!         Ok::<_, tokio_postgres::Error>(Outcome::success("ordered"))
-//!     })
-//!     .await?;
+//! let work = async |transaction: &mut tokio_postgres::Transaction<'_>, _: &semel::Claim| {
+//!     transaction.execute("INSERT INTO orders (sku) VALUES ('A-1')", &[]).await?;
+//!     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(outcome("ordered")?)
+//! };
+//! let joined = ledger.in_transaction(&mut transaction, asked, work).await?;
 //! transaction.commit().await?;
+//! println!("{:?}", joined.outcome());
 //! # Ok(()) }
 //! ```
-//! The guide's page `in-transaction.md` has all of it.
+//! The guide's page `in-transaction.md` says what holds, and the example `in_transaction` has it for both drivers.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use semel_core::command::Claim;
 use semel_core::error::Invalid;
 use semel_core::id::{Namespace, Scope, Tenant};
 use semel_core::ledger::Entropy;
+use semel_core::outcome::{Class, Headers};
 use semel_core::request::Fingerprint;
 use semel_core::{Key, Ledger, Operation, Outcome, Policy, Request, Store};
 use semel_fingerprint::FingerprintBuilder;
 use semel_runtime::OsEntropy;
 
+use crate::{OpenError, because};
+
 pub use semel_stores::postgres::{
-    Cells, InvalidUrl, JoinError, Joined, OpenError, Options, PostgresStore, Transaction, Value,
+    Cells, InvalidUrl, JoinError, Joined, Options, PostgresStore, Transaction, Value,
 };
 
 /// A ledger over PostgreSQL. It is a [`Ledger`], and it can join a transaction.
@@ -65,8 +69,9 @@ impl PostgresLedger {
     /// # Errors
     /// The URL says something that cannot be, or the database cannot be reached or must not be touched.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
-        let options = Options::parse(url)?;
-        Ok(Self::over(Arc::new(PostgresStore::open(&options).await?)))
+        let options = Options::parse(url).map_err(because("the URL of PostgreSQL is wrong"))?;
+        let store = PostgresStore::open(&options).await;
+        Ok(Self::over(Arc::new(store.map_err(because("the store in PostgreSQL cannot be opened"))?)))
     }
 
     /// Over a store that is open.
@@ -98,6 +103,14 @@ impl PostgresLedger {
     }
 }
 
+/// What the work gave: a success with this body.
+///
+/// # Errors
+/// The body is too large to be kept.
+pub fn outcome(body: impl Into<Bytes>) -> Result<Outcome, Invalid> {
+    Outcome::try_new(Class::Success, 200, Headers::default(), body.into())
+}
+
 /// What is asked for: this operation, for this payload (JSON, else bytes as they are), under this key of this tenant. The
 /// same key with another operation or payload is a mismatch. With the usual policy; [`Request::new`] takes another.
 ///
@@ -110,3 +123,7 @@ pub fn request(tenant: &str, key: &str, operation: &str, payload: &[u8]) -> Resu
     let operation = Operation::try_new(operation)?;
     Ok(Request::new(scope, Key::try_new(key)?, operation, fingerprint, Policy::default()))
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/in-transaction.md")]
+struct Guide;

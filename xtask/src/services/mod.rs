@@ -8,6 +8,7 @@
 mod faketime;
 mod ferretdb;
 mod host;
+mod pgbouncer;
 mod postgres;
 mod redis;
 mod toxiproxy;
@@ -24,6 +25,7 @@ use crate::workspace;
 /// Every service, in the order in which they start: what another one needs stands before it.
 const SERVICES: &[&dyn Service] = &[
     &postgres::Postgres, //
+    &pgbouncer::PgBouncer,
     &ferretdb::FerretDb,
     &redis::Redis,
     &toxiproxy::Toxiproxy,

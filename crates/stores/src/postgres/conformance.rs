@@ -81,3 +81,15 @@ mod apart {
         histories: many_workers_at_once_make_one_chain_of_legal_steps;
     }
 }
+
+/// The whole suite again behind PgBouncer in transaction mode, where a session belongs to nobody.
+mod pooled {
+    use super::{Stepped, url};
+
+    async fn open() -> Option<Stepped> {
+        let pooler = super::super::testing::variable("SEMEL_TEST_PGBOUNCER")?;
+        Some(Stepped::behind(url()?, pooler).await)
+    }
+
+    semel_conformance::store_suite!(open);
+}

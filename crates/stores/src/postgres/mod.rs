@@ -47,6 +47,8 @@ mod joined_tests;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
 use crate::remote::{time, wake};
 

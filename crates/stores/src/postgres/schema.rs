@@ -48,7 +48,7 @@ impl Error for OpenError {
 
 /// Each brings the schema from the version of its place in the list to the next; none is changed once it was released.
 /// `SCHEMA` stands for the schema's name.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 /// The version that this program works with.
 pub(super) const VERSION: i32 = 2;

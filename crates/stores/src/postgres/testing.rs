@@ -16,13 +16,18 @@ const VARIABLE: &str = "SEMEL_TEST_POSTGRES";
 /// The URL of the server, or `None` where tests need none: by hand, and in a quick run. Under CI a missing server is a
 /// failure.
 pub(super) fn url() -> Option<String> {
-    let url = std::env::var(VARIABLE).ok();
+    variable(VARIABLE)
+}
+
+/// The same for any service.
+pub(super) fn variable(name: &str) -> Option<String> {
+    let url = std::env::var(name).ok();
     if url.is_none() {
         assert!(
             std::env::var_os("CI").is_none() || std::env::var_os("SEMEL_QUICK").is_some(),
-            "{VARIABLE} is not set; `cargo xtask test` sets it"
+            "{name} is not set; `cargo xtask test` sets it"
         );
-        println!("skipped: {VARIABLE} is not set; `eval \"$(cargo xtask services env)\"` sets it");
+        println!("skipped: {name} is not set; `eval \"$(cargo xtask services env)\"` sets it");
     }
     url
 }
@@ -124,7 +129,8 @@ pub(super) struct Stepped {
     pub(super) schema: Schema,
     pub(super) clock: SteppedClock,
     pub(super) store: Option<Arc<PostgresStore>>,
-    more: &'static str,
+    /// The URL that the store is opened by.
+    url: String,
 }
 
 impl Stepped {
@@ -133,19 +139,32 @@ impl Stepped {
     }
 
     /// With more in the store's URL.
-    pub(super) async fn with(server: String, more: &'static str) -> Self {
+    pub(super) async fn with(server: String, more: &str) -> Self {
+        let schema = Schema::migrated(server).await;
+        let url = format!("{}{more}", schema.url());
+        Self::over(schema, url).await
+    }
+
+    /// Behind a pooler, which takes no options for a session.
+    pub(super) async fn behind(server: String, pooler: String) -> Self {
+        let schema = Schema::migrated(server).await;
+        let name = &schema.name;
+        let url = format!("{pooler}?schema={name}&application_name={name}&pool=8&pgbouncer=true");
+        Self::over(schema, url).await
+    }
+
+    async fn over(schema: Schema, url: String) -> Self {
         let began = Timestamp::from_millis(1_700_000_000_000);
         let clock = SteppedClock::at(began);
-        let schema = Schema::migrated(server).await;
         schema.step_clock(began).await;
-        let mut stepped = Self { schema, clock, store: None, more };
+        let mut stepped = Self { schema, clock, store: None, url };
         stepped.open().await;
         stepped
     }
 
     pub(super) async fn open(&mut self) {
         let clock = Arc::new(self.clock.clone()) as Arc<dyn Clock>;
-        let options = Options::parse(&format!("{}{}", self.schema.url(), self.more)).unwrap();
+        let options = Options::parse(&self.url).unwrap();
         let options = options.clock(clock).poll(Duration::from_millis(20));
         self.store = Some(Arc::new(PostgresStore::open(&options).await.unwrap()));
     }

@@ -409,3 +409,52 @@ async fn a_console_page_or_a_claim_that_scans_the_whole_table() {
         }
     }
 }
+
+/// The connection that hears is lost, and with it what is said meanwhile; the write that nobody heard of is found when the
+/// next connection listens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_whose_connection_is_killed_misses_nothing() {
+    let Some(url) = url() else { return };
+    let schema = Schema::migrated(url).await;
+    let [here, there] = nodes(&schema, FOR_EVER, true).await;
+    let hand = Hand::on(Arc::clone(&there) as Arc<dyn Store>);
+    let claim = hand.claim(&Ask::key("a").lease_ms(86_000_000)).await;
+    let mut seen = claim.record().version();
+    for _ in 0..3 {
+        let (waiter, id) = (Arc::clone(&here), claim.record().id());
+        let waits = tokio::spawn(async move { waiter.changed(id, seen, FOR_EVER).await.unwrap().value });
+        let listening = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE query = 'LISTEN SCHEMA_changes'";
+        while schema.number(listening).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        let changed = hand.done(&Extend { holder: claim.holder() }).await;
+        assert_eq!(waits.await.unwrap(), Some(Arc::clone(&changed)));
+        seen = changed.version();
+    }
+}
+
+/// Transactions that notify are committed one after the other, so what writes does not notify.
+#[test]
+fn a_claim_that_notifies_within_its_transaction_waits_for_every_other() {
+    let sql = super::sql::Sql::new("semel");
+    for statement in [
+        &sql.insert,
+        &sql.insert_audited,
+        &sql.insert_joined,
+        &sql.insert_many,
+        &sql.insert_many_tagged,
+        &sql.replace,
+        &sql.replace_audited,
+        &sql.replace_joined,
+        &sql.replace_many,
+        &sql.remove,
+        &sql.sweep,
+    ] {
+        assert!(!statement.text.contains("notify"), "{}", statement.text);
+    }
+    for migration in super::schema::MIGRATIONS {
+        assert!(!migration.contains("notify"));
+    }
+    assert!(sql.notify.text.contains("pg_notify"));
+}
