@@ -146,11 +146,10 @@ fn shared(error: &Arc<StoreError>) -> StoreError {
     own.with_source(source)
 }
 
+type Jobs<D, A> = Vec<Job<D, A>>;
+
 /// The first command for each id, in the order of the ids, and the others.
-fn one_of_each<D, A>(
-    mut jobs: Vec<Job<D, A>>,
-    id: impl Fn(&D) -> RecordId,
-) -> (Vec<Job<D, A>>, Vec<Job<D, A>>) {
+fn one_of_each<D, A>(mut jobs: Jobs<D, A>, id: impl Fn(&D) -> RecordId) -> (Jobs<D, A>, Jobs<D, A>) {
     jobs.sort_by_key(|job| id(&job.command));
     let (mut firsts, mut others) = (Vec::<Job<D, A>>::with_capacity(jobs.len()), Vec::new());
     for job in jobs {
@@ -348,7 +347,7 @@ async fn insert_rows(shared: &Shared, batches: &Batches, drafts: &[&Draft]) -> R
     let keys: Vec<_> = drafts.iter().map(|draft| draft.key).collect();
     // An array of arrays would have to be a rectangle.
     let names: Vec<_> = drafts.iter().map(|draft| literal(&draft.names)).collect();
-    let common = Columns::of(shared, drafts.iter().copied());
+    let common = Columns::of(shared, &drafts.iter().copied());
     let values: [&(dyn ToSql + Sync); 14] = [
         &ids,
         &after,
@@ -380,7 +379,7 @@ async fn replace_rows(
         replacements.iter().map(|one| version_numbers(one.expected)).unzip();
     let raise: Vec<_> = replacements.iter().map(|one| one.draft.raise).collect();
     let keep_wake: Vec<_> = replacements.iter().map(|one| one.draft.keep_wake).collect();
-    let common = Columns::of(shared, replacements.iter().map(|one| &one.draft));
+    let common = Columns::of(shared, &replacements.iter().map(|one| &one.draft));
     let values: [&(dyn ToSql + Sync); 14] = [
         &ids,
         &fences,
@@ -414,7 +413,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(shared: &Shared, drafts: impl Iterator<Item = &'a Draft> + Clone) -> Self {
+    fn of(shared: &Shared, drafts: &(impl Iterator<Item = &'a Draft> + Clone)) -> Self {
         let all = || drafts.clone();
         Self {
             operations: all().map(|draft| draft.operation.as_str()).collect(),

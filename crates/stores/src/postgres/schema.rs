@@ -29,12 +29,24 @@ impl OpenError {
     }
 }
 
+impl OpenError {
+    /// Whether it is only that the connection was lost, perhaps long before: a pooler keeps some that are dead.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        let source = self.source.as_ref().and_then(|source| source.downcast_ref::<tokio_postgres::Error>());
+        source.is_some_and(|error| {
+            let code = error.code().map(tokio_postgres::error::SqlState::code);
+            error.is_closed() || code.is_some_and(|code| code == "57P01" || code.starts_with("08"))
+        })
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        // What the server says is what an operator needs; the driver's own text is `db error`.
-        match self.source.as_deref().and_then(|source| source.source().or(Some(source))) {
-            Some(source) => write!(f, ": {source}"),
+        // What an operator needs is at the bottom: what the server says, or what is wrong with its certificate.
+        let above = self.source.as_deref().map(|source| source as &dyn Error);
+        match std::iter::successors(above, |error| error.source()).last() {
+            Some(bottom) => write!(f, ": {bottom}"),
             None => Ok(()),
         }
     }

@@ -78,9 +78,19 @@ impl PostgresStore {
         let no_database = |failure: Failure| {
             OpenError::because("cannot connect to PostgreSQL", failure.into_error(Kind::Read, "open"))
         };
-        let mut connection = database.connection().await.map_err(no_database)?;
-        migrate(&mut connection, &options.schema).await?;
-        drop(connection);
+        let mut again = limits::POSTGRES_READS_AGAIN;
+        loop {
+            let mut connection = database.connection().await.map_err(no_database)?;
+            match migrate(&mut connection, &options.schema).await {
+                Ok(()) => break,
+                // A migration is a transaction: it happened or not, and whoever comes next looks.
+                Err(error) if error.is_lost_connection() && again > 0 => {
+                    again -= 1;
+                    drop(deadpool_postgres::Object::take(connection));
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let sql = Arc::new(Sql::new(&options.schema));
         let told = database.rows(&sql.durability, &[]).await.map_err(no_database)?;
         let says = |column| told.first().is_some_and(|row| row.try_get(column).unwrap_or(false));

@@ -101,8 +101,10 @@ impl Schema {
 
     /// Ends every connection of the store, as a server does that goes down.
     pub(super) async fn cut(&self) {
+        // Each is gone when its turn is over.
         self.run(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'SCHEMA'",
+            "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+             WHERE application_name = 'SCHEMA'",
         )
         .await;
     }

@@ -1,9 +1,10 @@
 //! TLS against a server with a certificate of an authority that only this test knows.
 
+use std::sync::Arc;
+
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use semel_conformance::fixture::{Ask, Hand};
 use semel_core::Store;
-use std::sync::Arc;
 use tokio_postgres::Client;
 
 use super::testing::{Schema, client, url};
