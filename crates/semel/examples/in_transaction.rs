@@ -14,7 +14,7 @@ use sqlx::Connection;
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Places an order with tokio-postgres. What comes back was committed, now or the first time.
-pub async fn place_order(
+async fn place_order(
     ledger: &PostgresLedger,
     client: &mut tokio_postgres::Client,
     key: &str,
@@ -43,7 +43,7 @@ pub async fn place_order(
 }
 
 /// The same with sqlx, once: under `READ COMMITTED` there is hardly a reason to begin again.
-pub async fn place_order_with_sqlx(
+async fn place_order_with_sqlx(
     ledger: &PostgresLedger,
     connection: &mut sqlx::PgConnection,
     key: &str,
@@ -71,7 +71,7 @@ fn answer(joined: &Joined) -> Result<Outcome, Failure> {
 }
 
 /// Places the same order three times, by both drivers.
-pub async fn run(url: &str) -> Result<(), Failure> {
+pub(crate) async fn run(url: &str) -> Result<(), Failure> {
     let ledger = PostgresLedger::open(url).await?;
     let (mut client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);

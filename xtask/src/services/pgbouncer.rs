@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode, before PostgreSQL.
+//! A pooler before PostgreSQL, `PgBouncer`, in transaction mode.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -82,7 +82,7 @@ mod apart {
     }
 }
 
-/// The whole suite again behind PgBouncer in transaction mode, where a session belongs to nobody.
+/// The whole suite again behind `PgBouncer` in transaction mode, where a session belongs to nobody.
 mod pooled {
     use super::{Stepped, url};
 

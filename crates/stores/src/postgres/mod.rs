@@ -41,7 +41,8 @@ mod upkeep;
 mod batches_tests;
 #[cfg(test)]
 mod conformance;
-#[cfg(all(test, feature = "sqlx"))]
+#[cfg(test)]
+#[cfg(feature = "sqlx")]
 mod joined_tests;
 #[cfg(test)]
 mod testing;

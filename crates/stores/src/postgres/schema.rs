@@ -44,11 +44,12 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         // What an operator needs is at the bottom: what the server says, or what is wrong with its certificate.
-        let above = self.source.as_deref().map(|source| source as &dyn Error);
-        match std::iter::successors(above, |error| error.source()).last() {
-            Some(bottom) => write!(f, ": {bottom}"),
-            None => Ok(()),
+        let Some(source) = self.source.as_deref() else { return Ok(()) };
+        let mut bottom: &dyn Error = source;
+        while let Some(below) = bottom.source() {
+            bottom = below;
         }
+        write!(f, ": {bottom}")
     }
 }
 
