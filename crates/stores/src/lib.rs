@@ -4,11 +4,18 @@
 //! suite runs over all of them. The rules of the ledger are nowhere in this crate.
 //!
 //! Rooms: [`codec`] records as bytes · `clock` what a store's time is read from · `embedded` a log of our own,
-//! for one node with nothing to install · `postgres` several nodes over one database · `redis` the same over one Redis or a
+//! for one node with nothing to install · `mongodb` several nodes over one replica set or sharded cluster · `postgres` the
+//! same over one database · `redis` the same over one Redis or a
 //! cluster · `remote` what stores over a network share · `memory` the store of tests ·
 //! [`limits`] every number.
 
-#[cfg(any(feature = "memory", feature = "embedded", feature = "postgres", feature = "redis"))]
+#[cfg(any(
+    feature = "memory",
+    feature = "embedded",
+    feature = "mongodb",
+    feature = "postgres",
+    feature = "redis"
+))]
 pub mod clock;
 pub mod codec;
 #[cfg(feature = "embedded")]
@@ -16,9 +23,15 @@ pub mod embedded;
 pub mod limits;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "mongodb", feature = "postgres", feature = "redis"))]
+#[cfg_attr(
+    not(all(feature = "mongodb", feature = "postgres", feature = "redis")),
+    allow(dead_code, reason = "not every store needs all of it")
+)]
 mod remote;

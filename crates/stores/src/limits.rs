@@ -118,6 +118,51 @@ pub const REDIS_SWEEP_STEP: usize = 200;
 /// Audit entries that are dropped by one script: others wait for it.
 pub const REDIS_FORGET_STEP: usize = 200;
 
+/// The collection of the MongoDB store's records, unless the URL says otherwise: the name that its users know.
+pub const MONGODB_COLLECTION: &str = "idempotency_keys";
+/// Characters of such a name: with the database's and the suffixes of what lies beside it, MongoDB takes 255.
+pub const MONGODB_COLLECTION_CHARS_MAX: usize = 80;
+/// Connections of the MongoDB store's pool, unless the URL says otherwise.
+pub const MONGODB_POOL: u32 = 64;
+/// How long a connection to MongoDB may take, and how long a call waits for a server that can take it.
+pub const MONGODB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the server lets one command run.
+pub const MONGODB_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much longer than that, and than the wait for a server, a call waits before it takes the connection for dead.
+pub const MONGODB_ANSWER_MARGIN: Duration = Duration::from_secs(2);
+/// Between two looks at a record that somebody waits for, or at what is due.
+pub const MONGODB_POLL: Duration = Duration::from_millis(250);
+/// How long what the server said of its time is counted on from, before it is asked again.
+pub const MONGODB_TIME_HOLDS: Duration = Duration::from_secs(2);
+/// An answer may come late by so much; a server's clock that is behind by more has been set back.
+pub const MONGODB_SET_BACK: Duration = Duration::from_secs(60);
+/// How long a slot stays taken after its version was superseded: many times longer than any write may be under way, so
+/// that clocks may be ten minutes off and a server may stall.
+pub const MONGODB_KEEP: Duration = Duration::from_secs(30 * 60);
+/// A node relies for this part of that time on where it has seen a record's newest version, and on the floor under new
+/// fences that it has read.
+pub const MONGODB_HOLDS_PER_KEEP: u32 = 6;
+/// Records whose newest version's place a node remembers: some 100 bytes each.
+pub const MONGODB_PLACES: usize = 100_000;
+/// Versions that are settled at once.
+pub const MONGODB_SETTLE_STEP: i64 = 500;
+/// Between a write and its settling, so that many are settled together.
+pub const MONGODB_SETTLE_EVERY: Duration = Duration::from_millis(500);
+/// After so long, whoever settles is taken for dead.
+pub const MONGODB_SETTLER_PATIENCE: Duration = Duration::from_secs(30);
+/// Removals that a sweep has under way at once.
+pub const MONGODB_SWEEPERS: usize = 8;
+/// Documents that are deleted at once.
+pub const MONGODB_PRUNE_STEP: i64 = 500;
+/// How long after it could have been removed the server's own expiry removes what a sweep has left.
+pub const MONGODB_BACKSTOP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Times that indexes are created anew because another node was about it.
+pub const MONGODB_INDEX_TRIES: usize = 5;
+/// Times that a call begins anew because somebody else was quicker.
+pub const MONGODB_ROUNDS: usize = 64;
+/// Bytes of one document, less some for what is beside the record: MongoDB takes no larger one.
+pub const MONGODB_RECORD_BYTES_MAX: usize = 16 * 1024 * 1024 - 64 * 1024;
+
 /// The oldest segment is merged when at most this part of it, in percent, is current: copying the rest frees as much.
 pub const OLD_LIVE_SHARE_PERCENT: u64 = 50;
 /// The oldest segment is merged, whatever it holds, when at most this part of all of them is current.
@@ -165,6 +210,13 @@ const _: () = assert!(
     REDIS_TIMEOUT.as_secs() < semel_core::limits::WRITE_WITHIN.as_secs()
         && REDIS_WAIT_TIMEOUT.as_secs() < REDIS_TIMEOUT.as_secs(),
     "replicas are waited for within the answer's time, and that is over before the write's deadline"
+);
+const _: () = assert!(
+    MONGODB_KEEP.as_secs()
+        > 2 * 10 * 60
+            + MONGODB_KEEP.as_secs() / MONGODB_HOLDS_PER_KEEP as u64
+            + semel_core::limits::WRITE_WITHIN.as_secs(),
+    "a slot is not given back while somebody may be under way to it, though two clocks are ten minutes off"
 );
 const _: () = assert!(SHARDS.is_power_of_two());
 const _: () = assert!(
