@@ -144,6 +144,8 @@ pub const MONGODB_KEEP: Duration = Duration::from_secs(30 * 60);
 pub const MONGODB_HOLDS_PER_KEEP: u32 = 6;
 /// Records whose newest version's place a node remembers: some 100 bytes each.
 pub const MONGODB_PLACES: usize = 100_000;
+/// Times that a node deletes, within that time, what has been kept for long enough.
+pub const MONGODB_PRUNES_PER_KEEP: u32 = 60;
 /// Versions that are settled at once.
 pub const MONGODB_SETTLE_STEP: i64 = 500;
 /// Between a write and its settling, so that many are settled together.

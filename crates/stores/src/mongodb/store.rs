@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub(super) places: Cache<RecordId, Known>,
     pub(super) floor: Mutex<(Fence, Option<Instant>)>,
     pub(super) waiters: Waiters,
+    /// When this node last deleted what had been kept for long enough.
+    pub(super) pruned: Mutex<Option<Instant>>,
     pub(super) look_every: Duration,
     pub(super) keep: Duration,
     pub(super) command_timeout: Duration,
@@ -110,6 +112,7 @@ impl MongoStore {
             places: Cache::new(limits::MONGODB_PLACES),
             floor: Mutex::new((Fence::default(), None)),
             waiters: Waiters::new(false),
+            pruned: Mutex::new(None),
             look_every: options.poll,
             keep: options.keep,
             command_timeout: options.command_timeout,

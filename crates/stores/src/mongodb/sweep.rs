@@ -50,8 +50,19 @@ impl Shared {
         const DURING: &str = "sweep";
         self.ask_time(DURING).await?;
         let swept = self.bury_expired(limit).await?;
-        while self.settle().await? {}
-        self.prune(DURING).await?;
+        // What is kept for so long need not be looked at with every sweep.
+        let is_due = {
+            let mut pruned = self.pruned.lock();
+            let is_due =
+                pruned.is_none_or(|pruned| pruned.elapsed() >= self.keep / limits::MONGODB_PRUNES_PER_KEEP);
+            if is_due {
+                *pruned = Some(Instant::now());
+            }
+            is_due
+        };
+        if is_due {
+            self.prune(DURING).await?;
+        }
         Ok(swept)
     }
 
