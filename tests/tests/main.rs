@@ -39,6 +39,7 @@ mod shared_store;
 mod store_carry;
 mod store_consent;
 mod store_faults;
+mod store_mongodb;
 mod store_url;
 mod target;
 mod telemetry;

@@ -119,7 +119,7 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// A ledger over the store that a URL names: `memory:`, `embedded:PATH`, `postgres://…`, or `redis://…` and `rediss://…`,
+/// A ledger over the store that a URL names: `memory:`, `embedded:PATH`, `mongodb://…`, `postgres://…`, or `redis://…` and `rediss://…`,
 /// each with the feature of its name. Of these Redis may lose claims in a failover: see its page before *at most once* rests
 /// on it.
 ///
@@ -130,7 +130,7 @@ pub async fn open(url: &str) -> Result<Ledger, OpenError> {
 }
 
 #[cfg_attr(
-    not(any(feature = "postgres", feature = "redis")),
+    not(any(feature = "mongodb", feature = "postgres", feature = "redis")),
     expect(clippy::unused_async, reason = "only some stores connect")
 )]
 async fn store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
@@ -144,6 +144,13 @@ async fn store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
             use semel_stores::embedded::{EmbeddedStore, Options};
             let opened = EmbeddedStore::open(&Options::new(folder));
             Ok(Arc::new(opened.map_err(because("the embedded store cannot be opened"))?))
+        }
+        #[cfg(feature = "mongodb")]
+        ("mongodb" | "mongodb+srv", _) => {
+            use semel_stores::mongodb::{MongoStore, Options};
+            let options = Options::parse(url).map_err(because("the URL of MongoDB is wrong"))?;
+            let opened = MongoStore::open(&options).await;
+            Ok(Arc::new(opened.map_err(because("the store in MongoDB cannot be opened"))?))
         }
         #[cfg(feature = "postgres")]
         ("postgres" | "postgresql", _) => {
@@ -161,14 +168,14 @@ async fn store(url: &str) -> Result<Arc<dyn Store>, OpenError> {
         }
         _ => Err(OpenError {
             what: format!(
-                "there is no store `{scheme}` in this build; stores are features: `memory`, `embedded`, `postgres`, `redis`"
+                "there is no store `{scheme}` in this build; stores are features: `memory`, `embedded`, `mongodb`, `postgres`, `redis`"
             ),
             source: None,
         }),
     }
 }
 
-#[cfg(any(feature = "embedded", feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "embedded", feature = "mongodb", feature = "postgres", feature = "redis"))]
 fn because<E: std::error::Error + Send + Sync + 'static>(what: &str) -> impl FnOnce(E) -> OpenError {
     let what = what.to_owned();
     |source| OpenError { what, source: Some(Box::new(source)) }

@@ -18,6 +18,7 @@
 //! ```
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +33,11 @@ use semel_core::{Key, Ledger, Operation, Record, Request};
 use semel_fingerprint::{Fields, FingerprintBuilder};
 use semel_tower::{CheckpointError, Claimed, ConfigError, IdempotencyLayer, Profile};
 
+#[cfg(feature = "mongodb")]
+mod mongo;
+
+#[cfg(feature = "mongodb")]
+pub use mongo::{MongoKeyRepository, MongoMessageRepository};
 #[cfg(feature = "metrics")]
 pub use semel_tower::Metrics;
 
@@ -112,12 +118,26 @@ pub fn middleware_with(
     IdempotencyLayer::try_new(config.repository.ledger, more(layer))
 }
 
-/// Sees to it that the store can serve. (Its indexes are its own: there are none to create.)
+/// What indexes can be created in.
+pub trait HasIndexes {
+    /// See [`initialize_indexes`].
+    fn initialize(&self) -> impl Future<Output = Result<(), semel_core::StoreError>> + Send;
+}
+
+impl HasIndexes for Ledger {
+    /// Its store has created them when it was opened: sees to it that it can serve.
+    async fn initialize(&self) -> Result<(), semel_core::StoreError> {
+        self.store().ready().await
+    }
+}
+
+/// Creates the indexes that are missing, of a MongoDB database for both repositories (feature `mongodb`); any number of
+/// nodes may, at any time. A ledger's store has created its own when it was opened.
 ///
 /// # Errors
-/// It cannot.
-pub async fn initialize_indexes(ledger: &Ledger) -> Result<(), semel_core::StoreError> {
-    ledger.store().ready().await
+/// The store cannot serve.
+pub async fn initialize_indexes(of: &impl HasIndexes) -> Result<(), semel_core::StoreError> {
+    of.initialize().await
 }
 
 /// One key of a service, as its repository is asked for it.

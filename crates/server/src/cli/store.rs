@@ -126,6 +126,8 @@ pub(super) fn run(command: &StoreCommand) -> u8 {
             "a store in memory lives and ends with its server; ask that: semel records, /metrics",
         ),
         Location::Embedded(folder) => on_folder(command, &folder, &loaded.config.store, &runtime),
+        #[cfg(feature = "mongodb")]
+        Location::Mongodb(_) => runtime.block_on(opened(command, &loaded.config.store)),
         #[cfg(feature = "postgres")]
         Location::Postgres(_) => runtime.block_on(opened(command, &loaded.config.store)),
         #[cfg(feature = "redis")]

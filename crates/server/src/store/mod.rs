@@ -11,6 +11,8 @@ use std::sync::Arc;
 use semel_core::Store;
 use semel_stores::embedded::{EmbeddedStore, Options};
 use semel_stores::memory::MemoryStore;
+#[cfg(feature = "mongodb")]
+use semel_stores::mongodb::{self, MongoStore};
 #[cfg(feature = "postgres")]
 use semel_stores::postgres::{self, PostgresStore};
 #[cfg(feature = "redis")]
@@ -20,6 +22,8 @@ use crate::config::{StoreConfig, StoreUrl};
 use crate::telemetry::metrics::Sizes;
 
 mod consent;
+#[cfg(feature = "mongodb")]
+mod of_mongodb;
 #[cfg(feature = "postgres")]
 mod of_postgres;
 #[cfg(feature = "redis")]
@@ -32,6 +36,8 @@ pub(crate) use ready::Readiness;
 /// What can be named.
 const SUPPORTED: &[&str] = &[
     "`embedded:PATH` (such as `embedded:./semel-data`)",
+    #[cfg(feature = "mongodb")]
+    "`mongodb://USER:PASSWORD@HOST/DATABASE`",
     #[cfg(feature = "postgres")]
     "`postgres://USER:PASSWORD@HOST/DATABASE`",
     #[cfg(feature = "redis")]
@@ -40,8 +46,14 @@ const SUPPORTED: &[&str] = &[
 ];
 
 /// Schemes of stores that a build may leave out, with the feature that brings them.
-const LEFT_OUT: &[(&str, &str)] =
-    &[("postgres", "postgres"), ("postgresql", "postgres"), ("redis", "redis"), ("rediss", "redis")];
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("mongodb", "mongodb"),
+    ("mongodb+srv", "mongodb"),
+    ("postgres", "postgres"),
+    ("postgresql", "postgres"),
+    ("redis", "redis"),
+    ("rediss", "redis"),
+];
 
 /// Where records are kept, read and checked, but not opened.
 #[derive(Clone, Debug)]
@@ -50,6 +62,9 @@ pub enum Location {
     Embedded(PathBuf),
     /// Nothing that outlives the process.
     Memory,
+    /// A replica set or cluster that several nodes may share.
+    #[cfg(feature = "mongodb")]
+    Mongodb(Box<mongodb::Options>),
     /// A database that several nodes may share.
     #[cfg(feature = "postgres")]
     Postgres(Box<postgres::Options>),
@@ -71,6 +86,10 @@ impl Location {
             ("embedded", "") => return Err(vec![("url", format!("the path is missing; {}", allowed()))]),
             ("embedded", path) => Self::Embedded(path.into()),
             ("memory", "") => Self::Memory,
+            #[cfg(feature = "mongodb")]
+            ("mongodb" | "mongodb+srv", _) => {
+                return of_mongodb::options(config).map(Box::new).map(Self::Mongodb);
+            }
             #[cfg(feature = "postgres")]
             ("postgres" | "postgresql", _) => {
                 return of_postgres::options(config).map(Box::new).map(Self::Postgres);
@@ -173,6 +192,17 @@ pub async fn open(config: &StoreConfig, batches: Sizes) -> Result<Arc<dyn Store>
     let store: Arc<dyn Store> = match Location::of(config).map_err(StoreOpenError::Config)? {
         Location::Memory => Arc::new(MemoryStore::new()),
         Location::Embedded(folder) => Arc::new(embedded(config, folder, batches)?),
+        #[cfg(feature = "mongodb")]
+        Location::Mongodb(options) => {
+            let store = MongoStore::open(&options).await.map_err(StoreOpenError::of(config))?;
+            if store.is_ferretdb() {
+                tracing::warn!(
+                    "the server is FerretDB: right, but every question reads all of a collection, and nothing expires by \
+                     itself; for development and tests"
+                );
+            }
+            Arc::new(store)
+        }
         #[cfg(feature = "postgres")]
         Location::Postgres(options) => {
             Arc::new(PostgresStore::open(&options).await.map_err(StoreOpenError::of(config))?)

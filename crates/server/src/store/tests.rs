@@ -115,3 +115,29 @@ fn a_redis_is_here_with_its_keys_in_the_url() {
     let shown = StoreUrl::new(url).to_string();
     assert_eq!(shown, "rediss://semel:***@cache/?prefix=jobs&wait_replicas=1");
 }
+
+#[cfg(feature = "mongodb")]
+#[test]
+fn a_mongodb_is_here_with_its_keys_in_the_url_or_beside_it_but_not_in_both() {
+    let url = "mongodb://semel:hunter2@db/wms?replicaSet=rs0";
+    let whole = StoreConfig { pool: Some(3), connect_timeout: Some(Duration::from_secs(1)), ..config(url) };
+    let location = Location::of(&whole).unwrap();
+    assert!(matches!(location, Location::Mongodb(_)));
+    assert!(!format!("{location:?} {whole:?}").contains("hunter2"));
+    let bare = StoreConfig { pool: Some(3), ..config("mongodb+srv://semel:hunter2@db") };
+    assert!(matches!(Location::of(&bare), Ok(Location::Mongodb(_))));
+    for (config, said) in [
+        (
+            StoreConfig { pool: Some(3), ..config(&format!("{url}&maxPoolSize=4")) },
+            "store.pool: the URL says `maxPoolSize`, too",
+        ),
+        (
+            StoreConfig { statement_timeout: Some(Duration::from_secs(1)), ..config(url) },
+            "store.statement_timeout: means nothing for `mongodb:`",
+        ),
+        (config(&format!("{url}&collection=a$b")), "store.url: `collection` must be"),
+    ] {
+        let told = wrong(&config);
+        assert!(told.starts_with(said) && !told.contains("hunter2"), "{told}");
+    }
+}
