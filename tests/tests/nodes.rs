@@ -8,24 +8,12 @@ use rustix::process::Signal;
 
 use crate::load::{LEASE, Servers, World, seed};
 use crate::server::Server;
-use crate::shared_store::{Kind, SharedStore};
+use crate::shared_store::{Kind, SharedStore, on_every_store};
 use crate::target::Target;
 use crate::wait::eventually;
 
 /// Servers at once.
 const NODES: usize = 3;
-
-/// One test for each store.
-macro_rules! on_every_store {
-    ($($name:ident),* $(,)?) => {
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(crate::shared_store::Kind::Postgres).await;
-            })*
-        }
-    };
-}
 
 on_every_store! {
     duplicates_that_are_spread_over_nodes_run_once_l7,

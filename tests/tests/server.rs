@@ -119,6 +119,10 @@ impl Server {
         std::fs::write(folder.path().join("semel.toml"), config).unwrap();
         let mut command = command(&["serve"], folder.path());
         command.env("SEMEL__STORE__URL", store).envs(environment.iter().copied());
+        if store.starts_with("redis") {
+            // Its failover may lose claims. Here there is none.
+            command.env("SEMEL__STORE__ACCEPT_CLAIM_LOSS", "true");
+        }
         let mut server = Self::run(command).await?;
         server.folder_of_its_own = Some(folder);
         Ok(server)

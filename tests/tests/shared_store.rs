@@ -12,6 +12,9 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Postgres,
+    /// FerretDB, which speaks MongoDB's protocol.
+    MongoDb,
+    Redis,
 }
 
 impl Kind {
@@ -19,6 +22,8 @@ impl Kind {
     const fn variable(self) -> &'static str {
         match self {
             Self::Postgres => "SEMEL_TEST_POSTGRES",
+            Self::MongoDb => "SEMEL_TEST_MONGODB",
+            Self::Redis => "SEMEL_TEST_REDIS",
         }
     }
 
@@ -37,6 +42,25 @@ impl Kind {
     }
 }
 
+/// One test for each kind of store, in a module of its name.
+macro_rules! on_every_store {
+    ($($name:ident),* $(,)?) => {
+        on_every_store! { postgres: Postgres; $($name),* }
+        on_every_store! { mongodb: MongoDb; $($name),* }
+        on_every_store! { redis: Redis; $($name),* }
+    };
+    ($module:ident: $kind:ident; $($name:ident),*) => {
+        mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::shared_store::Kind::$kind).await;
+            })*
+        }
+    };
+}
+
+pub(crate) use on_every_store;
+
 /// A store of a test's own.
 pub(crate) struct SharedStore {
     kind: Kind,
@@ -44,7 +68,6 @@ pub(crate) struct SharedStore {
     name: String,
 }
 
-#[allow(dead_code, reason = "the tests of broken networks use all of it")]
 impl SharedStore {
     /// Its URL.
     pub(crate) fn url(&self) -> String {
@@ -59,6 +82,8 @@ impl SharedStore {
     fn url_through(&self, service: &str) -> String {
         match self.kind {
             Kind::Postgres => format!("{service}?schema={0}&application_name={0}", self.name),
+            Kind::MongoDb => format!("{service}{}", self.name),
+            Kind::Redis => format!("{service}?prefix={}", self.name),
         }
     }
 
@@ -67,11 +92,6 @@ impl SharedStore {
         let (_, rest) = self.service.split_once("://").unwrap();
         let authority = rest.split(['/', '?']).next().unwrap();
         authority.rsplit('@').next().unwrap().to_owned()
-    }
-
-    /// Runs SQL in which `SCHEMA` is the test's own.
-    pub(crate) async fn run(&self, sql: &str) {
-        run(&self.service, &sql.replace("SCHEMA", &self.name)).await.unwrap();
     }
 }
 
@@ -91,6 +111,8 @@ async fn clear(kind: Kind, service: &str, name: &str) {
         Kind::Postgres => {
             drop(run(service, &format!("DROP SCHEMA IF EXISTS {name} CASCADE")).await);
         }
+        // Theirs go with the services' data; a name does not come again.
+        Kind::MongoDb | Kind::Redis => {}
     }
 }
 

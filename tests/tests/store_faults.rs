@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::http::Answer;
 use crate::load::{Servers, World, seed};
 use crate::server::Server;
-use crate::shared_store::{Kind, SharedStore};
+use crate::shared_store::{Kind, SharedStore, on_every_store};
 use crate::target::Target;
 use crate::toxiproxy::{Proxy, Way};
 use crate::wait::eventually;
@@ -18,18 +18,6 @@ use crate::wait::eventually;
 const REFUSED_WITHIN: Duration = Duration::from_secs(30);
 /// How long after the network is well again a server may still refuse.
 const WELL_WITHIN: Duration = Duration::from_secs(5);
-
-/// One test for each store.
-macro_rules! on_every_store {
-    ($($name:ident),* $(,)?) => {
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(crate::shared_store::Kind::Postgres).await;
-            })*
-        }
-    };
-}
 
 on_every_store! {
     a_slow_network_only_makes_it_slower,
