@@ -81,7 +81,8 @@ impl SharedStore {
 
     fn url_through(&self, service: &str) -> String {
         match self.kind {
-            Kind::Postgres => format!("{service}?schema={0}&application_name={0}", self.name),
+            // Few connections each: many tests with several servers share one PostgreSQL.
+            Kind::Postgres => format!("{service}?schema={0}&application_name={0}&pool=6", self.name),
             Kind::MongoDb => format!("{service}{}", self.name),
             Kind::Redis => format!("{service}?prefix={}", self.name),
         }
