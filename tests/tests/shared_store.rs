@@ -12,8 +12,6 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Postgres,
-    /// FerretDB, which speaks MongoDB's protocol.
-    MongoDb,
     Redis,
 }
 
@@ -22,7 +20,6 @@ impl Kind {
     const fn variable(self) -> &'static str {
         match self {
             Self::Postgres => "SEMEL_TEST_POSTGRES",
-            Self::MongoDb => "SEMEL_TEST_MONGODB",
             Self::Redis => "SEMEL_TEST_REDIS",
         }
     }
@@ -46,7 +43,6 @@ impl Kind {
 macro_rules! on_every_store {
     ($($name:ident),* $(,)?) => {
         on_every_store! { postgres: Postgres; $($name),* }
-        on_every_store! { mongodb: MongoDb; $($name),* }
         on_every_store! { redis: Redis; $($name),* }
     };
     ($module:ident: $kind:ident; $($name:ident),*) => {
@@ -83,7 +79,6 @@ impl SharedStore {
         match self.kind {
             // Few connections each: many tests with several servers share one PostgreSQL.
             Kind::Postgres => format!("{service}?schema={0}&application_name={0}&pool=6", self.name),
-            Kind::MongoDb => format!("{service}{}", self.name),
             Kind::Redis => format!("{service}?prefix={}", self.name),
         }
     }
@@ -113,7 +108,7 @@ async fn clear(kind: Kind, service: &str, name: &str) {
             drop(run(service, &format!("DROP SCHEMA IF EXISTS {name} CASCADE")).await);
         }
         // Theirs go with the services' data; a name does not come again.
-        Kind::MongoDb | Kind::Redis => {}
+        Kind::Redis => {}
     }
 }
 
