@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -133,6 +133,54 @@ async fn upstreams_over_tls_are_spoken_to_as_they_choose() {
             }
         }
         assert_eq!(upstream.connections(), 1, "{protocol}: one connection is enough");
+    }
+}
+
+/// A new authority in `ca.crt`, and a client's certificate of its own in `client.crt` and `client.key`.
+fn client_certificate(folder: &Path) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(folder.join("ca.crt"), authority.pem()).unwrap();
+    let mut params = CertificateParams::new(vec!["gateway".to_owned()]).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(folder.join("client.crt"), params.signed_by(&key, &authority).unwrap().pem()).unwrap();
+    std::fs::write(folder.join("client.key"), key.serialize_pem()).unwrap();
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_a_certificate_is_shown_the_one_that_is_configured_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |name: &str| folder.path().join(name);
+    certificate(folder.path());
+    client_certificate(folder.path());
+    let (crt, key) = (in_folder("own.crt"), in_folder("own.key"));
+    for offered in [&["h2"][..], &["http/1.1"][..]] {
+        let upstream = Upstream::asking_for(Some(&in_folder("ca.crt")), &crt, &key, offered).await;
+        let configured = |more: &str| {
+            format!(
+                "[gateway]\nlisten = \"127.0.0.1:0\"\nshared_keys = true\n[[gateway.upstreams]]\nname = \"a\"\n\
+                 url = \"{}\"\n{more}\n[targets]\nca = \"{}\"\n",
+                upstream.url(),
+                crt.display()
+            )
+        };
+        let nobody = Server::start(&configured("")).await;
+        let answer = nobody.http().post(&nobody.gateway_url(), &[("idempotency-key", "k")], "secret").await;
+        let status = answer.unwrap().status;
+        assert!((502..=503).contains(&status), "{offered:?}: {status}");
+        assert_eq!(upstream.seen().len(), 0, "{offered:?}: it has let nobody in");
+
+        let (own, own_key) = (in_folder("client.crt"), in_folder("client.key"));
+        let tls = format!("tls = {{ certificate = \"{}\", key = \"{}\" }}", own.display(), own_key.display());
+        let server = Server::start(&configured(&tls)).await;
+        for _ in 0..2 {
+            let answer =
+                server.http().post(&server.gateway_url(), &[("idempotency-key", "k")], "secret").await;
+            assert_eq!(answer.unwrap().status, 201, "{offered:?}");
+        }
+        assert_eq!(upstream.seen().len(), 1, "{offered:?}: the second was a replay");
     }
 }
 

@@ -78,15 +78,33 @@ impl Upstream {
 
     /// Starts one with a certificate and its key, that offers these protocols.
     pub(crate) async fn with_tls(certificate: &Path, key: &Path, protocols: &[&str]) -> Self {
+        Self::asking_for(None, certificate, key, protocols).await
+    }
+
+    /// The same, for clients alone who show a certificate of this authority.
+    pub(crate) async fn asking_for(
+        authority: Option<&Path>,
+        certificate: &Path,
+        key: &Path,
+        protocols: &[&str],
+    ) -> Self {
         let chain = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(key).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
             .unwrap();
+        let builder = match authority {
+            None => builder.with_no_client_auth(),
+            Some(file) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_file(file).unwrap()).unwrap();
+                let clients =
+                    rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(clients.build().unwrap())
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key).unwrap();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Self::at("127.0.0.1:0", Some(TlsAcceptor::from(Arc::new(config)))).await
     }

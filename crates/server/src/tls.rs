@@ -5,17 +5,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
     SignatureScheme,
 };
 
-use crate::config::TlsConfig;
+use crate::config::{ClientTls, TlsConfig};
 
 /// Why a listener has no TLS: the file, and what is wrong with it. Nothing of a key is in it.
 #[derive(Debug)]
@@ -78,6 +79,14 @@ pub(crate) fn server(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
 /// # Errors
 /// The file cannot be read, holds nothing, or what it holds is no certificate.
 pub(crate) fn client(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    client_as(ca, None)
+}
+
+/// As [`client`], with a certificate to show whoever asks for one.
+///
+/// # Errors
+/// As there; or the certificate and its key do not belong together.
+pub(crate) fn client_as(ca: Option<&Path>, own: Option<&ClientTls>) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     for authority in rustls_native_certs::load_native_certs().certs {
         // One that the system trusts and rustls cannot read is one fewer to trust; the handshake says what is missing.
@@ -87,14 +96,42 @@ pub(crate) fn client(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| wrong(ca.unwrap_or(Path::new("")), error))?;
-    let Some(file) = ca else { return Ok(builder.with_root_certificates(roots).with_no_client_auth()) };
+    let Some(file) = ca else { return with_own(builder.with_root_certificates(roots), own) };
     let given = certificates(file)?;
     for authority in &given {
         roots.add(authority.clone()).map_err(|error| wrong(file, error))?;
     }
     let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
     let verifier = Given { given, chains: chains.map_err(|error| wrong(file, error))? };
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    with_own(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)), own)
+}
+
+fn with_own(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    own: Option<&ClientTls>,
+) -> Result<ClientConfig, TlsError> {
+    let Some(own) = own else { return Ok(builder.with_no_client_auth()) };
+    let (chain, key) = identity(own)?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| wrong(&own.certificate, error))
+}
+
+/// The certificate that is shown, with its key.
+///
+/// # Errors
+/// One of them is none, or they do not belong together.
+pub(crate) fn identity(
+    own: &ClientTls,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let chain = CertificateDer::pem_slice_iter(own.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| wrong(&own.certificate, error))?;
+    if chain.is_empty() {
+        return Err(wrong(&own.certificate, "there is no certificate in it"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(own.key_pem.expose().as_bytes())
+        .map_err(|error| wrong(&own.key, format!("no private key: {error}")))?;
+    CertifiedKey::from_der(chain.clone(), key.clone_key(), &rustls::crypto::ring::default_provider())
+        .map_err(|error| wrong(&own.certificate, error))?;
+    Ok((chain, key))
 }
 
 /// Trusts chains to an authority; and a certificate that was given, where the server shows that very one.

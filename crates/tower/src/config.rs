@@ -102,7 +102,7 @@ options! {
     max_wait: Duration;
     /// What a panic, a reply that broke off, a time-out or a lapsed lease means.
     on_lapse: OnLapse;
-    /// What a server error means.
+    /// What a server error means, whose status is in neither of the lists below.
     on_5xx: OnServerError;
     /// Which replies are kept.
     keep: Keep;
@@ -413,11 +413,16 @@ impl Rules {
         !self.exempt && (!self.only_mutating || self.methods.contains(method))
     }
 
-    /// Whether a reply of this status, received whole, is kept.
-    pub(crate) fn keeps(&self, status: u16) -> bool {
+    /// Whether a reply of this status, received whole, is kept: where the status itself is named.
+    pub(crate) fn named(&self, status: u16) -> Option<bool> {
         if self.release_statuses.contains(&status) {
-            return false;
+            return Some(false);
         }
-        self.keep_statuses.contains(&status) || crate::profile::keeps(self.policy.keep(), status)
+        self.keep_statuses.contains(&status).then_some(true)
+    }
+
+    /// The same of one that is not named.
+    pub(crate) fn usually_keeps(&self, status: u16) -> bool {
+        crate::profile::keeps(self.policy.keep(), status)
     }
 }

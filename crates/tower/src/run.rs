@@ -382,11 +382,18 @@ impl Call {
             Some(Steer::DoNotKeep) => Verdict::Release("the handler says that its reply is not kept"),
             Some(Steer::Release) => Verdict::Release("the handler says that nothing was done"),
             Some(Steer::Unknown) => Verdict::Unknown,
-            None if status.is_server_error() && self.rules.on_5xx == OnServerError::Unknown => {
-                Verdict::Unknown
-            }
-            None if self.rules.keeps(status.as_u16()) => Verdict::Keep,
-            None => Verdict::Release("a reply of this status is not kept"),
+            None => self.judge_status(status),
+        }
+    }
+
+    /// What the handler says nothing of: a status that is named goes before what is said of all of its kind.
+    fn judge_status(&self, status: http::StatusCode) -> Verdict {
+        let is_unknown = status.is_server_error() && self.rules.on_5xx == OnServerError::Unknown;
+        match self.rules.named(status.as_u16()) {
+            None if is_unknown => Verdict::Unknown,
+            None if self.rules.usually_keeps(status.as_u16()) => Verdict::Keep,
+            Some(true) => Verdict::Keep,
+            Some(false) | None => Verdict::Release("a reply of this status is not kept"),
         }
     }
 

@@ -119,6 +119,20 @@ pub struct TlsConfig {
     pub client_ca: Option<PathBuf>,
 }
 
+/// A certificate to show a server that asks for one. It is read with the configuration, so that another one is another
+/// configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// PEM file with the chain.
+    pub certificate: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+    /// What stood in the first.
+    pub chain_pem: String,
+    /// What stood in the second.
+    pub key_pem: Secret,
+}
+
 /// The listener of the operators.
 #[derive(Clone, Debug)]
 pub struct AdminConfig {

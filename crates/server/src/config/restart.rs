@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reader::Shown;
 
 /// What a reload takes over, by the beginning of its path.
-const TAKEN_OVER: [&str; 6] =
-    ["admin.tls.", "admin.tokens", "gateway.", "operations", "server.tls.", "tenants"];
+const TAKEN_OVER: [&str; 7] =
+    ["admin.tls.", "admin.tokens", "audit.retention", "gateway.", "operations", "server.tls.", "tenants"];
 /// What it does not, of that: sockets, and semaphores that are lent out.
 const BUT: [&str; 3] = ["gateway.listen", "gateway.max_connections", "gateway.max_in_progress"];
 /// Sections that may change, and may neither come nor go.
@@ -53,6 +53,57 @@ mod tests {
         assert_eq!(needs_restart(&shown(start), &shown(now)), expected, "{now}");
     }
 
+    /// Whoever adds a key decides what a reload does with it: it stands here, or below [`TAKEN_OVER`].
+    #[test]
+    fn each_key_of_the_example_is_taken_over_or_known_to_need_a_restart() {
+        let (_, example) = super::super::tests::whole_example();
+        let changed: Vec<Shown> = example
+            .iter()
+            .map(|shown| Shown { value: format!("not {}", shown.value), ..shown.clone() })
+            .collect();
+        let expected = [
+            "admin.listen",
+            "audit.traffic",
+            "dispatcher.concurrency",
+            "gateway.listen",
+            "gateway.max_connections",
+            "gateway.max_in_progress",
+            "log.filter",
+            "log.format",
+            "server.claims.lease",
+            "server.claims.retention",
+            "server.claims.retry.cap",
+            "server.claims.retry.first",
+            "server.claims.retry.max_age",
+            "server.claims.retry.max_attempts",
+            "server.claims.semantics",
+            "server.development",
+            "server.error_docs_base",
+            "server.errors",
+            "server.key_alphabet",
+            "server.listen",
+            "server.max_body_bytes",
+            "server.max_connections",
+            "server.max_in_progress",
+            "server.service_name",
+            "server.shutdown_grace",
+            "server.wait_max",
+            "store.accept_claim_loss",
+            "store.connect_timeout",
+            "store.listen_url",
+            "store.pool",
+            "store.statement_timeout",
+            "store.url",
+            "targets.allow_link_local",
+            "targets.ca",
+            "tracing.ca",
+            "tracing.endpoint",
+            "tracing.headers.authorization",
+            "tracing.sample_percent",
+        ];
+        assert_eq!(needs_restart(&example, &changed), expected);
+    }
+
     #[test]
     fn what_is_only_read_at_the_start_is_named_and_what_holds_at_once_is_not() {
         let gateway = "[gateway]\nupstream = \"http://a\"\n";
@@ -72,6 +123,11 @@ mod tests {
         check("", gateway, &["gateway"]);
         check(&format!("{gateway}tls = {{ certificate = \"a\", key = \"b\" }}\n"), "", &["gateway"]);
         check(gateway, &format!("{gateway}tls = {{ certificate = \"a\", key = \"b\" }}\n"), &["gateway.tls"]);
+        check(
+            "[audit]\nretention = \"1d\"\n",
+            "[audit]\nretention = \"2d\"\ntraffic = false\n",
+            &["audit.traffic"],
+        );
         let tls = |file: &str| format!("[server.tls]\ncertificate = \"{file}\"\nkey = \"b\"\n");
         check(&tls("a"), &tls("c"), &[]);
     }

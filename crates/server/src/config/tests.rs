@@ -45,8 +45,8 @@ fn the_example_is_taken_as_it_stands_and_says_the_defaults() {
     }
 }
 
-#[test]
-fn every_key_that_the_example_comments_out_exists() {
+/// The example with all that it comments out.
+pub(super) fn whole_example() -> (Config, Vec<Shown>) {
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -68,7 +68,12 @@ fn every_key_that_the_example_comments_out_exists() {
         ("ACME_TOKEN_NEXT", "c"),
         ("JWT_SECRET", "a secret of thirty-two characters"),
     ]);
-    let (config, _) = read(&text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap();
+    read(&text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap()
+}
+
+#[test]
+fn every_key_that_the_example_comments_out_exists() {
+    let (config, _) = whole_example();
     assert_eq!((config.admin.tokens.len(), config.tenants[0].tokens.len()), (2, 2));
     assert_eq!(config.admin.tokens[1].token.expose(), "secret", "the line break of a file is no part of it");
     assert!(config.server.tls.is_some_and(|tls| tls.client_ca.is_some()));

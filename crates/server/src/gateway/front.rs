@@ -1,8 +1,6 @@
 //! Where clients come in: a request's route, what it has to be, who passes it on, and what is told about it.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +8,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper::upgrade::OnUpgrade;
 use semel_api::{ApiError, ErrorCode};
 
@@ -29,28 +28,18 @@ use crate::telemetry::logs::RequestLine;
 use crate::telemetry::metrics::Door;
 use crate::telemetry::traces::Place;
 
-/// Serves one connection. A clone serves another stream of it.
-#[derive(Clone)]
-pub(crate) struct Front {
+/// Serves one connection. Its futures are no boxes: hyper has room for them in the connection.
+pub(super) fn service(
     gateway: Gateway,
-    peer: Arc<Peer>,
-}
-
-impl Front {
-    pub(super) fn new(gateway: Gateway, peer: Peer) -> Self {
-        Self { gateway, peer: Arc::new(peer) }
-    }
-}
-
-impl hyper::service::Service<Request<Incoming>> for Front {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let front = self.clone();
-        Box::pin(async move { Ok(front.gateway.0.pass(&front.peer, request).await) })
-    }
+    peer: Peer,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
++ Send
++ 'static {
+    let peer = Arc::new(peer);
+    service_fn(move |request| {
+        let (gateway, peer) = (gateway.clone(), Arc::clone(&peer));
+        async move { Ok(gateway.0.pass(&peer, request).await) }
+    })
 }
 
 /// What is known of a request by its head.
@@ -122,12 +111,13 @@ impl Inner {
         {
             request.headers_mut().insert(REQUEST_ID, id);
         }
-        let asked = Asked::new(Link {
+        let on_behalf = Link {
             request_id: Some(Arc::clone(&request_id)),
             correlation_id: Some(Arc::clone(&correlation_id)),
             traceparent: place.traceparent.clone(),
             attempt_id: None,
-        });
+        };
+        let asked = Asked::new(on_behalf, upstream.map(|upstream| Arc::clone(upstream.service())));
         // What the upstream does is a part of our span, which is a part of the client's trace.
         if place.is_own()
             && let Some(own) = place.traceparent.take()

@@ -13,7 +13,7 @@ use http_body::{Frame, SizeHint};
 use semel_core::Operation;
 use semel_core::policy::OnLapse;
 use semel_runtime::Runtime;
-use semel_tower::{Caller, Claimed, Context, Destination, Fields, IdempotencyLayer, IdempotencyService};
+use semel_tower::{Caller, Claimed, Context, Destination, Fields, IdempotencyLayer};
 use semel_tower::{OnServerError, Profile, RouteOptions, Steer};
 use tower_layer::Layer as _;
 use tower_service::Service;
@@ -36,7 +36,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[derive(Clone)]
 pub(super) struct Guard {
     layer: IdempotencyLayer,
-    service: IdempotencyService<Through>,
 }
 
 /// A rule cannot be kept.
@@ -63,7 +62,7 @@ impl Guard {
             // The server sweeps its store itself.
             .sweep(false);
         let layer = IdempotencyLayer::over(runtime, of)?;
-        Ok(Self { service: layer.layer(Through), layer })
+        Ok(Self { layer })
     }
 
     /// The contract of a route, unless it has none. `operation` names it in records; else the method does. A path
@@ -99,7 +98,7 @@ impl Guard {
 
     /// Passes a request on under the contract.
     pub(super) async fn call(&self, request: Request<Outgoing>) -> Response<semel_tower::Body> {
-        let Ok(response) = self.service.clone().call(request).await;
+        let Ok(response) = self.layer.layer(Through(through)).call(request).await;
         response
     }
 }
@@ -272,25 +271,33 @@ fn overridden(options: RouteOptions, rules: &RouteRules) -> RouteOptions {
     options
 }
 
-/// What the layer is around: it passes on, and says what a failure proves.
+/// What the layer is around: it passes on, and says what a failure proves. Its future is no box.
 #[derive(Clone, Copy, Debug)]
-struct Through;
+struct Through<F>(F);
 
-impl Service<Request<semel_tower::Body>> for Through {
+impl<F, P> Service<Request<semel_tower::Body>> for Through<F>
+where
+    F: Fn(Request<semel_tower::Body>) -> P,
+    P: Future<Output = Result<Response<Back>, Infallible>>,
+{
     type Response = Response<Back>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Back>, Infallible>> + Send>>;
+    type Future = P;
 
     fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<semel_tower::Body>) -> Self::Future {
-        Box::pin(async move { Ok(through(request).await) })
+    fn call(&mut self, request: Request<semel_tower::Body>) -> P {
+        (self.0)(request)
     }
 }
 
-async fn through(mut request: Request<semel_tower::Body>) -> Response<Back> {
+async fn through(request: Request<semel_tower::Body>) -> Result<Response<Back>, Infallible> {
+    Ok(pass(request).await)
+}
+
+async fn pass(mut request: Request<semel_tower::Body>) -> Response<Back> {
     let passage = request.extensions_mut().remove::<Arc<Passage>>();
     let claimed = request.extensions_mut().remove::<Claimed>();
     request.extensions_mut().clear();

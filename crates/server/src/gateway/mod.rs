@@ -6,10 +6,15 @@
 //! and back · [`head`] and [`body`] of messages on it · [`upstream`] connections, balance, health · [`upgrade`] other
 //! protocols · [`told`] metrics, logs, audit · [`running`] the listener.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use semel_api::Form;
 use semel_runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -38,7 +43,6 @@ mod told;
 mod upgrade;
 mod upstream;
 
-use front::Front;
 use guard::{Guard, GuardError};
 use head::Peer;
 pub(crate) use running::{RunningGateway, tls_of};
@@ -81,7 +85,7 @@ pub(crate) struct Around {
 /// Why there is no gateway.
 #[derive(Debug)]
 pub(crate) enum GatewayError {
-    /// The authorities that upstreams are trusted by cannot be read.
+    /// The authorities that upstreams are trusted by cannot be read, or a certificate for one cannot be used.
     Trust(TlsError),
     /// A contract is beyond its limits.
     Contract(GuardError),
@@ -112,8 +116,7 @@ impl Gateway {
         let connector = Connector::new(&config.targets).map_err(GatewayError::Trust)?;
         let teller = Teller::new(observer, metrics.clone());
         let guard = Guard::new(runtime, config, teller).map_err(GatewayError::Contract)?;
-        let table =
-            Table::new(gateway, &connector, &guard, None, &metrics).map_err(GatewayError::Contract)?;
+        let table = Table::new(gateway, &connector, &guard, None, &metrics)?;
         Ok(Self(Arc::new(Inner {
             table: ArcSwap::from_pointee(table),
             connector,
@@ -136,14 +139,19 @@ impl Gateway {
         let Inner { table, connector, guard, metrics, .. } = &*self.0;
         let before = table.load_full();
         let after = Table::new(gateway, connector, guard, Some(&before), metrics);
-        table.store(Arc::new(after.map_err(GatewayError::Contract)?));
+        table.store(Arc::new(after?));
         Ok(())
     }
 
     /// What serves one connection.
-    pub(crate) fn front(&self, origin: Origin) -> Front {
+    pub(crate) fn front(
+        &self,
+        origin: Origin,
+    ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
+    + Send
+    + use<> {
         let peer = Peer::new(&self.0.table.load().config, origin.address, origin.is_tls);
-        Front::new(self.clone(), peer)
+        front::service(self.clone(), peer)
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::guard::{Guard, GuardError, Rule};
+use super::GatewayError;
+use super::guard::{Guard, Rule};
 use super::upstream::{Connector, Upstream};
 use crate::config::gateway::{GatewayConfig, RouteConfig, RouteRules, UpstreamConfig};
 use crate::telemetry::metrics::{Metrics, OperationMetrics, RouteKeys};
@@ -38,21 +39,25 @@ impl Table {
     /// their connections and what is known of them.
     ///
     /// # Errors
-    /// A contract is beyond the limits of its layer.
+    /// A contract is beyond the limits of its layer, or a certificate for an upstream cannot be used.
     pub(super) fn new(
         config: &GatewayConfig,
         connector: &Arc<Connector>,
         guard: &Guard,
         before: Option<&Self>,
         metrics: &Metrics,
-    ) -> Result<Self, GuardError> {
+    ) -> Result<Self, GatewayError> {
         let kept = |config: &UpstreamConfig| {
             let upstreams = before.map_or(&[][..], |before| &before.upstreams[..]);
             upstreams.iter().find(|upstream| upstream.config() == config).cloned()
         };
-        let start = |config| Upstream::start(config, connector, metrics.gateway());
-        let upstreams: Vec<_> =
-            config.upstreams.iter().map(|config| kept(config).unwrap_or_else(|| start(config))).collect();
+        let start = |config: &UpstreamConfig| {
+            let own = config.tls.as_ref().map(|own| connector.with(own)).transpose();
+            let own = own.map_err(GatewayError::Trust)?;
+            Ok(Upstream::start(config, own.as_ref().unwrap_or(connector), metrics))
+        };
+        let upstreams = config.upstreams.iter().map(|config| kept(config).map_or_else(|| start(config), Ok));
+        let upstreams: Vec<_> = upstreams.collect::<Result<_, GatewayError>>()?;
         let names = config.routes.iter().map(|route| route.name.as_str()).chain([UNMATCHED]);
         metrics.configured_names(names);
         let route = |name: &str, rules: &RouteRules, matches: Option<&RouteConfig>| {
@@ -63,7 +68,9 @@ impl Table {
             Ok(Route {
                 upstream: wanted.and_then(by_name),
                 name: name.into(),
-                rule: guard.rule(name, matches.map(|route| route.name.as_str()), rules)?,
+                rule: guard
+                    .rule(name, matches.map(|route| route.name.as_str()), rules)
+                    .map_err(GatewayError::Contract)?,
                 rules: Arc::new(rules.clone()),
                 metrics: metrics.operation(name),
                 keys: metrics.gateway().keys(name),
@@ -72,7 +79,7 @@ impl Table {
         };
         let routes = config.routes.iter().map(|config| route(&config.name, &config.rules, Some(config)));
         Ok(Self {
-            routes: routes.collect::<Result<_, GuardError>>()?,
+            routes: routes.collect::<Result<_, GatewayError>>()?,
             unmatched: route(UNMATCHED, &config.usual, None)?,
             config: config.clone(),
             upstreams,

@@ -8,7 +8,7 @@ use semel_core::record::StateName;
 use semel_tower::{Event, What};
 
 use crate::engine::Link;
-use crate::telemetry::metrics::{Door, Metrics, Reason, ReportResult};
+use crate::telemetry::metrics::{Door, Metrics, Reason, ReportResult, ServiceMetrics};
 use crate::telemetry::observer::Observer;
 
 /// Told by the layer.
@@ -20,13 +20,15 @@ pub(super) struct Teller {
 /// What a request brings along to be told with.
 pub(super) struct Asked {
     pub(super) link: Link,
+    /// Where it goes, if anywhere.
+    service: Option<Arc<ServiceMetrics>>,
     /// Its record, and whether its key had been asked for before.
     seen: OnceLock<(Arc<Record>, bool)>,
 }
 
 impl Asked {
-    pub(super) fn new(link: Link) -> Arc<Self> {
-        Arc::new(Self { link, seen: OnceLock::new() })
+    pub(super) fn new(link: Link, service: Option<Arc<ServiceMetrics>>) -> Arc<Self> {
+        Arc::new(Self { link, service, seen: OnceLock::new() })
     }
 
     /// What was found of its key, for the line of the log.
@@ -76,7 +78,8 @@ impl semel_tower::Observer for Teller {
         }
         let asked = event.context.and_then(|context| context.0.downcast_ref::<Asked>());
         let (Some(record), Some(asked)) = (event.record, asked) else { return };
-        let (observer, link) = (&self.observer, &asked.link);
+        let of_service = asked.service.clone().map(|service| self.observer.of(service));
+        let (observer, link) = (of_service.as_ref().unwrap_or(&self.observer), &asked.link);
         let met = |reason| observer.met(Door::Gateway, reason, record, link);
         match event.what {
             What::Claimed { after, taken_over } => {

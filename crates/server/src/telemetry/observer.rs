@@ -11,25 +11,32 @@ use semel_core::{RecordId, StoreError};
 
 use super::audit::{AuditLog, Caller};
 use super::logs;
-use super::metrics::{Door, Metrics, Reason, TraceId};
+use super::metrics::{Door, Metrics, Reason, ServiceMetrics, TraceId};
 use crate::engine::{Event, Events, Link, What};
 
 /// Who is told of everything. Cheap to clone.
 #[derive(Clone)]
 pub struct Observer {
     metrics: Metrics,
+    /// Whom the promised names are counted for.
+    service: Arc<ServiceMetrics>,
     audit: AuditLog,
 }
 
 impl Observer {
     /// An observer that counts in `metrics` and writes to `audit`.
-    pub const fn new(metrics: Metrics, audit: AuditLog) -> Self {
-        Self { metrics, audit }
+    pub fn new(metrics: Metrics, audit: AuditLog) -> Self {
+        Self { service: metrics.own(), metrics, audit }
+    }
+
+    /// The same observer, told of requests to this service.
+    pub(crate) fn of(&self, service: Arc<ServiceMetrics>) -> Self {
+        Self { service, ..self.clone() }
     }
 
     /// A client asked for a claim, to do the work itself.
     pub fn claim(&self, claimed: &Applied<Claimed>, took: Duration, link: &Link) {
-        self.metrics.lock_acquired(took, trace(link));
+        self.service.lock_acquired(took, trace(link));
         match &claimed.answer {
             Claimed::Granted(claim) => match &claimed.change {
                 Some(change) => {
@@ -66,12 +73,12 @@ impl Observer {
 
     /// A claim was asked for, and answered so long after.
     pub(crate) fn acquired(&self, took: Duration, link: &Link) {
-        self.metrics.lock_acquired(took, trace(link));
+        self.service.lock_acquired(took, trace(link));
     }
 
     /// A request was given the claim.
     pub(crate) fn granted(&self, from: Option<StateName>, record: &Record, link: &Link) {
-        self.metrics.miss();
+        self.service.miss();
         let action = if from == Some(StateName::Running) { Action::TakenOver } else { Action::Claimed };
         line(from, record, link);
         if self.audit.takes_traffic() {
@@ -83,15 +90,15 @@ impl Observer {
     pub(crate) fn met(&self, door: Door, reason: Reason, record: &Record, link: &Link) {
         let action = match reason {
             Reason::Replayed => {
-                self.metrics.hit();
+                self.service.hit();
                 Some(Action::Replayed)
             }
             Reason::Mismatch => {
-                self.metrics.mismatch(record.id());
+                self.service.mismatch(record.id());
                 Some(Action::Mismatch)
             }
             Reason::InProgress => {
-                self.metrics.collision();
+                self.service.collision();
                 None
             }
             Reason::Unknown | Reason::Dead | Reason::Gone | Reason::Discarded | Reason::Repeated => None,
@@ -156,11 +163,11 @@ impl Events for Observer {
         let door = Door::Execute;
         match what {
             What::Claimed { after, from } => {
-                self.metrics.lock_acquired(after, trace(link));
+                self.service.lock_acquired(after, trace(link));
                 self.granted(from, record, link);
             }
             What::Accepted => {
-                self.metrics.miss();
+                self.service.miss();
                 self.changed(None, record, link);
             }
             What::Taken => self.changed(Some(StateName::Pending), record, link),

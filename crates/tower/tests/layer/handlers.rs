@@ -271,6 +271,11 @@ async fn a_server_error_frees_the_key_unless_it_is_said_to_be_unknown_or_kept() 
     assert_eq!(statuses(shared("a").keep_statuses(vec![503])).await, (503, 503, 1));
     let release = shared("a").keep_statuses(vec![503]).release_statuses(vec![503]);
     assert_eq!(statuses(release).await, (503, 503, 2));
+    // A status that is named goes before what is said of all server errors.
+    let unknown = || shared("a").on_5xx(OnServerError::Unknown);
+    assert_eq!(statuses(unknown().keep_statuses(vec![503])).await, (503, 503, 1));
+    assert_eq!(statuses(unknown().release_statuses(vec![503])).await, (503, 503, 2));
+    assert_eq!(statuses(unknown().keep_statuses(vec![500])).await, (503, 409, 1));
     assert_eq!(
         statuses(shared("a").on_lapse(OnLapse::AtMostOnce)).await,
         (503, 503, 2),

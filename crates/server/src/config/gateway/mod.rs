@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method, StatusCode, Uri};
 use semel_core::policy::OnLapse;
 
-use super::{Secret, TlsConfig};
+use super::{ClientTls, Secret, TlsConfig};
 use crate::jwt::Tokens;
 
 pub(super) mod check;
@@ -74,10 +74,22 @@ pub struct UpstreamConfig {
     pub preserve_host: bool,
     /// Headers that it is sent with every request.
     pub headers: Vec<(HeaderName, Secret)>,
+    /// What it is shown, where it asks for a certificate.
+    pub tls: Option<ClientTls>,
     /// How long a connection may take to be made, TLS included.
     pub connect_within: Duration,
     /// How it is asked whether it is well.
     pub health: HealthConfig,
+}
+
+impl UpstreamConfig {
+    /// What the upstream is called that `gateway.upstream` stands for, which has no name.
+    const UNNAMED: &str = "upstream";
+
+    /// The name that it was given.
+    pub fn given_name(&self) -> Option<&str> {
+        (self.name != Self::UNNAMED).then_some(&self.name)
+    }
 }
 
 /// What an upstream speaks.

@@ -7,7 +7,7 @@ use semel_tower::{Codes, Form, Keep, KeyAlphabet, ReplayStatus};
 
 use super::super::reader::Section;
 use super::super::sections::within;
-use super::{On5xx, RouteRules};
+use super::RouteRules;
 use crate::limits;
 
 /// Rules of a profile that are overridden; they have the names that the middleware has for them.
@@ -116,14 +116,5 @@ pub(super) fn contradictions(section: &Section<'_>, rules: &RouteRules) {
             key,
             format!("{status} is in keep_statuses, and not_executed says that nothing was done"),
         );
-    }
-    let mut said = keep_statuses.iter().chain(release_statuses);
-    let server_error = said.find(|status| **status >= 500 && rules.on_5xx == On5xx::Unknown);
-    if let (Some(status), Some(key)) = (server_error, place(&["keep_statuses", "release_statuses", "on_5xx"]))
-    {
-        let problem = format!(
-            "{status} contradicts on_5xx = \"unknown\"; a status that proves that nothing was done stands in not_executed"
-        );
-        section.problem(key, problem);
     }
 }

@@ -12,6 +12,7 @@ use semel_fingerprint::Fields;
 use super::super::reader::Section;
 use super::super::sections::{http_address, target_headers, tls_section, within};
 use super::super::tree::Origin;
+use super::super::{ClientTls, Secret};
 use super::jwt;
 use super::overrides::{Overrides, contradictions, overrides};
 use super::{
@@ -19,9 +20,6 @@ use super::{
     PathPattern, ProfileName, Protocol, RouteConfig, RoutePattern, RouteRules, UpstreamConfig,
 };
 use crate::limits;
-
-/// The name of the upstream that `gateway.upstream` stands for.
-const ONLY: &str = "upstream";
 
 /// Headers that the gateway itself sends to upstreams: who could set them would hide who asked. (And all that begin with
 /// `semel-`.)
@@ -305,13 +303,14 @@ fn upstreams(section: &Section<'_>, development: bool) -> (Option<Vec<UpstreamCo
             Ok(url) => {
                 origins.push(section.origin_of("upstream"));
                 upstreams.push(UpstreamConfig {
-                    name: ONLY.to_owned(),
+                    name: UpstreamConfig::UNNAMED.to_owned(),
                     urls: vec![url],
                     hosts: Vec::new(),
                     paths: Vec::new(),
                     protocol: Protocol::Auto,
                     preserve_host: true,
                     headers: Vec::new(),
+                    tls: None,
                     connect_within: limits::UPSTREAM_CONNECT_DEFAULT,
                     health: HealthConfig::usual(),
                 });
@@ -384,11 +383,39 @@ fn upstream(section: Section<'_>, development: bool) -> Option<UpstreamConfig> {
         protocol: section.choice_or("protocol", &protocols, protocols[0]),
         preserve_host: section.boolean("preserve_host", true),
         headers: target_headers(&section, development, &GATEWAYS_OWN),
+        tls: section.optional("tls").and_then(client_tls),
         connect_within,
         health: health(section.section("health")),
     };
     section.finish();
     (!config.urls.is_empty() && fits(&config.name)).then_some(config)
+}
+
+/// The certificate that an upstream is shown.
+fn client_tls(section: Section<'_>) -> Option<ClientTls> {
+    let read = |key: &'static str| {
+        let path = section.path_to(key);
+        if path.is_none() && !section.has(key) {
+            section.problem(key, "is missing: an upstream is shown a certificate with its key, as PEM files");
+        }
+        let path = path?;
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some((path, text)),
+            Err(error) => {
+                section.problem(key, format!("cannot read {}: {error}", path.display()));
+                None
+            }
+        }
+    };
+    let (certificate, key) = (read("certificate"), read("key"));
+    let ((certificate, chain_pem), (key, key_pem)) = (certificate?, key?);
+    let own = ClientTls { certificate, key, chain_pem, key_pem: Secret::new(&key_pem) };
+    if let Err(error) = crate::tls::identity(&own) {
+        let wrong = if error.file() == own.key { "key" } else { "certificate" };
+        section.problem(wrong, error);
+    }
+    section.finish();
+    Some(own)
 }
 
 fn health(section: Section<'_>) -> HealthConfig {

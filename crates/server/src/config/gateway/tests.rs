@@ -121,7 +121,6 @@ fn what_cannot_be_said_against_a_profile_is_told_with_what_can() {
         "semel.toml:4: gateway.release_statuses: 410 is in keep_statuses and in release_statuses",
     );
     check("keep_statuses = [503]\nnot_executed = [503]", "not_executed says that nothing was done");
-    check("on_5xx = \"unknown\"\nrelease_statuses = [503]", "503 contradicts on_5xx = \"unknown\"");
     // What is inherited contradicts as well, and is told where it can be mended.
     check(
         "keep_statuses = [404]\n[[gateway.routes]]\nmatch = \"/a\"\nrelease_statuses = [404]",

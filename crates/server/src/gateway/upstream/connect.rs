@@ -13,15 +13,15 @@ use tokio_rustls::TlsConnector;
 use super::http1::Http1;
 use super::http2::Http2;
 use crate::address::is_forbidden;
-use crate::config::TargetsConfig;
 use crate::config::gateway::Protocol;
+use crate::config::{ClientTls, TargetsConfig};
 use crate::tls::{self, TlsError};
 
 /// Makes connections.
 pub(in crate::gateway) struct Connector {
     /// Offering either protocol, HTTP/1.1 alone, HTTP/2 alone.
     tls: [TlsConnector; 3],
-    allow_link_local: bool,
+    targets: TargetsConfig,
 }
 
 /// Where connections are made to.
@@ -94,7 +94,19 @@ impl Connector {
     /// # Errors
     /// The authorities to trust cannot be read.
     pub(in crate::gateway) fn new(config: &TargetsConfig) -> Result<Arc<Self>, TlsError> {
-        let usual = tls::client(config.ca.as_deref())?;
+        Self::showing(config, None)
+    }
+
+    /// As this one, with a certificate of its own for those who ask for one.
+    ///
+    /// # Errors
+    /// The authorities to trust cannot be read, or the certificate cannot be used.
+    pub(in crate::gateway) fn with(&self, own: &ClientTls) -> Result<Arc<Self>, TlsError> {
+        Self::showing(&self.targets, Some(own))
+    }
+
+    fn showing(config: &TargetsConfig, own: Option<&ClientTls>) -> Result<Arc<Self>, TlsError> {
+        let usual = tls::client_as(config.ca.as_deref(), own)?;
         let offering = |protocols: &[&[u8]]| {
             let mut tls = usual.clone();
             tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -102,7 +114,7 @@ impl Connector {
         };
         Ok(Arc::new(Self {
             tls: [offering(&[b"h2", b"http/1.1"]), offering(&[b"http/1.1"]), offering(&[b"h2"])],
-            allow_link_local: config.allow_link_local,
+            targets: config.clone(),
         }))
     }
 
@@ -143,8 +155,10 @@ impl Connector {
     /// The first address that answers.
     async fn connect(&self, address: &Address) -> Result<TcpStream, String> {
         let found = address.resolve().await?;
-        let allowed: Vec<_> =
-            found.into_iter().filter(|found| self.allow_link_local || !is_forbidden(found.ip())).collect();
+        let allowed: Vec<_> = found
+            .into_iter()
+            .filter(|found| self.targets.allow_link_local || !is_forbidden(found.ip()))
+            .collect();
         // Each has its part of the time, so that one which swallows everything hides no other.
         let each = address.within / u32::try_from(allowed.len().max(1)).unwrap_or(1);
         let mut last =

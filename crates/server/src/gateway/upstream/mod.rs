@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::body::Outgoing;
 use crate::config::gateway::UpstreamConfig;
-use crate::telemetry::metrics::GatewayMetrics;
+use crate::telemetry::metrics::{Metrics, ServiceMetrics};
 use watch::Shown;
 
 mod connect;
@@ -74,22 +74,20 @@ pub(super) struct Upstream {
     config: UpstreamConfig,
     endpoints: Vec<Arc<Endpoint>>,
     next: AtomicUsize,
+    /// What is counted of it as of a service.
+    service: Arc<ServiceMetrics>,
     /// Ends its watch with it.
     _watched: DropGuard,
 }
 
 impl Upstream {
     /// An upstream as it is configured, watched from now on; nothing is connected yet.
-    pub(super) fn start(
-        config: &UpstreamConfig,
-        connector: &Arc<Connector>,
-        metrics: &GatewayMetrics,
-    ) -> Arc<Self> {
+    pub(super) fn start(config: &UpstreamConfig, connector: &Arc<Connector>, metrics: &Metrics) -> Arc<Self> {
         let endpoint = |url| Endpoint::new(config, url, connector);
         let endpoints: Vec<_> = config.urls.iter().map(endpoint).collect();
         let ended = CancellationToken::new();
         for endpoint in &endpoints {
-            let shown = Shown::new(metrics, &config.name, endpoint.name());
+            let shown = Shown::new(metrics.gateway(), &config.name, endpoint.name());
             let (endpoint, health) = (Arc::downgrade(endpoint), config.health.clone());
             tokio::spawn(watch::watch(endpoint, health, shown, ended.clone()));
         }
@@ -97,6 +95,7 @@ impl Upstream {
             endpoints,
             config: config.clone(),
             next: AtomicUsize::new(0),
+            service: metrics.upstream(config.given_name()),
             _watched: ended.drop_guard(),
         })
     }
@@ -104,6 +103,11 @@ impl Upstream {
     /// What it is configured as.
     pub(super) const fn config(&self) -> &UpstreamConfig {
         &self.config
+    }
+
+    /// What is counted of it as of a service.
+    pub(super) const fn service(&self) -> &Arc<ServiceMetrics> {
+        &self.service
     }
 
     /// Sends a request to one address, and to another where nothing was sent to the first.

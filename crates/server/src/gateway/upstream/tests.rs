@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Connector, Failed, Sent, Times, Upstream};
 use crate::gateway::body::Outgoing;
 use crate::gateway::testing::config_of;
-use crate::telemetry::metrics::GatewayMetrics;
+use crate::telemetry::metrics::Metrics;
 
 /// The type of a HEADERS frame (RFC 9113, section 6.2).
 const HEADERS: u8 = 1;
@@ -55,7 +55,7 @@ fn upstream(address: &str, protocol: &str) -> std::sync::Arc<Upstream> {
     );
     let config = config_of(&text);
     let connector = Connector::new(&config.targets).unwrap();
-    Upstream::start(&config.gateway.unwrap().upstreams[0], &connector, &GatewayMetrics::default())
+    Upstream::start(&config.gateway.unwrap().upstreams[0], &connector, &Metrics::new("semel", []))
 }
 
 const TIMES: Times = Times { first_byte: Duration::from_secs(30), deadline: None };

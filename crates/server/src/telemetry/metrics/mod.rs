@@ -30,20 +30,25 @@ mod histogram;
 mod labels;
 mod process;
 mod registry;
+mod service;
 mod traced;
 
 pub use families::OperationMetrics;
 pub use gateway::{GatewayMetrics, RouteKeys};
 pub use histogram::{Durations, Sizes};
 pub use labels::{Door, Reason, ReportResult, StatusClass, StoreCall};
+pub use service::ServiceMetrics;
 pub use traced::TraceId;
 
 use families::Families;
 use labels::{DuplicateLabels, ErrorLabels, RecordLabels, StateLabels, StoreLabels, WhyLabels};
-use traced::{TracedDurations, TracedFamily};
+use service::Services;
 
 /// The media type of a scrape.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The label `service` where nobody has named the service.
+const UNNAMED: &str = "semel";
 
 /// What an operation is called in labels when it is not configured.
 const OTHER: &str = "other";
@@ -60,13 +65,9 @@ struct Inner {
     families: Families,
     operations: RwLock<HashMap<Box<str>, Arc<OperationMetrics>>>,
     other: Arc<OperationMetrics>,
-    hits: Counter,
-    misses: Counter,
-    mismatches: Exemplified,
-    collisions: Counter,
+    services: Services,
+    own: Arc<ServiceMetrics>,
     storage_errors: Counter,
-    lock_acquisition: TracedDurations,
-    traced: [Arc<TracedFamily>; 2],
     duplicates: [[OnceLock<Counter>; Reason::ALL.len()]; Door::ALL.len()],
     lapsed: Exemplified,
     fenced: Exemplified,
@@ -106,26 +107,19 @@ impl Metrics {
     ) -> Self {
         let families = Families::new();
         families.begin_at_zero();
-        let locks = Arc::new(TracedFamily::new(
-            "idempotency_lock_acquisition_duration_seconds",
-            "From asking for a claim to its answer, the store's sync included",
-        ));
+        let services = Services::new();
         let other = Arc::new(OperationMetrics::new(OTHER, &families));
         let states = StateName::ALL
             .map(|state| families.states.get_or_create_owned(&StateLabels { state: state.as_str() }));
         let mut inner = Inner {
             service: service.into(),
             registry: Registry::default(),
-            lock_acquisition: locks.get_or_create(&[]),
-            traced: [locks, Arc::clone(&families.durations)],
+            own: Arc::new(services.of(service)),
+            storage_errors: services.storage_errors(service),
+            services,
             families,
             operations: RwLock::default(),
             other,
-            hits: Counter::default(),
-            misses: Counter::default(),
-            mismatches: Exemplified::default(),
-            collisions: Counter::default(),
-            storage_errors: Counter::default(),
             duplicates: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),
             lapsed: Exemplified::default(),
             fenced: Exemplified::default(),
@@ -169,29 +163,17 @@ impl Metrics {
         Arc::clone(self.0.operations.read().get(name).unwrap_or(&self.0.other))
     }
 
-    /// A claim was asked for, and answered so long after, whatever the answer, as a part of this trace.
-    pub fn lock_acquired(&self, took: Duration, trace: Option<TraceId>) {
-        self.0.lock_acquisition.observe(took, trace);
+    /// What is counted of the server itself.
+    pub fn own(&self) -> Arc<ServiceMetrics> {
+        Arc::clone(&self.0.own)
     }
 
-    /// A request was answered with a stored outcome.
-    pub fn hit(&self) {
-        self.0.hits.inc();
-    }
-
-    /// A request's operation was run, or taken in.
-    pub fn miss(&self) {
-        self.0.misses.inc();
-    }
-
-    /// A request's key was being worked on.
-    pub fn collision(&self) {
-        self.0.collisions.inc();
-    }
-
-    /// A request used a key again with other parameters.
-    pub fn mismatch(&self, record: RecordId) {
-        self.0.mismatches.inc_by(1, Some(follow(record)), None);
+    /// What is counted of an upstream: by the server's name if it was given one, else by its own.
+    pub fn upstream(&self, name: Option<&str>) -> Arc<ServiceMetrics> {
+        match name {
+            Some(name) if &*self.0.service == UNNAMED => Arc::new(self.0.services.of(name)),
+            Some(_) | None => self.own(),
+        }
     }
 
     /// A request for a key that was asked for before.
@@ -426,6 +408,33 @@ mod tests {
         );
         assert!(text.ends_with("# EOF\n"));
         assert!(!text.contains("mystery"), "what is not configured is no label");
+    }
+
+    #[tokio::test]
+    async fn an_upstream_is_a_service_by_its_name_unless_the_server_was_named() {
+        let text = async |service: &str| {
+            let metrics = Metrics::new(service, []);
+            metrics.own().hit();
+            let stock = metrics.upstream(Some("stock"));
+            stock.hit();
+            stock.lock_acquired(Duration::from_millis(1), None);
+            metrics.upstream(None).miss();
+            metrics.scrape(&MemoryStore::new()).await
+        };
+        let unnamed = text("semel").await;
+        for (series, expected) in [
+            ("idempotency_hits_total{service=\"semel\"}", 1.0),
+            ("idempotency_hits_total{service=\"stock\"}", 1.0),
+            ("idempotency_misses_total{service=\"semel\"}", 1.0),
+            ("idempotency_misses_total{service=\"stock\"}", 0.0),
+            ("idempotency_lock_acquisition_duration_seconds_count{service=\"stock\"}", 1.0),
+            ("idempotency_lock_acquisition_duration_seconds_count{service=\"semel\"}", 0.0),
+        ] {
+            assert_eq!(value(&unnamed, series), Some(expected), "{series}\n{unnamed}");
+        }
+        let named = text("orders").await;
+        assert_eq!(value(&named, "idempotency_hits_total{service=\"orders\"}"), Some(2.0), "{named}");
+        assert!(!named.contains("stock"), "{named}");
     }
 
     #[tokio::test]

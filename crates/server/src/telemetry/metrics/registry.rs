@@ -10,49 +10,27 @@ use super::{Inner, process};
 impl Inner {
     pub(super) fn write(&self, text: &mut String) -> fmt::Result {
         encode_registry(text, &self.registry)?;
-        for family in &self.traced {
-            family.write(&[("service", &self.service)], text)?;
-        }
+        // Claims have the label already.
+        self.services.locks().write(&[], text)?;
+        self.families.durations.write(&[("service", &self.service)], text)?;
         encode_eof(text)
     }
 
     pub(super) fn register(&mut self, service: &str) {
         let service = (std::borrow::Cow::Borrowed("service"), std::borrow::Cow::Owned(service.to_owned()));
         let mut registry = Registry::default();
-        let ours = registry.sub_registry_with_label(service);
-        self.register_promised(ours);
-        self.register_ours(ours);
+        self.services.register(&mut registry);
+        self.register_ours(registry.sub_registry_with_label(service));
         process::register(&mut registry);
         self.registry = registry;
     }
 
-    /// The names that the requirements give.
-    fn register_promised(&self, registry: &mut Registry) {
-        registry.register("idempotency_hits", "Requests answered with a stored outcome", self.hits.clone());
-        registry.register("idempotency_misses", "Requests whose operation was run", self.misses.clone());
-        registry.register(
-            "idempotency_parameter_mismatches",
-            "Requests that used a key again with other parameters",
-            self.mismatches.clone(),
-        );
-        registry.register(
-            "idempotency_concurrent_collisions",
-            "Requests whose key was being worked on",
-            self.collisions.clone(),
-        );
-        registry.register(
-            "idempotency_storage_errors",
-            "Calls of the store that failed",
-            self.storage_errors.clone(),
-        );
+    fn register_ours(&self, registry: &mut Registry) {
         registry.register(
             "oldest_pending_seconds",
             "Age of the oldest record that waits for a worker; 0 if there is none",
             self.oldest_pending.clone(),
         );
-    }
-
-    fn register_ours(&self, registry: &mut Registry) {
         self.gateway.register(registry);
         let families = &self.families;
         registry.register(
