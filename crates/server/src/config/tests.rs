@@ -134,7 +134,7 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
     check(
         "[store]\nurl = \"mysql://semel:hunter2@db\"",
         "semel.toml:2: store.url: there is no store `mysql:`; allowed: `embedded:PATH` (such as \
-         `embedded:./semel-data`), `postgres://USER:PASSWORD@HOST/DATABASE`, `redis://USER:PASSWORD@HOST/` (or `rediss://`), `memory:`",
+         `embedded:./semel-data`), `mongodb://USER:PASSWORD@HOST/DATABASE`, `postgres://USER:PASSWORD@HOST/DATABASE`, `redis://USER:PASSWORD@HOST/` (or `rediss://`), `memory:`",
     );
     check(
         "[[tenants]]\nname = \"a\"\ntokens = [\"literal\"]",
