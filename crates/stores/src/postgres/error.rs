@@ -54,9 +54,10 @@ impl Failure {
         })
     }
 
-    /// Whether the connection was lost, perhaps long before the statement.
+    /// Whether the connection was lost, perhaps long before the statement: without a word, or with the one that ends
+    /// the session, as a pooler says it whose own connection was ended.
     pub(super) fn is_lost_connection(&self) -> bool {
-        matches!(self, Self::Sent(error) if error.as_db_error().is_none())
+        matches!(self, Self::Sent(error) if error.as_db_error().is_none_or(is_fatal))
     }
 
     /// Whether it may be about one of the statement's commands and not about all of them: a value that cannot be, a

@@ -151,7 +151,8 @@ impl Stepped {
     pub(super) async fn behind(server: String, pooler: String) -> Self {
         let schema = Schema::migrated(server).await;
         let name = &schema.name;
-        let url = format!("{pooler}?schema={name}&application_name={name}&pool=8&pgbouncer=true");
+        // Without the name by which `cut` finds connections: those of a pooler serve other tests as well.
+        let url = format!("{pooler}?schema={name}&pool=8&pgbouncer=true");
         Self::over(schema, url).await
     }
 
