@@ -40,7 +40,10 @@ async fn database(name: &str) -> Option<Database> {
     Some(database)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the guide's key bears its maker's time, which decides nothing")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the guide's key bears its maker's time, which decides nothing"
+)]
 fn key(key: &str) -> IdempotencyKey {
     let now = SystemTime::now();
     IdempotencyKey {
