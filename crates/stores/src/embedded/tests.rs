@@ -17,7 +17,7 @@ use crate::clock::SteppedClock;
 use crate::embedded::check::check_in;
 use crate::embedded::disk::Folder;
 use crate::embedded::disk::look::Looking;
-use crate::embedded::disk::sim::{Fault, SimDisk};
+use crate::embedded::disk::sim::SimDisk;
 use crate::embedded::engine::is_settled;
 use crate::embedded::index::tag_of;
 use crate::embedded::segment::LOG_FORMAT;
@@ -171,7 +171,7 @@ async fn a_failed_sync_is_not_tried_again_and_believed() {
     let (disk, clock) = (SimDisk::default(), clock());
     let store = open(&disk, &clock);
     let before = claimed(&store, "before", 1).await;
-    disk.fault_at(1, Fault::SyncFails);
+    disk.fail_sync_of("00000001.log");
     let error = store.insert(claim(&request("key"), 1, None, store.time())).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::InDoubt);
     let later = store.insert(claim(&request("later"), 1, None, store.time())).await.unwrap_err();

@@ -55,6 +55,8 @@ struct Content {
     /// Sectors of a sync that failed: the kernel may think them clean, and no later sync writes them.
     forgotten: BTreeMap<usize, Vec<Vec<u8>>>,
     durable_len: usize,
+    /// The next sync of this file fails.
+    sync_fails: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -145,6 +147,13 @@ impl SimDisk {
         let mut state = self.0.lock();
         let at = state.operations + n;
         state.faults.insert(at, fault);
+    }
+
+    /// Lets the next sync of a file fail, whatever other threads do to other files.
+    pub(crate) fn fail_sync_of(&self, name: &str) {
+        let mut state = self.0.lock();
+        let file = state.names[name];
+        state.files[file].sync_fails = true;
     }
 
     /// Leaves no space for new files, or gives it back.
@@ -357,7 +366,8 @@ impl File for SimFile {
         let fault = state.step()?;
         let content = &mut state.files[self.file];
         let unsynced = std::mem::take(&mut content.unsynced);
-        if fault.is_none() {
+        let fails = std::mem::take(&mut content.sync_fails) || fault.is_some();
+        if !fails {
             for sector in unsynced.into_keys() {
                 content.forgotten.remove(&sector);
             }
