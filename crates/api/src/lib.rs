@@ -24,6 +24,7 @@ pub mod limits;
 pub mod openapi;
 pub mod records;
 mod value;
+pub mod webhooks;
 
 pub use decode::decode;
 pub use error::{ApiError, Detail, ErrorCode, Form, Rendered};

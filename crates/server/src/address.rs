@@ -25,6 +25,14 @@ pub(crate) fn is_forbidden_host(host: &str) -> bool {
         || limits::METADATA_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+/// What is said of such a host.
+pub(crate) fn forbidden(host: &str) -> String {
+    format!(
+        "{host} is a link-local, metadata or unspecified address, where no target has any business; \
+         targets.allow_link_local = true lets it be reached"
+    )
+}
+
 /// The address that a host stands for without asking anybody, however it is spelt; `None` for a name.
 pub(crate) fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);

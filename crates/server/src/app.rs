@@ -28,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::observer::Observer;
 use crate::telemetry::traces::Traces;
 use crate::tls::{self, TlsError};
+use crate::webhook::Sources;
 
 /// The server, running.
 pub struct Running {
@@ -40,6 +41,7 @@ pub struct Running {
     gateway: Option<RunningGateway>,
     audit: AuditLog,
     engine: Engine,
+    sources: Sources,
     metrics: Metrics,
     traces: Traces,
     store: Arc<dyn Store>,
@@ -118,23 +120,27 @@ impl App {
         let audit = AuditLog::start(Arc::clone(&store), metrics.clone(), config.audit.traffic);
         audit.forget_after(Arc::clone(&store), config.audit.retention);
         let observer = Observer::new(metrics.clone(), audit.clone());
-        let engine = Engine::new(ledger.clone(), &config.operations, targets, Arc::new(observer.clone()));
+        let operations = config.engine_operations();
+        let engine = Engine::new(ledger.clone(), &operations, targets, Arc::new(observer.clone()));
         engine.start(config.dispatcher.concurrency);
         audit.configuration_loaded("at the start", details(config));
         let (stopping, tracker) = (CancellationToken::new(), TaskTracker::new());
         let readiness = Readiness::new(Arc::clone(&store), stopping.clone());
+        let sources =
+            Sources::new(&config.webhooks, &metrics).map_err(|error| StartError::new("webhooks", error))?;
         let doors = Doors::new(
             config,
             engine.clone(),
             observer.clone(),
             readiness.clone(),
+            sources.clone(),
             at_most_once,
             stopping.clone(),
         );
         let invalid = |error| StartError::new("tenants", error);
         let gate =
             Gate::new(config, &doors, metrics.clone(), traces.clone(), process_bits()).map_err(invalid)?;
-        let admin = Admin::new(ledger, metrics.clone(), readiness, stopping.clone());
+        let admin = Admin::new(ledger, metrics.clone(), readiness, sources.clone(), stopping.clone());
         let admin_gate = AdminGate::new(config, &admin, traces.clone(), process_bits());
         let gateway = match (&config.gateway, gateway_listener) {
             (Some(gateway), Some(listener)) => {
@@ -163,6 +169,7 @@ impl App {
             doors_tls: listener.tls(),
             gate: gate.clone(),
             engine,
+            sources,
             metrics,
             traces,
             store,
@@ -170,7 +177,11 @@ impl App {
             tracker: tracker.clone(),
             grace: config.server.shutdown_grace,
         };
-        tracker.spawn(listener.serve(gate.service(), stopping.clone(), tracker.clone()));
+        tracker.spawn(listener.serve_each(
+            move |origin| gate.service(origin),
+            stopping.clone(),
+            tracker.clone(),
+        ));
         tracker.spawn(admin_listener.serve(admin_gate, stopping, tracker.clone()));
         Ok(running)
     }
@@ -190,6 +201,7 @@ fn details(config: &Config) -> Vec<(Cow<'static, str>, Text)> {
     let count = |number: usize| Text::new(&number.to_string());
     vec![
         ("operations".into(), count(config.operations.len())),
+        ("sources".into(), count(config.webhooks.len())),
         ("tenants".into(), count(config.tenants.len())),
         ("upstreams".into(), count(config.gateway.as_ref().map_or(0, |gateway| gateway.upstreams.len()))),
         ("version".into(), env!("CARGO_PKG_VERSION").into()),
@@ -241,8 +253,13 @@ impl Running {
             self.admin_tls.store(admin_tls);
         }
         self.admin_gate.reload(config);
-        self.metrics.configured(config.operations.iter().map(|operation| &operation.name));
-        self.engine.reload(&config.operations);
+        let operations = config.engine_operations();
+        self.metrics.configured(operations.iter().map(|operation| &operation.name));
+        self.engine.reload(&operations);
+        // After the operations, so that nothing is taken in for one that is not there yet.
+        self.sources
+            .reload(&config.webhooks, &self.metrics)
+            .map_err(|error| StartError::new("webhooks", error))?;
         self.audit.keep_for(config.audit.retention);
         self.audit.configuration_loaded("read again", details(config));
         Ok(())

@@ -241,3 +241,32 @@ const _: () = assert!(HEALTH_WITHIN_DEFAULT.as_secs() <= HEALTH_EVERY_DEFAULT.as
 const _: () = assert!(STREAMS_END_WITHIN.as_secs() < SHUTDOWN_GRACE_DEFAULT.as_secs());
 /// Bytes of all headers of an upstream's answer: what browsers take.
 pub const UPSTREAM_HEADER_BYTES_MAX: usize = 128 * 1024;
+
+/// Sources of one configuration: each has targets, which are operations.
+pub const SOURCES_MAX: usize = 1_000;
+/// Targets of one source: each event is a record for each of them, all durable before its partner is answered.
+pub const WEBHOOK_TARGETS_MAX: usize = 16;
+/// Characters of a target's name: with its source's name it is an operation's name, a lane's and a subject.
+pub const TARGET_NAME_CHARS_MAX: usize = 64;
+/// Settled identities that a process remembers of one source unless configured: an hour of a busy one, at some 100 bytes
+/// each.
+pub const WEBHOOK_CACHE_DEFAULT: usize = 10_000;
+/// The most that can be configured.
+pub const WEBHOOK_CACHE_MAX: usize = 10_000_000;
+/// Bytes of a target's answer to a delivery that are kept: nobody is given it but whoever looks why it came to that.
+pub const DELIVERY_RESULT_BYTES_MAX: usize = 4 * 1024;
+/// One alert of a kind and a source in this time unless configured: often enough to be noticed, seldom enough to be read.
+pub const ALERTS_EVERY_DEFAULT: Duration = Duration::from_secs(5 * 60);
+/// The shortest such time: below it a storm of duplicates is a storm of alerts.
+pub const ALERTS_EVERY_MIN: Duration = Duration::from_secs(1);
+/// The longest.
+pub const ALERTS_EVERY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+const _: () = assert!(
+    "webhook:".len() + semel_webhook::limits::SOURCE_CHARS_MAX + 1 + TARGET_NAME_CHARS_MAX
+        <= core::LANE_CHARS_MAX,
+    "a source and a target fit the names of an operation and a lane"
+);
+
+/// Bytes of a request to the signature debugger: the largest body of a delivery, in base64, with its headers.
+pub const VERIFY_BODY_BYTES_MAX: usize = BODY_BYTES_MAX / 3 * 4 + 1024 * 1024;

@@ -107,6 +107,16 @@ error_sets! {
         UnsupportedMediaType, RateLimited, IdempotencyStorageUnavailable, Overloaded, MethodNotAllowed,
         HeadersTooLarge, Internal,
     ];
+    /// Of `POST /v1/webhooks/{source}`.
+    WebhookErrors [
+        ValidationFailed, SignatureInvalid, NotFound, MethodNotAllowed, PayloadTooLarge, RateLimited,
+        IdempotencyStorageUnavailable, Overloaded, HeadersTooLarge, Internal,
+    ];
+    /// Of the signature debugger.
+    VerifyErrors [
+        ValidationFailed, Unauthenticated, Forbidden, NotFound, PayloadTooLarge, UnsupportedMediaType,
+        MethodNotAllowed, HeadersTooLarge, Internal,
+    ];
     /// Of what operators look at.
     ReadErrors [
         ValidationFailed, Unauthenticated, Forbidden, IdempotencyStorageUnavailable, MethodNotAllowed,

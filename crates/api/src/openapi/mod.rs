@@ -17,19 +17,20 @@ use crate::error::{ErrorCode, ErrorEnvelope, FlatError, Problem};
 #[openapi(
     info(
         title = "Semel",
-        description = "Makes an operation happen once, however often it is asked for.\n\nDoors and admin listen on separate addresses: `execute` and `claims` on the one (by default 127.0.0.1:8080), `records`, `audit` and `metrics` on the other (127.0.0.1:8081); `health` on both. `/v1` only grows: fields and endpoints may be added, nothing is renamed or removed.\n\nLengths of time are whole milliseconds in fields that end in `_ms` and whole seconds in `retry_after`; points in time are RFC 3339 in UTC with milliseconds. Errors are written in an envelope, or as problem details (RFC 9457) to whoever accepts them.",
+        description = "Makes an operation happen once, however often it is asked for.\n\nDoors and admin listen on separate addresses: `execute`, `claims` and `webhooks` on the one (by default 127.0.0.1:8080), `records`, `audit` and `metrics` on the other (127.0.0.1:8081); `health` on both. `/v1` only grows: fields and endpoints may be added, nothing is renamed or removed.\n\nLengths of time are whole milliseconds in fields that end in `_ms` and whole seconds in `retry_after`; points in time are RFC 3339 in UTC with milliseconds. Errors are written in an envelope, or as problem details (RFC 9457) to whoever accepts them.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     paths(
         paths::execute, paths::execution, paths::claim, paths::extend, paths::checkpoint, paths::complete,
         paths::release, paths::list_records, paths::show_record, paths::resolve_record, paths::revive_record,
         paths::discard_record, paths::resolve_records, paths::revive_records, paths::discard_records,
-        paths::list_audit, paths::health, paths::ready, paths::metrics,
+        paths::webhook, paths::verify_webhook, paths::list_audit, paths::health, paths::ready, paths::metrics,
     ),
     components(schemas(ErrorCode, ErrorEnvelope, FlatError, Problem)),
     tags(
         (name = "execute", description = "Run a named operation against its target, at most once per key."),
         (name = "claims", description = "Claim a key, do the work yourself, complete it."),
+        (name = "webhooks", description = "Take partners' events in, once, and find out why a signature does not hold."),
         (name = "records", description = "What operators see and do."),
         (name = "audit", description = "Who did what to which record."),
         (name = "health", description = "For orchestrators and monitoring."),

@@ -4,19 +4,22 @@
 #![expect(dead_code, reason = "utoipa reads the attributes; nobody calls the functions")]
 
 use super::errors::{
-    BulkErrors, ClaimErrors, ExecuteErrors, ExecutionsErrors, HeldErrors, JudgeErrors, ReadErrors, ShowErrors,
+    BulkErrors, ClaimErrors, ExecuteErrors, ExecutionsErrors, HeldErrors, JudgeErrors, ReadErrors,
+    ShowErrors, VerifyErrors, WebhookErrors,
 };
 use crate::audit::{AuditPage, AuditQuery};
 use crate::claims::{
     CheckpointRequest, ClaimGranted, ClaimReplayed, ClaimRequest, CompleteRequest, ExtendRequest, HeldReply,
     ReleaseRequest,
 };
+use crate::error::ErrorEnvelope;
 use crate::execute::{ExecuteRequest, Execution};
 use crate::health::Health;
 use crate::records::{
     BulkReply, BulkRequest, BulkResolveRequest, JudgeReply, JudgeRequest, RecordDetail, RecordPage,
     RecordQuery, ResolveRequest,
 };
+use crate::webhooks::{VerifyReply, VerifyRequest};
 
 /// Execute an operation at most once
 ///
@@ -273,6 +276,49 @@ pub(super) fn revive_records() {}
     security((), ("admin" = [])),
 )]
 pub(super) fn discard_records() {}
+
+/// Take a webhook in
+///
+/// For partners: the address that a source is configured under. The order is always size, raw bytes, signature, identity,
+/// ledger. What is answered with a success is durable; what came before is answered as the first time, and is not
+/// processed again. Status and body are those that the provider wants, such as `[accepted]`.
+#[utoipa::path(
+    post, path = "/v1/webhooks/{source}", tag = "webhooks", operation_id = "takeWebhook",
+    request_body(content = String, content_type = "application/octet-stream",
+        description = "Whatever the partner sends, byte by byte."),
+    params(("source" = String, Path, description = "The source, as it is configured.", example = "xendit")),
+    responses(
+        (status = 200, description = "It is in, now or before.", body = String, content_type = "text/plain"),
+        (status = 409, description = "- `IDEMPOTENCY_PARAMETER_MISMATCH`: its identity stands for another body, and the \
+            source says so by `conflict_status = 409`. The body is kept among the dead letters.", body = ErrorEnvelope),
+        WebhookErrors,
+    ),
+)]
+pub(super) fn webhook() {}
+
+/// Why does this signature not hold?
+///
+/// Verifies a delivery that somebody has kept, and where it fails looks for what would have passed. Nothing is stored,
+/// and nothing that is answered is a secret. Role `read`.
+#[utoipa::path(
+    post, path = "/v1/webhooks/{source}/verify", tag = "webhooks", operation_id = "verifyWebhook",
+    request_body(content = VerifyRequest, example = json!({
+        "headers": [{"name": "X-Hub-Signature-256", "value": "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"}],
+        "body_base64": "SGVsbG8sIFdvcmxkIQ=="
+    })),
+    params(("source" = String, Path, description = "The source, as it is configured.", example = "github")),
+    responses(
+        (status = 200, description = "What was found out.", body = VerifyReply, example = json!({
+            "source": "github", "provider": "github", "verified": false, "reason": "signature_mismatch",
+            "message": "no signature matches: x-hub-signature-256", "place": "x-hub-signature-256",
+            "template": "{body}", "body_bytes": 13, "secrets": [{"id": "2026-11", "holds": true, "used": false}],
+            "findings": ["nothing comes near: most likely it is another secret"], "events": []
+        })),
+        VerifyErrors,
+    ),
+    security((), ("admin" = [])),
+)]
+pub(super) fn verify_webhook() {}
 
 /// Who did what
 ///

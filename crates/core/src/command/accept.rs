@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Command, Verdict, live};
 use crate::error::{Invalid, Problem};
 use crate::id::RecordId;
-use crate::record::{Record, State};
+use crate::record::{Record, State, Text};
 use crate::request::Request;
 use crate::time::Timestamp;
 use crate::write::{Wake, Write};
@@ -15,6 +15,8 @@ use crate::write::{Wake, Write};
 #[derive(Clone, Debug)]
 pub struct Accept {
     request: Arc<Request>,
+    /// Why it is dead from the beginning, if it is.
+    dead: Option<Text>,
 }
 
 /// What became of taking work in.
@@ -37,7 +39,16 @@ impl Accept {
         if request.input().is_none() {
             return Err(Invalid::new("payload", Problem::Empty));
         }
-        Ok(Self { request })
+        Ok(Self { request, dead: None })
+    }
+
+    /// Files this request among the dead letters, without a try: somebody is to look at it, and may revive it. What is
+    /// there already under its key stays as it is.
+    ///
+    /// # Errors
+    /// As [`try_new`](Self::try_new).
+    pub fn try_dead(request: Arc<Request>, why: Text) -> Result<Self, Invalid> {
+        Ok(Self { dead: Some(why), ..Self::try_new(request)? })
     }
 }
 
@@ -51,12 +62,19 @@ impl Command for Accept {
     fn decide(&self, record: Option<&Arc<Record>>, now: Timestamp) -> Verdict<Accepted> {
         let due_now = Wake::After(Duration::ZERO);
         let Some(live) = live(record, now) else {
-            let pending = State::Pending { last_error: None };
-            let write = Write::begin(Arc::clone(&self.request), record.map(Arc::as_ref), pending);
-            return Verdict::write(write.wake(due_now).with(|parts| parts.accepted = true));
+            let (state, wake) = match &self.dead {
+                None => (State::Pending { last_error: None }, due_now),
+                Some(why) => (State::Dead { last_error: why.clone() }, Wake::Clear),
+            };
+            let write = Write::begin(Arc::clone(&self.request), record.map(Arc::as_ref), state);
+            return Verdict::write(write.wake(wake).with(|parts| parts.accepted = true));
         };
         if !self.request.asks_for_the_same_as(live.request()) {
             return Verdict::Stay(Accepted::Mismatch(Arc::clone(live)));
+        }
+        if self.dead.is_some() {
+            // Nobody is to work on it, so nothing that stands there is taken in because of it.
+            return Verdict::Stay(Accepted::Duplicate(Arc::clone(live)));
         }
         let take_in = |write: Write| {
             Verdict::write(write.with(|parts| {
@@ -136,6 +154,31 @@ mod tests {
         assert!(matches!(script.accept(), Accepted::Accepted(_)));
         assert_eq!(script.record().state().name(), StateName::Pending);
         assert_eq!(script.record().attempt(), 0, "its tries begin now");
+    }
+
+    #[test]
+    fn what_is_filed_as_dead_is_never_due_and_is_filed_once() {
+        let mut script = Script::new(OnLapse::Resume);
+        assert!(matches!(script.file("another body"), Accepted::Accepted(_)));
+        let before = script.record().clone();
+        assert_eq!((before.state().name(), before.attempt(), before.due()), (StateName::Dead, 0, None));
+        assert!(before.accepted() && before.is_drivable(), "it can be revived");
+        assert!(matches!(script.file("again"), Accepted::Duplicate(_)));
+        assert!(matches!(script.accept(), Accepted::Duplicate(_)));
+        assert_eq!(script.record(), &before, "and it stays as it was");
+        let id = script.record().id();
+        assert!(matches!(script.apply(&Take { id, token: token(2) }), Taken::NotDue(_)));
+    }
+
+    #[test]
+    fn filing_takes_nothing_in_that_its_client_still_has() {
+        let mut script = Script::new(OnLapse::AtMostOnce);
+        script.granted(1);
+        assert!(matches!(script.file("why"), Accepted::Duplicate(_)));
+        assert!(!script.record().accepted(), "it is the client's to end");
+        script.release(1);
+        assert!(matches!(script.file("why"), Accepted::Duplicate(_)));
+        assert_eq!(script.record().state().name(), StateName::Released);
     }
 
     #[test]

@@ -143,6 +143,12 @@ impl Script {
         self.apply(&Accept::try_new(request).unwrap())
     }
 
+    pub(crate) fn file(&mut self, why: &str) -> Accepted {
+        let input = Input::try_new("POST", "/", Headers::default(), Bytes::from_static(b"{}")).unwrap();
+        let request = Arc::new(Request::clone(&self.request).with_input(input));
+        self.apply(&Accept::try_dead(request, why.into()).unwrap())
+    }
+
     fn holder(&self, n: u8) -> Holder {
         Holder { id: self.record().id(), token: token(n) }
     }

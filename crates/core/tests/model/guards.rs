@@ -309,7 +309,7 @@ impl Guard {
             return order;
         }
         match (self.lie, &mut order) {
-            (SameRequest, Order::Claim { other, .. } | Order::Accept { other }) => {
+            (SameRequest, Order::Claim { other, .. } | Order::Accept { other, .. }) => {
                 *other = record.is_some_and(is_other);
             }
             (NoEffect, Order::Retry { effect, .. }) => *effect = false,

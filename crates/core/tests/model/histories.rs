@@ -48,7 +48,8 @@ fn sayings() -> impl Strategy<Value = Saying> {
     let plain = prop_oneof![
         4 => (token(), prop::bool::weighted(0.1), any::<bool>(), prop::option::weighted(0.3, 1..3u8))
             .prop_map(|(token, other, input, attempt)| Order::Claim { token, other, input, attempt }),
-        2 => prop::bool::weighted(0.1).prop_map(|other| Order::Accept { other }),
+        2 => (prop::bool::weighted(0.1), prop::bool::weighted(0.2))
+            .prop_map(|(other, dead)| Order::Accept { other, dead }),
         3 => token().prop_map(|token| Order::Take { token }),
         1 => Just(Order::Lapse),
         2 => token().prop_map(|token| Order::Extend { token }),

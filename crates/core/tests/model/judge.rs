@@ -196,7 +196,7 @@ fn expect(case: Case<'_>) -> (Expected, Invariant) {
     }
     match *case.order {
         Order::Claim { token, attempt, .. } => claim(case, live, token, attempt),
-        Order::Accept { .. } => accept(case, live),
+        Order::Accept { dead, .. } => accept(case, live, dead),
         Order::Take { token } => take(case, live, token),
         Order::Lapse => lapse(case, live),
         Order::Extend { .. } => extend(case, live),
@@ -221,7 +221,16 @@ fn absent(case: Case<'_>) -> Expected {
         Order::Claim { .. } => {
             begins(StateName::Running, Proof::Claimant, case.written.plus(LEASE), false, 1)
         }
-        Order::Accept { .. } => begins(StateName::Pending, Proof::Spent, case.written, true, 0),
+        Order::Accept { dead: false, .. } => begins(StateName::Pending, Proof::Spent, case.written, true, 0),
+        Order::Accept { dead: true, .. } => Next {
+            state: StateName::Dead,
+            proof: Proof::Spent,
+            wake: None,
+            accepted: true,
+            tainted: false,
+            attempt: 0,
+        }
+        .into(),
         Order::Take { .. } => Expected::Stays(&["not due"]),
         Order::Lapse => Expected::Stays(&["nothing"]),
         order if order.holder().is_some() => Expected::Stays(&["fenced"]),
@@ -290,9 +299,13 @@ fn claim(case: Case<'_>, live: &Record, token: u8, attempt: Option<u8>) -> (Expe
     }
 }
 
-fn accept(case: Case<'_>, live: &Record) -> (Expected, Invariant) {
+fn accept(case: Case<'_>, live: &Record, dead: bool) -> (Expected, Invariant) {
     let taken_in = |state| Next { accepted: true, ..same(live, state) };
     match live.state() {
+        // What is only filed takes nothing in.
+        State::Running { .. } | State::Released { .. } if dead => {
+            (Expected::Stays(&["duplicate"]), Invariant::L5)
+        }
         // A lapse that was seen is due at once: somebody must drive it now.
         State::Running { .. } if !live.accepted() => {
             let wake = live.times().wake.unwrap_or(case.written);

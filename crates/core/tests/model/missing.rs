@@ -10,7 +10,8 @@ use crate::scenario::{Cast, Role, Scenario};
 use crate::steps::{Ledger, property_of};
 
 use Role::{
-    Breaker, Client, Completer, Confused, Named, Operator, Probe, Reaper, Submitter, Sweeper, Warden, Worker,
+    Breaker, Client, Completer, Confused, Filer, Named, Operator, Probe, Reaper, Submitter, Sweeper, Warden,
+    Worker,
 };
 
 const fn cast(role: Role) -> Cast {
@@ -54,6 +55,7 @@ fn small() -> Vec<Scenario> {
         resume("undriven", &[cast(Client), cast(Worker)]),
         resume("driven", &[cast(Completer), cast(Worker)]),
         resume("doubt", &[cast(Client).doubts(1), cast(Client)]),
+        once("filed", &[cast(Client), cast(Filer), cast(Operator)]),
         once("operator of accepted", &[cast(Client), cast(Submitter), cast(Operator)]),
     ]
 }
@@ -63,7 +65,7 @@ fn concerns(scenario: &Scenario, guard: Guard) -> bool {
     use crate::guards::Of;
     let has = |roles: &[Role]| scenario.cast.iter().any(|cast| roles.contains(&cast.role));
     match guard.of {
-        Of::Accept => has(&[Submitter, Confused]),
+        Of::Accept => has(&[Submitter, Filer, Confused]),
         Of::Take => has(&[Worker]),
         Of::Lapse => has(&[Reaper]),
         Of::Extend => scenario.cast.iter().any(|cast| cast.beats > 0),

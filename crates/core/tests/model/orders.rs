@@ -40,7 +40,7 @@ const OTHER: &str = "refund";
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
     Claim { token: u8, other: bool, input: bool, attempt: Option<u8> },
-    Accept { other: bool },
+    Accept { other: bool, dead: bool },
     Take { token: u8 },
     Lapse,
     Extend { token: u8 },
@@ -101,7 +101,7 @@ impl Order {
     /// Whether the order asks for something else than the record stands for.
     pub(crate) fn mismatches(&self, record: &Record) -> bool {
         match *self {
-            Self::Claim { other, .. } | Self::Accept { other } => other != is_other(record),
+            Self::Claim { other, .. } | Self::Accept { other, .. } => other != is_other(record),
             _ => false,
         }
     }
@@ -376,9 +376,11 @@ impl Laws {
                 let attempt_id = attempt.map(|n| AttemptId::try_new(&n.to_string()).unwrap());
                 using.with(&ClaimKey { request, token: token_of(token), attempt_id })
             }
-            Order::Accept { other } => {
-                let request = if other { &self.other } else { &self.drivable };
-                using.with(&Accept::try_new(Arc::clone(request)).unwrap())
+            Order::Accept { other, dead } => {
+                let request = Arc::clone(if other { &self.other } else { &self.drivable });
+                let accept =
+                    if dead { Accept::try_dead(request, "filed".into()) } else { Accept::try_new(request) };
+                using.with(&accept.unwrap())
             }
             Order::Take { token } => using.with(&Take { id, token: token_of(token) }),
             Order::Lapse => using.with(&Lapse { id }),

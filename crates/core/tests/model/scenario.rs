@@ -19,6 +19,8 @@ pub(crate) enum Role {
     Completer,
     /// Hands the work in.
     Submitter,
+    /// Files the work among the dead letters, without a try.
+    Filer,
     /// Takes what is due.
     Worker,
     /// Applies lapses.

@@ -214,9 +214,10 @@ impl Ledger {
             Role::Confused => {
                 actions.push(Action::Order(at, claim(false, false, None)));
                 actions.push(Action::Order(at, claim(true, false, None)));
-                actions.push(Action::Order(at, Order::Accept { other: true }));
+                actions.push(Action::Order(at, Order::Accept { other: true, dead: false }));
             }
-            Role::Submitter => actions.push(Action::Order(at, Order::Accept { other: false })),
+            Role::Submitter => actions.push(Action::Order(at, Order::Accept { other: false, dead: false })),
+            Role::Filer => actions.push(Action::Order(at, Order::Accept { other: false, dead: true })),
             Role::Worker => actions.push(Action::Order(at, Order::Take { token })),
             Role::Reaper => actions.push(Action::Order(at, Order::Lapse)),
             Role::Probe | Role::Operator | Role::Warden | Role::Breaker => {

@@ -167,6 +167,9 @@ fn route_name(path: &str) -> (&'static str, bool) {
         "/v1/records/resolve" => ("/v1/records/resolve", false),
         "/v1/records/revive" => ("/v1/records/revive", false),
         "/v1/records/discard" => ("/v1/records/discard", false),
+        _ if path.starts_with("/v1/webhooks/") && path.ends_with("/verify") => {
+            ("/v1/webhooks/{source}/verify", false)
+        }
         _ if path.starts_with("/v1/records/") => match path.rsplit('/').next() {
             Some("resolve") => ("/v1/records/{id}/resolve", false),
             Some("revive") => ("/v1/records/{id}/revive", false),

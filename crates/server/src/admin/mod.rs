@@ -1,6 +1,6 @@
 //! The admin listener: what operators, scrapers and readers of the documentation come for.
 //!
-//! Rooms: `records` and `bulk` what operators see and do, `judge` how · `lapsed` claims that nobody drives · `audit` who did it · `documents` the OpenAPI
+//! Rooms: `records` and `bulk` what operators see and do, `judge` how · `lapsed` claims that nobody drives · `audit` who did it · `webhooks` why a signature does not hold · `documents` the OpenAPI
 //! document and its reader · `access` tokens and roles · `gate` what stands before all of it · `filter`, `cursor`,
 //! `view` between the wire and core.
 
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::door::{self, Refusal};
 use crate::store::Readiness;
 use crate::telemetry::metrics::{self, Metrics};
+use crate::webhook::Sources;
 
 mod access;
 mod audit;
@@ -32,6 +33,7 @@ mod judge;
 mod lapsed;
 mod records;
 mod view;
+mod webhooks;
 
 pub(crate) use gate::AdminGate;
 
@@ -44,6 +46,7 @@ pub(crate) struct Shared {
     ledger: Ledger,
     metrics: Metrics,
     readiness: Readiness,
+    sources: Sources,
     stopping: CancellationToken,
 }
 
@@ -68,9 +71,11 @@ impl Admin {
         ledger: Ledger,
         metrics: Metrics,
         readiness: Readiness,
+        sources: Sources,
         stopping: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Shared { store: Arc::clone(ledger.store()), ledger, metrics, readiness, stopping }))
+        let store = Arc::clone(ledger.store());
+        Self(Arc::new(Shared { store, ledger, metrics, readiness, sources, stopping }))
     }
 
     /// The routes, without the gate.
@@ -84,6 +89,7 @@ impl Admin {
             .route("/v1/records/{id}/resolve", post(records::resolve))
             .route("/v1/records/{id}/revive", post(records::revive))
             .route("/v1/records/{id}/discard", post(records::discard))
+            .route("/v1/webhooks/{source}/verify", post(webhooks::verify))
             .route("/v1/audit", get(audit::list))
             .route("/metrics", get(scrape))
             .route(documents::OPENAPI, get(documents::openapi))

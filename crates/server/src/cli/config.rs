@@ -35,6 +35,9 @@ pub(super) fn run(command: &ConfigCommand) -> u8 {
                     || "no file: development mode".to_owned(),
                     |file| file.display().to_string(),
                 );
+                for warning in &loaded.config.warnings {
+                    say(format_args!("warning: {warning}"));
+                }
                 say(format_args!("the configuration is good ({file})"));
                 exit::DONE
             }

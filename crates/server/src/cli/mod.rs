@@ -20,6 +20,7 @@ mod openapi;
 mod records;
 mod serve;
 mod store;
+mod verify;
 
 /// Makes an operation happen once, however often it is asked for.
 ///
@@ -42,6 +43,8 @@ enum Command {
     /// See and settle records on a server's admin listener
     #[command(subcommand)]
     Records(Box<records::RecordsCommand>),
+    /// Say why the signature of a webhook does not hold: `semel verify SOURCE < request`
+    Verify(Box<verify::VerifyArgs>),
     /// Migrate, check, count, export or import a store
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::serve(&args),
         Some(Command::Execute(args)) => execute::execute(&args),
         Some(Command::Records(command)) => records::run(&command),
+        Some(Command::Verify(args)) => verify::verify(&args),
         Some(Command::Store(command)) => store::run(&command),
         Some(Command::Openapi) => openapi::openapi(),
         Some(Command::Config(command)) => config::run(&command),

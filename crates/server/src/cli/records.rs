@@ -156,12 +156,12 @@ pub(super) struct JudgeArgs {
     admin: AdminArgs,
 }
 
-fn time(text: &str) -> Result<Time, String> {
+pub(super) fn time(text: &str) -> Result<Time, String> {
     Time::parse(text).ok_or_else(|| "expected a time such as 2026-11-21T04:30:00Z".to_owned())
 }
 
 /// Why a command ends: what is said, and its exit code.
-struct Ended(u8, String);
+pub(super) struct Ended(pub(super) u8, pub(super) String);
 
 impl From<String> for Ended {
     fn from(problem: String) -> Self {
@@ -206,7 +206,11 @@ impl AdminArgs {
         if answer.status().is_success() { Ok(answer) } else { Err(refused(&answer)) }
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<(T, Bytes), Ended> {
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<(T, Bytes), Ended> {
         let answer = self.ask(Method::POST, path, body.to_string().into()).await?;
         Ok((read(answer.body())?, answer.into_body()))
     }

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, ServeArgs, config, exit, fail};
 use crate::app::{App, Running};
-use crate::config::{Config, Loaded, Shown, load, needs_restart};
+use crate::config::{Config, Loaded, Problem, Shown, load, needs_restart};
 use crate::telemetry::logs::Logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -42,8 +42,10 @@ async fn run(args: &ConfigArgs, loaded: &Loaded, logs: &Logs) -> u8 {
         Ok(signals) => signals,
         Err(error) => return fail(exit::FAILED, format!("no signals: {error}")),
     };
-    let names = config.operations.iter().map(|operation| &operation.name);
+    let operations = config.engine_operations();
+    let names = operations.iter().map(|operation| &operation.name);
     let metrics = Metrics::with_log_drops(&config.service_name, names, logs.dropped());
+    warn(config);
     let running = match App::start(config, metrics).await {
         Ok(running) => running,
         Err(error) => return fail(exit::FAILED, error),
@@ -77,6 +79,7 @@ async fn run(args: &ConfigArgs, loaded: &Loaded, logs: &Logs) -> u8 {
 fn reload(args: &ConfigArgs, start: &[Shown], running: &Running) {
     let reloaded = load(&args.sources()).map_err(|error| error.to_string()).and_then(|loaded| {
         running.reload(&loaded.config).map_err(|error| error.to_string())?;
+        warn(&loaded.config);
         Ok(needs_restart(start, &loaded.shown))
     });
     match reloaded {
@@ -88,6 +91,14 @@ fn reload(args: &ConfigArgs, start: &[Shown], running: &Running) {
             }
         }
         Err(error) => tracing::error!(error, "the configuration stays as it was"),
+    }
+}
+
+/// Says what holds, and is probably not meant.
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        let Problem { place, path, message } = warning;
+        tracing::warn!(place, key = path, "{message}");
     }
 }
 

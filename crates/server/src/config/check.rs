@@ -7,6 +7,8 @@ use http::Uri;
 use super::gateway::check::contradictions as gateway;
 use super::reader::Reading;
 use super::sections::Origins;
+use super::sources::check::contradictions as sources;
+use super::sources::is_reserved;
 use super::{Config, Target};
 use crate::address;
 use crate::store;
@@ -19,6 +21,7 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
     if let (Some(given), Some(origins)) = (&config.gateway, &origins.gateway) {
         gateway(reading, config, given, origins);
     }
+    sources(reading, config, &origins.sources, origins.alerts.as_ref());
     for (key, problem) in store::problems(&config.store) {
         reading.problem(&origins.store.of(key), &format!("store.{key}"), problem);
     }
@@ -96,6 +99,10 @@ fn operations(reading: &Reading, config: &Config, origins: &Origins) {
             let message = format!("there is an operation `{}` above", operation.name);
             reading.problem(origin, &format!("operations[{place}].name"), message);
         }
+        if is_reserved(operation.name.as_str()) {
+            let message = format!("`{}` is a name that Semel gives operations itself", operation.name);
+            reading.problem(origin, &format!("operations[{place}].name"), message);
+        }
     }
 }
 
@@ -108,11 +115,7 @@ fn targets(reading: &Reading, config: &Config, origins: &Origins) {
     let judge = |uri: &Uri, origin, path: String| {
         let host = uri.host().unwrap_or_default();
         if address::is_forbidden_host(host) {
-            let message = format!(
-                "{host} is a link-local, metadata or unspecified address, where no target has any business; \
-                 targets.allow_link_local = true lets it be reached"
-            );
-            reading.problem(origin, &path, message);
+            reading.problem(origin, &path, address::forbidden(host));
         }
     };
     for (place, operation) in config.operations.iter().enumerate() {

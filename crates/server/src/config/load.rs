@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::reader::{Reading, Section, Shown};
+use super::reader::{Read, Reading, Section, Shown};
 use super::tree::{Entry, Node, Origin, Problem, parse, put};
 use super::{Config, check, sections};
 
@@ -119,9 +119,9 @@ pub(super) fn read(
         check::contradictions(&reading, &config, &origins);
         config
     });
-    let (mut problems, shown) = reading.finish();
+    let Read { mut problems, warnings, shown } = reading.finish();
     match found {
-        Some(config) if problems.is_empty() => Ok((config, shown)),
+        Some(config) if problems.is_empty() => Ok((Config { warnings, ..config }, shown)),
         _ => {
             problems.dedup();
             Err(ConfigError { problems })

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode, Uri};
@@ -21,6 +22,7 @@ mod reader;
 mod restart;
 mod secret;
 mod sections;
+mod sources;
 mod store_url;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,10 @@ pub use load::{ConfigError, Loaded, Sources, load};
 pub use reader::Shown;
 pub use restart::needs_restart;
 pub use secret::Secret;
+pub use sources::{
+    ALERTS, AlertFormat, AlertKind, AlertsConfig, DeliveryTarget, Duplicates, ORDER_TAG, SourceConfig,
+    SourceResponse, SourceTarget,
+};
 pub use store_url::StoreUrl;
 pub use tree::{Origin, Problem};
 
@@ -52,10 +58,14 @@ pub struct Config {
     pub store: StoreConfig,
     /// Who may come; without any there is one, `default`, without a token.
     pub tenants: Vec<TenantConfig>,
-    /// What can be executed, unique by name. In development mode the built-in ones are among them.
+    /// What clients can have executed, unique by name. In development mode the built-in ones are among them.
     pub operations: Vec<OperationConfig>,
     /// The gateway, where there is one.
     pub gateway: Option<GatewayConfig>,
+    /// Who sends webhooks, unique by the source's name.
+    pub webhooks: Vec<SourceConfig>,
+    /// Where alerts go, if anywhere.
+    pub alerts: Option<AlertsConfig>,
     /// How targets and upstreams are reached.
     pub targets: TargetsConfig,
     /// The workers of accepted and lapsed records.
@@ -66,6 +76,17 @@ pub struct Config {
     pub log: LogConfig,
     /// Where spans of requests are exported to, if anywhere.
     pub tracing: Option<TracingConfig>,
+    /// What holds, and is probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// All that the engine runs: what clients may ask for, and what delivers events and alerts.
+    pub fn engine_operations(&self) -> Vec<OperationConfig> {
+        let targets = self.webhooks.iter().flat_map(|source| &source.targets).map(|target| &target.operation);
+        let alerts = self.alerts.iter().map(|alerts| &alerts.operation);
+        self.operations.iter().chain(targets).chain(alerts).cloned().collect()
+    }
 }
 
 /// The listener of the doors, and what they take.
@@ -81,6 +102,8 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Requests in progress at once; the next is refused (`OVERLOADED`), not queued.
     pub in_progress_max: usize,
+    /// Peers whose word about where a webhook comes from is believed (`X-Forwarded-For`).
+    pub trusted_proxies: Vec<gateway::Network>,
     /// The longest `Prefer: wait` that is honoured.
     pub wait_max: Duration,
     /// What keys may be made of.
@@ -232,6 +255,13 @@ pub struct OperationConfig {
     pub result_bytes_max: usize,
 }
 
+impl OperationConfig {
+    /// Whether it delivers events or alerts: no client can ask for it.
+    pub fn is_semels_own(&self) -> bool {
+        sources::is_reserved(self.name.as_str())
+    }
+}
+
 /// What does an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -239,6 +269,8 @@ pub enum Target {
     Http(Uri),
     /// Something of our own, to try it out.
     Builtin(Builtin),
+    /// A place that a source's events, or alerts, are delivered to. No client can ask for it.
+    Delivery(Arc<DeliveryTarget>),
 }
 
 /// Built-in operations, only in development mode.

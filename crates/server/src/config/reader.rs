@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use semel_api::Time;
+
 use super::duration;
 use super::secret::Secret;
 use super::store_url::StoreUrl;
@@ -29,12 +31,29 @@ pub(super) struct Reading {
     pub(super) file: String,
     pub(super) environment: BTreeMap<String, String>,
     problems: RefCell<Vec<(Origin, Problem)>>,
+    warnings: RefCell<Vec<Problem>>,
     shown: RefCell<Vec<Shown>>,
+}
+
+/// What became of a reading.
+pub(super) struct Read {
+    /// What is wrong, in the order of the file's lines.
+    pub(super) problems: Vec<Problem>,
+    /// What holds, and is probably not meant.
+    pub(super) warnings: Vec<Problem>,
+    /// What holds.
+    pub(super) shown: Vec<Shown>,
 }
 
 impl Reading {
     pub(super) fn new(file: String, environment: BTreeMap<String, String>) -> Self {
-        Self { file, environment, problems: RefCell::default(), shown: RefCell::default() }
+        Self {
+            file,
+            environment,
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            shown: RefCell::default(),
+        }
     }
 
     pub(super) fn problem(&self, origin: &Origin, path: &str, message: impl Display) {
@@ -42,18 +61,28 @@ impl Reading {
         self.problems.borrow_mut().push((origin.clone(), Problem { place, path, message }));
     }
 
-    fn show(&self, origin: &Origin, path: String, value: String) {
+    /// Says that something can hold, and is probably not meant.
+    pub(super) fn warn(&self, origin: &Origin, path: &str, message: impl Display) {
+        let (place, path, message) = (origin.place(&self.file), path.to_owned(), message.to_string());
+        self.warnings.borrow_mut().push(Problem { place, path, message });
+    }
+
+    pub(super) fn show(&self, origin: &Origin, path: String, value: String) {
         self.shown.borrow_mut().push(Shown { path, value, origin: origin.place(&self.file) });
     }
 
-    /// What is wrong, in the order of the file's lines, and what holds.
-    pub(super) fn finish(self) -> (Vec<Problem>, Vec<Shown>) {
+    /// What is wrong, what is odd, and what holds.
+    pub(super) fn finish(self) -> Read {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|(origin, _)| match origin {
             Origin::File(line) => *line,
             Origin::Environment(_) | Origin::Flag(_) | Origin::Default => usize::MAX,
         });
-        (problems.into_iter().map(|(_, problem)| problem).collect(), self.shown.into_inner())
+        Read {
+            problems: problems.into_iter().map(|(_, problem)| problem).collect(),
+            warnings: self.warnings.into_inner(),
+            shown: self.shown.into_inner(),
+        }
     }
 }
 
@@ -101,7 +130,7 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    fn ask(&self, key: &'static str) -> Option<&Entry> {
+    pub(super) fn ask(&self, key: &'static str) -> Option<&Entry> {
         self.asked.borrow_mut().push(key);
         self.entries.get(key)
     }
@@ -210,6 +239,15 @@ impl<'a> Section<'a> {
     pub(super) fn duration_or(&self, key: &'static str, default: Duration) -> Duration {
         let found = self.duration(key);
         self.or_default(key, found, default, quote(&duration::show(default)))
+    }
+
+    /// A moment: a date and a time with its offset, as TOML has it or as a text.
+    pub(super) fn instant(&self, key: &'static str) -> Option<Found<Time>> {
+        let read = |node: &Node, _: &Origin| match node {
+            Node::Datetime(written) => Time::parse(written),
+            other => Time::parse(&text(other)?),
+        };
+        self.read(key, "a moment such as 2026-12-31T23:59:59Z", read, ToString::to_string)
     }
 
     pub(super) fn address_or(&self, key: &'static str, default: SocketAddr) -> Found<SocketAddr> {
@@ -467,14 +505,14 @@ fn from_file(reading: &Reading, origin: &Origin, path: &str, file: &Node) -> Opt
     }
 }
 
-fn text(node: &Node) -> Option<String> {
+pub(super) fn text(node: &Node) -> Option<String> {
     match node {
         Node::Text(text) | Node::Raw(text) => Some(text.clone()),
         _ => None,
     }
 }
 
-fn array(node: &Node, origin: &Origin) -> Option<Vec<Entry>> {
+pub(super) fn array(node: &Node, origin: &Origin) -> Option<Vec<Entry>> {
     match node {
         Node::Array(array) => Some(array.clone()),
         Node::Raw(text) => match parse_value(text, origin) {

@@ -6,8 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reader::Shown;
 
 /// What a reload takes over, by the beginning of its path.
-const TAKEN_OVER: [&str; 7] =
-    ["admin.tls.", "admin.tokens", "audit.retention", "gateway.", "operations", "server.tls.", "tenants"];
+const TAKEN_OVER: [&str; 9] = [
+    "admin.tls.",
+    "admin.tokens",
+    "alerts",
+    "audit.retention",
+    "gateway.",
+    "operations",
+    "server.tls.",
+    "tenants",
+    "webhooks",
+];
 /// What it does not, of that: sockets, and semaphores that are lent out.
 const BUT: [&str; 3] = ["gateway.listen", "gateway.max_connections", "gateway.max_in_progress"];
 /// Sections that may change, and may neither come nor go.
@@ -87,6 +96,7 @@ mod tests {
             "server.max_in_progress",
             "server.service_name",
             "server.shutdown_grace",
+            "server.trusted_proxies",
             "server.wait_max",
             "store.accept_claim_loss",
             "store.connect_timeout",

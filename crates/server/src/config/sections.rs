@@ -10,8 +10,10 @@ use semel_core::id::{Lane, TagName, Tenant};
 use semel_core::limits as core;
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 
-use super::gateway::read::{GatewayOrigins, gateway};
+use super::gateway::Network;
+use super::gateway::read::{GatewayOrigins, gateway, texts};
 use super::reader::{Found, Section, quote, secret};
+use super::sources::read::{SourceOrigins, alerts, source};
 use super::tree::{Entry, Origin};
 use super::{
     AdminConfig, AdminToken, AuditConfig, Builtin, Config, DispatcherConfig, ErrorStyle, KeyAlphabet,
@@ -30,6 +32,8 @@ pub(super) struct Origins {
     /// Where each operation's target and probe stand.
     pub(super) targets: Vec<(Origin, Origin)>,
     pub(super) gateway: Option<GatewayOrigins>,
+    pub(super) sources: Vec<SourceOrigins>,
+    pub(super) alerts: Option<Origin>,
 }
 
 /// Where each key of the store stands, or the section.
@@ -79,6 +83,16 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
     let has_gateway = gateway_given.is_some();
     let (gateway, gateway_origins) = gateway_given.and_then(|section| gateway(section, development)).unzip();
     let whole = whole && gateway.is_some() == has_gateway;
+    let sources_given = root.sections("webhooks");
+    let count = sources_given.len();
+    let body_bytes = server.body_bytes_max;
+    let (webhooks, sources): (Vec<_>, Vec<_>) =
+        sources_given.into_iter().filter_map(|section| source(section, development, body_bytes)).unzip();
+    let whole = whole && webhooks.len() == count;
+    let alerts_given = root.optional("alerts");
+    let has_alerts = alerts_given.is_some();
+    let (alerts, alerts_origin) = alerts_given.and_then(|section| alerts(section, development)).unzip();
+    let whole = whole && alerts.is_some() == has_alerts;
     let tracing_given = root.optional("tracing");
     let traces = tracing_given.is_some();
     let tracing = tracing_given.and_then(|section| tracing_section(section, development));
@@ -92,11 +106,14 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         tenants,
         operations,
         gateway,
+        webhooks,
+        alerts,
         targets: targets_section(root.section("targets")),
         dispatcher: dispatcher_section(root.section("dispatcher")),
         audit: audit_section(root.section("audit")),
         log: log_section(root.section("log")),
         tracing,
+        warnings: Vec::new(),
     };
     root.finish();
     let origins = Origins {
@@ -107,6 +124,8 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         operations: operation_origins,
         targets,
         gateway: gateway_origins,
+        sources,
+        alerts: alerts_origin,
     };
     whole.then_some((config, origins))
 }
@@ -143,6 +162,7 @@ fn server_section(section: Section<'_>) -> (ServerConfig, Origin) {
             limits::CONNECTIONS_DEFAULT,
         ),
         in_progress_max: section.size_or("max_in_progress", 1, limits::IN_PROGRESS_MAX, in_progress),
+        trusted_proxies: texts(&section, "trusted_proxies", Network::parse),
         wait_max,
         key_alphabet: section.choice_or("key_alphabet", &alphabets, alphabets[0]),
         errors: section.choice_or("errors", &styles, styles[0]),
@@ -254,7 +274,7 @@ fn tenant_section(section: Section<'_>, development: bool) -> Option<TenantConfi
     Some(TenantConfig { name: name?, tokens, rate_limit })
 }
 
-fn rate_section(section: Section<'_>) -> Option<RateLimit> {
+pub(super) fn rate_section(section: Section<'_>) -> Option<RateLimit> {
     let per_second = section.number("requests_per_second", 1, u64::from(limits::RATE_MAX));
     if per_second.is_none() && !section.has("requests_per_second") {
         section.problem("requests_per_second", "is missing");
@@ -370,6 +390,8 @@ fn lane(target: &Target) -> Option<Lane> {
         Target::Http(uri) => {
             format!("{}://{}", uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |a| a.as_str()))
         }
+        // Each has a lane of its own, by its own name.
+        Target::Delivery(delivery) => format!("webhook:{}/{}", delivery.source, delivery.name),
     };
     Lane::try_new(&name).ok()
 }
@@ -422,7 +444,7 @@ fn probe(section: &Section<'_>) -> Option<ProbeConfig> {
     Some(ProbeConfig { url, is_final })
 }
 
-fn tags(section: &Section<'_>) -> Vec<(TagName, String)> {
+pub(super) fn tags(section: &Section<'_>) -> Vec<(TagName, String)> {
     let given = section.names("tags");
     if given.len() > core::TAGS_MAX {
         section.problem("tags", format!("there may be at most {} of them", core::TAGS_MAX));
@@ -496,6 +518,18 @@ const FRAMING: [&str; 11] = [
 /// begin with `semel-`.)
 const SEMELS_OWN: [&str; 5] =
     ["content-type", "idempotency-key", "traceparent", "user-agent", "x-correlation-id"];
+
+/// Those that it sends with a delivery.
+pub(super) const DELIVERYS_OWN: [&str; 8] = [
+    "content-type",
+    "idempotency-key",
+    "traceparent",
+    "user-agent",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+    "x-correlation-id",
+];
 
 /// Headers that are sent with every request, but for those that frame it and `own` ones, which say what they say.
 pub(super) fn target_headers(

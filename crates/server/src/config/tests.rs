@@ -67,6 +67,10 @@ pub(super) fn whole_example() -> (Config, Vec<Shown>) {
         ("ACME_TOKEN", "b"),
         ("ACME_TOKEN_NEXT", "c"),
         ("JWT_SECRET", "a secret of thirty-two characters"),
+        ("XENDIT_CALLBACK_TOKEN", "e"),
+        ("ACME_HOOKS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("CARRIER_SECRET", "f"),
+        ("SEMEL_ALERTS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     ]);
     read(&text, "semel.toml", false, &sources).map_err(|e| e.to_string()).unwrap()
 }
@@ -82,6 +86,8 @@ fn every_key_that_the_example_comments_out_exists() {
     let gateway = config.gateway.unwrap();
     assert_eq!((gateway.upstreams.len(), gateway.routes.len()), (2, 1));
     assert!(gateway.routes[0].rules.require_key && !gateway.usual.require_key, "a route's word is its own");
+    assert_eq!((config.webhooks.len(), config.webhooks[1].targets.len()), (2, 2));
+    assert!(config.alerts.is_some());
     assert_eq!(gateway.routes[0].rules.scope, gateway.usual.scope, "what it does not say is the gateway's");
 }
 
@@ -107,12 +113,12 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
         "[server]\nlissten = \"127.0.0.1:1\"\n",
         "semel.toml:2: server.lissten: unknown key; did you mean `listen`? allowed here: claims, development, \
          error_docs_base, errors, key_alphabet, listen, max_body_bytes, max_connections, max_in_progress, \
-         service_name, shutdown_grace, tls, wait_max",
+         service_name, shutdown_grace, tls, trusted_proxies, wait_max",
     );
     check(
         "[zebra]\na = 1\n",
-        "semel.toml:1: zebra: unknown key; allowed here: admin, audit, dispatcher, gateway, log, operations, server, \
-         store, targets, tenants, tracing",
+        "semel.toml:1: zebra: unknown key; allowed here: admin, alerts, audit, dispatcher, gateway, log, operations, \
+         server, store, targets, tenants, tracing, webhooks",
     );
     check(
         "[server]\n\nlisten = 8080",

@@ -41,7 +41,8 @@ pub(super) enum Node {
     Integer(i64),
     Float,
     Boolean(bool),
-    Datetime,
+    /// As it was written.
+    Datetime(String),
     /// Text of a variable: it is what its reader takes it for.
     Raw(String),
 }
@@ -55,7 +56,7 @@ impl fmt::Display for Node {
             Self::Integer(_) => "an integer",
             Self::Float => "a number with a fraction",
             Self::Boolean(_) => "true or false",
-            Self::Datetime => "a date",
+            Self::Datetime(_) => "a date",
         })
     }
 }
@@ -174,7 +175,7 @@ fn value_node(value: DeValue<'_>, lines: &Lines) -> Node {
         }
         DeValue::Float(_) => Node::Float,
         DeValue::Boolean(boolean) => Node::Boolean(boolean),
-        DeValue::Datetime(_) => Node::Datetime,
+        DeValue::Datetime(datetime) => Node::Datetime(datetime.to_string()),
         DeValue::Array(array) => Node::Array(array.into_iter().map(|value| entry(value, lines)).collect()),
         DeValue::Table(table) => table_node(table, lines),
     }

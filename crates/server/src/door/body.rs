@@ -20,6 +20,19 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     check_type(headers)?;
+    raw(headers, body, bytes_max, stopping).await
+}
+
+/// As [`json`], whatever the body is: its bytes as they came, content codings included.
+pub(crate) async fn raw<B>(
+    headers: &HeaderMap,
+    body: B,
+    bytes_max: usize,
+    stopping: &CancellationToken,
+) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     tokio::select! {
         // What is already there is read first: a request that has come whole is served.
         biased;

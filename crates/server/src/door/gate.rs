@@ -27,12 +27,14 @@ use tower_service::Service as _;
 use super::caller::{self, Caller, RequestIds};
 use super::refusal::{self, Refusal};
 use super::tenants::Tenants;
-use super::{Doors, Seen, execute};
+use super::{Doors, Seen, execute, webhooks};
 use crate::config::{Config, ErrorStyle};
 use crate::limits;
+use crate::listen::Origin;
 use crate::telemetry::logs::RequestLine;
 use crate::telemetry::metrics::{Door, Metrics};
 use crate::telemetry::traces::{Place, Traces};
+use crate::webhook::TENANT;
 
 /// Answered to everybody, token or not, busy or not: orchestrators ask it.
 pub(crate) const HEALTH: &str = "/healthz";
@@ -50,6 +52,8 @@ struct Inner {
     usual_form: Form,
     docs_base: String,
     tenants: ArcSwap<Tenants>,
+    /// Whose the records of webhooks are.
+    partners: Tenant,
     in_progress: Semaphore,
     metrics: Metrics,
     traces: Traces,
@@ -74,6 +78,7 @@ impl Gate {
             usual_form: usual_form(config),
             docs_base: config.server.error_docs_base.clone(),
             tenants: ArcSwap::from_pointee(Tenants::new(&config.tenants, None)?),
+            partners: Tenant::try_new(TENANT)?,
             in_progress: Semaphore::new(config.server.in_progress_max),
             metrics,
             traces,
@@ -83,14 +88,16 @@ impl Gate {
     /// As hyper wants it. Its future is no box: hyper has room for it in the connection.
     pub(crate) fn service(
         &self,
+        origin: Origin,
     ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
     + Clone
     + Send
-    + 'static {
+    + 'static
+    + use<> {
         let inner = Arc::clone(&self.0);
         service_fn(move |request| {
             let inner = Arc::clone(&inner);
-            async move { Ok(inner.pass(request).await) }
+            async move { Ok(inner.pass(request, origin).await) }
         })
     }
 
@@ -107,7 +114,7 @@ impl Gate {
 }
 
 impl Inner {
-    async fn pass(&self, request: Request<Incoming>) -> Response {
+    async fn pass(&self, request: Request<Incoming>, origin: Origin) -> Response {
         let started = Instant::now();
         let (request_id, correlation_id) = self.ids.of(request.headers());
         let form = caller::form(request.headers(), self.usual_form);
@@ -121,6 +128,15 @@ impl Inner {
             (route_name(request.uri().path()), None, Refusal::from(error).into_response())
         } else if is_probe {
             (HEALTH, None, caught(pin!(self.routed(request.map(Body::new)))).await)
+        } else if webhooks::source_of(request.uri().path()).is_some() {
+            // A partner proves itself to its source, and has no tenant's token.
+            let caller = Caller {
+                request_id: Arc::clone(&request_id),
+                correlation_id: Arc::clone(&correlation_id),
+                tenant: self.partners.clone(),
+                traceparent: place.traceparent.take(),
+            };
+            (webhooks::ROUTE, None, self.deliver(request, caller, origin, &mut told, &mut seen).await)
         } else {
             let route = route_name(request.uri().path());
             match self.admit(request.headers(), &mut told) {
@@ -173,13 +189,40 @@ impl Inner {
         headers: &HeaderMap,
         told: &mut HeaderMap,
     ) -> Result<(SemaphorePermit<'_>, Tenant), ApiError> {
-        // Nothing waits here: a queue without an end is only a slower way to fail.
-        let permit = self.in_progress.try_acquire().map_err(|_| {
-            ApiError::new(ErrorCode::Overloaded).with_retry_after(limits::RETRY_AFTER_OVERLOAD)
-        })?;
+        let permit = self.room()?;
         let tenant = self.tenants.load().authenticate(headers)?;
         tenant.admit(told)?;
         Ok((permit, tenant.name.clone()))
+    }
+
+    /// Room for one more request. Nothing waits here: a queue without an end is only a slower way to fail.
+    fn room(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.in_progress
+            .try_acquire()
+            .map_err(|_| ApiError::new(ErrorCode::Overloaded).with_retry_after(limits::RETRY_AFTER_OVERLOAD))
+    }
+
+    /// The answer to a partner.
+    async fn deliver(
+        &self,
+        request: Request<Incoming>,
+        caller: Caller,
+        origin: Origin,
+        told: &mut HeaderMap,
+        seen: &mut Seen,
+    ) -> Response {
+        if request.method() != Method::POST {
+            return execute::other_method().into_response();
+        }
+        let _room = match self.room() {
+            Ok(room) => room,
+            Err(error) => return Refusal::from(error).into_response(),
+        };
+        let (Parts { headers, uri, .. }, body) = request.into_parts();
+        let source = webhooks::source_of(uri.path()).unwrap_or_default();
+        let delivered = webhooks::Delivered { source, address: origin.address.ip(), headers, body };
+        // In a box of its own: it is large, and the busiest door must not carry its room about.
+        caught(Box::pin(webhooks::take(&self.doors, &caller, delivered, told, seen)).as_mut()).await
     }
 
     /// The answer of the door that is asked for.
@@ -261,6 +304,7 @@ fn route_name(path: &str) -> &'static str {
 fn door_of(route: &str) -> Door {
     match route {
         execute::PATH => Door::Execute,
+        webhooks::ROUTE => Door::Webhooks,
         "/v1/idempotency/executions/{key}" => Door::Executions,
         _ if route.starts_with("/v1/claims") => Door::Claims,
         _ => Door::Other,

@@ -2,7 +2,7 @@
 //!
 //! The `gate` stands before all routes: request ids, the bound on requests in progress, tokens, rates, the form of
 //! errors, the log line. (The headers `Idempotency-Key` and `Prefer` are read by `semel-tower`.) Rooms: `body` · `execute` · `executions` · `claims` ·
-//! `reply` answers · `refusal` errors · `tenants` · `caller`.
+//! `webhooks` · `reply` answers · `refusal` errors · `tenants` · `caller`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,10 +19,12 @@ use semel_core::policy::Policy;
 use semel_core::record::{Record, StateName};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::gateway::Network;
 use crate::config::{Config, KeyAlphabet};
 use crate::engine::Engine;
 use crate::store::Readiness;
 use crate::telemetry::observer::Observer;
+use crate::webhook::Sources;
 
 mod body;
 mod caller;
@@ -33,6 +35,7 @@ pub(crate) mod gate;
 mod refusal;
 mod reply;
 mod tenants;
+pub(crate) mod webhooks;
 
 pub(crate) use body::json as json_body;
 pub(crate) use caller::{
@@ -59,6 +62,9 @@ pub(crate) struct Shared {
     /// Whether a claim may ask for *at most once* itself.
     at_most_once: bool,
     readiness: Readiness,
+    sources: Sources,
+    /// Whose word about an address is believed.
+    trusted_proxies: Vec<Network>,
     stopping: CancellationToken,
 }
 
@@ -77,6 +83,7 @@ impl Doors {
         engine: Engine,
         observer: Observer,
         readiness: Readiness,
+        sources: Sources,
         at_most_once: bool,
         stopping: CancellationToken,
     ) -> Self {
@@ -90,6 +97,8 @@ impl Doors {
             claims: server.claims,
             at_most_once,
             readiness,
+            sources,
+            trusted_proxies: server.trusted_proxies.clone(),
             stopping,
         }))
     }

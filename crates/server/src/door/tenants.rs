@@ -1,24 +1,14 @@
 //! Tenants: whose token it is, and how often it may come.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::middleware::StateInformationMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, header};
 use semel_api::{ApiError, ErrorCode};
 use semel_core::id::Tenant;
 use subtle::ConstantTimeEq as _;
 
-use crate::config::{RateLimit, TenantConfig};
-
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-type Bucket = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
+use crate::config::TenantConfig;
+use crate::rate::Limit;
 
 /// All tenants.
 #[derive(Debug)]
@@ -41,25 +31,6 @@ impl std::fmt::Debug for TenantEntry {
     }
 }
 
-/// A bucket, and what is said about it.
-#[derive(Clone)]
-struct Limit {
-    rate: RateLimit,
-    bucket: Arc<Bucket>,
-    policy: HeaderValue,
-}
-
-impl Limit {
-    fn new(rate: RateLimit) -> Option<Self> {
-        let per_second = NonZeroU32::new(rate.requests_per_second)?;
-        let quota = Quota::per_second(per_second).allow_burst(NonZeroU32::new(rate.burst)?);
-        let bucket = RateLimiter::direct(quota).with_middleware::<StateInformationMiddleware>();
-        let window = rate.burst.div_ceil(rate.requests_per_second);
-        let policy = HeaderValue::from_str(&format!("\"tenant\";q={};w={window}", rate.burst)).ok()?;
-        Some(Self { rate, bucket: Arc::new(bucket), policy })
-    }
-}
-
 impl Tenants {
     /// These tenants; without any, `default`, without a token. Buckets of `before` go on where they are, so that a
     /// reload does not fill them.
@@ -73,11 +44,11 @@ impl Tenants {
         let entry = |tenant: &TenantConfig| {
             let kept = before.and_then(|before| {
                 let same = before.all.iter().find(|entry| entry.name == tenant.name)?;
-                same.limit.clone().filter(|limit| Some(limit.rate) == tenant.rate_limit)
+                same.limit.clone().filter(|limit| Some(limit.rate()) == tenant.rate_limit)
             });
             let tokens =
                 tenant.tokens.iter().map(|token| digest(token.expose().as_bytes())).collect::<Vec<_>>();
-            let limit = kept.or_else(|| tenant.rate_limit.and_then(Limit::new));
+            let limit = kept.or_else(|| tenant.rate_limit.and_then(|rate| Limit::new(rate, "tenant")));
             Arc::new(TenantEntry { name: tenant.name.clone(), tokens, limit })
         };
         let mut all: Vec<_> = configured.iter().map(entry).collect();
@@ -118,24 +89,7 @@ impl TenantEntry {
     /// # Errors
     /// The bucket is empty.
     pub(crate) fn admit(&self, told: &mut HeaderMap) -> Result<(), ApiError> {
-        let Some(limit) = &self.limit else { return Ok(()) };
-        told.insert(RATE_LIMIT_POLICY, limit.policy.clone());
-        let (remaining, wait) = match limit.bucket.check() {
-            Ok(snapshot) => (snapshot.remaining_burst_capacity(), None),
-            Err(until) => (0, Some(until.wait_time_from(DefaultClock::default().now()))),
-        };
-        // One more is there after one part of a second, or the wait; whole seconds are all the header can say.
-        let seconds = wait.map_or(1, |wait| wait.as_secs() + 1);
-        if let Ok(value) = HeaderValue::from_str(&format!("\"tenant\";r={remaining};t={seconds}")) {
-            told.insert(RATE_LIMIT, value);
-        }
-        match wait {
-            None => Ok(()),
-            Some(wait) => {
-                let wait = wait.max(Duration::from_millis(1));
-                Err(ApiError::new(ErrorCode::RateLimited).with_retry_after(wait))
-            }
-        }
+        self.limit.as_ref().map_or(Ok(()), |limit| limit.admit(told))
     }
 }
 
@@ -155,7 +109,9 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::config::{RateLimit, Secret};
+    use crate::rate::{RATE_LIMIT, RATE_LIMIT_POLICY};
+    use http::HeaderValue;
 
     fn tenant(name: &str, tokens: &[&str], rate_limit: Option<RateLimit>) -> TenantConfig {
         let tokens = tokens.iter().map(|token| Secret::new(token)).collect();

@@ -47,6 +47,7 @@ mod work;
 
 pub use ask::{Ask, EngineError, EngineErrorKind, Execution};
 pub use events::{Event, Events, Silent, What};
+pub(crate) use payload::pointed_at;
 pub use target::{TargetError, Targets};
 pub use work::{Link, fingerprint};
 
@@ -141,6 +142,31 @@ impl Engine {
         self.0.operations.load().get(name)
     }
 
+    /// The operation of that name that a client may ask for: what delivers events and alerts is no client's.
+    fn asked_for(&self, name: &str) -> Option<Arc<Operation>> {
+        self.operation(name).filter(|operation| !operation.config().is_semels_own())
+    }
+
+    /// Takes work in that a door has made a request of: an event, or one that is only filed. A worker does it.
+    ///
+    /// # Cancellation
+    /// It may be in or not; taking it in again tells.
+    ///
+    /// # Errors
+    /// The store has no answer, or the server is going down: nothing may be acknowledged.
+    pub(crate) async fn take_event(&self, accept: &Accept) -> Result<Accepted, EngineError> {
+        if self.0.stopping.is_cancelled() {
+            return Err(EngineError::new(EngineErrorKind::Stopping));
+        }
+        let accepted = self.0.ledger.accept(accept).await.map_err(|error| self.failed(error))?;
+        if let Accepted::Accepted(record) = &accepted
+            && record.due().is_some()
+        {
+            self.0.accepted.notify_one();
+        }
+        Ok(accepted)
+    }
+
     /// Puts other operations in the place of those that are there. Records keep the policy they began with.
     pub fn reload(&self, operations: &[OperationConfig]) {
         self.0.operations.store(Arc::new(Operations::new(operations)));
@@ -172,7 +198,7 @@ impl Engine {
     /// What is configured for claims of an operation: its policy, and the tags that this payload gives a record.
     /// `None` where no operation of that name is configured.
     pub(crate) fn configured(&self, operation: &str, payload: Option<&[u8]>) -> Option<(Policy, Vec<Tag>)> {
-        let operation = self.operation(operation)?;
+        let operation = self.asked_for(operation)?;
         let tags = payload.map(|payload| operation.tags_of(payload)).unwrap_or_default();
         Some((*operation.policy(), tags))
     }
@@ -218,7 +244,7 @@ impl Engine {
         if self.0.stopping.is_cancelled() {
             return Err(EngineError::new(EngineErrorKind::Stopping));
         }
-        let operation = self.operation(&ask.operation);
+        let operation = self.asked_for(&ask.operation);
         let operation = operation.ok_or(EngineError::new(EngineErrorKind::UnknownOperation))?;
         let work = Work::asked(operation, &ask);
         let done = self.0.runtime.detached(run(self.clone(), work, ask)).await;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 /// The string, number or truth value that `pointer` points at, numbers digit by digit as they were sent; `None` for
 /// anything else, and where there is nothing.
-pub(super) fn pointed_at(json: &[u8], pointer: &str) -> Option<String> {
+pub(crate) fn pointed_at(json: &[u8], pointer: &str) -> Option<String> {
     let mut here = std::str::from_utf8(json).ok()?;
     if !pointer.is_empty() {
         for token in pointer.strip_prefix('/')?.split('/') {

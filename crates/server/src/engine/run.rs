@@ -73,7 +73,9 @@ impl Engine {
                     builtin::run(*builtin, &work.payload, &self.0.counts, &progress).await
                 }
                 // On the heap: it is large, and what is built in must not carry its room about.
-                Target::Http(_) => Box::pin(self.0.targets.call(claim, work, &progress)).await,
+                Target::Http(_) | Target::Delivery(_) => {
+                    Box::pin(self.0.targets.call(claim, work, &progress)).await
+                }
             }
         });
         let keeper = Keeper::new(&self.0.runtime, claim.holder(), claim.lease(), sent);

@@ -120,8 +120,10 @@ impl Targets {
         let config = work.operation.config();
         // The last of an answer is not worth that all of it is lost: from then on its rest is not waited for.
         let rest_until = Instant::now() + config.timeout.mul_f32(0.9);
-        let Target::Http(uri) = &config.target else {
-            return Reply::not_sent("the operation has no address");
+        let uri = match &config.target {
+            Target::Http(uri) => uri,
+            Target::Delivery(delivery) => &delivery.url,
+            Target::Builtin(_) => return Reply::not_sent("the operation has no address"),
         };
         let request = match request(uri, claim, work) {
             Ok(request) => request,

@@ -45,11 +45,16 @@ impl Link {
 impl Link {
     /// What a record keeps of it, so that work that is done later still belongs to what it was asked for.
     fn headers(&self) -> Result<Headers, Invalid> {
+        self.headers_with(std::iter::empty())
+    }
+
+    /// As [`headers`](Self::headers), with more of them.
+    pub(crate) fn headers_with(&self, more: impl Iterator<Item = Header>) -> Result<Headers, Invalid> {
         let correlation_id = self.correlation_id.as_ref().map(|id| (CORRELATION_ID, id.as_bytes()));
         let traceparent = self.traceparent.as_ref().map(|trace| (TRACEPARENT, trace.as_bytes()));
         let header =
             |(name, value): (&str, &[u8])| Header { name: name.into(), value: Bytes::copy_from_slice(value) };
-        Headers::try_new(correlation_id.into_iter().chain(traceparent).map(header).collect())
+        Headers::try_new(correlation_id.into_iter().chain(traceparent).map(header).chain(more).collect())
     }
 
     fn held(input: &Input) -> Self {

@@ -175,6 +175,29 @@ impl AuditLog {
         self.put(Event { from, reason, metadata, ..Event::about(action, record, caller) });
     }
 
+    /// An event came that a record already stands for: with what shows it.
+    pub fn event_met(
+        &self,
+        action: Action,
+        request: &Arc<Request>,
+        state: Option<StateName>,
+        caller: &Caller,
+        details: Vec<(Cow<'static, str>, Text)>,
+    ) {
+        if self.shared.traffic {
+            self.put(Event {
+                at: Timestamp::ZERO,
+                action,
+                request: Some(Arc::clone(request)),
+                from: state,
+                to: state,
+                caller: caller.clone(),
+                reason: None,
+                metadata: Metadata::Details(details),
+            });
+        }
+    }
+
     /// A late outcome contradicts what somebody else has done since.
     pub fn contradicted(&self, record: &Record, caller: &Caller, reason: Text) {
         let event = Event::met(Action::Contradicted, record, caller);

@@ -1,13 +1,14 @@
 //! Turns what happens into metrics, lines of the log, and audit entries.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use semel_core::audit::Action;
 use semel_core::command::{Claimed, Held};
 use semel_core::ledger::{Applied, LedgerError};
-use semel_core::record::{Record, State, StateName};
-use semel_core::{RecordId, StoreError};
+use semel_core::record::{Record, State, StateName, Text};
+use semel_core::{RecordId, Request, StoreError};
 
 use super::audit::{AuditLog, Caller};
 use super::logs;
@@ -111,6 +112,36 @@ impl Observer {
         }
     }
 
+    /// An event was taken in. (Its own line in the log says more than one of its record's state.)
+    pub(crate) fn event_accepted(&self, record: &Record, link: &Link) {
+        self.service.miss();
+        if self.audit.takes_traffic() {
+            self.audit.changed(None, record, &of_partner(record.request(), link));
+        }
+    }
+
+    /// An event came again, or its identity with another body: `details` show it.
+    pub(crate) fn event_met(
+        &self,
+        is_conflict: bool,
+        request: &Arc<Request>,
+        state: Option<StateName>,
+        link: &Link,
+        details: Vec<(Cow<'static, str>, Text)>,
+    ) {
+        let (action, reason) = if is_conflict {
+            self.service.mismatch(request.id());
+            (Action::Mismatch, Reason::Mismatch)
+        } else {
+            self.service.hit();
+            (Action::Replayed, Reason::Replayed)
+        };
+        self.metrics.duplicate(Door::Webhooks, reason);
+        if self.audit.takes_traffic() {
+            self.audit.event_met(action, request, state, &of_partner(request, link), details);
+        }
+    }
+
     /// A holder came too late: its claim is another's.
     pub(crate) fn contradicted(&self, record: &Record, link: &Link) {
         self.metrics.fenced(record.id());
@@ -133,6 +164,13 @@ fn trace(link: &Link) -> Option<TraceId> {
 
 fn line(from: Option<StateName>, record: &Record, link: &Link) {
     logs::state_change(from, record, link.request_id.as_deref(), link.correlation_id.as_deref());
+}
+
+/// On behalf of a partner: its source, with the target that the record is for.
+fn of_partner(request: &Request, link: &Link) -> Caller {
+    let subject = request.scope().subject.as_ref();
+    let actor = subject.map_or_else(|| "webhook".into(), |subject| format!("webhook:{subject}").into());
+    Caller { actor, correlation_id: link.correlation_id.clone(), attempt_id: None }
 }
 
 /// On whose behalf it was: the tenant's, if a request links to it, else the server's own.

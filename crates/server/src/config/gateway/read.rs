@@ -111,7 +111,7 @@ impl RouteRules {
 }
 
 /// Each text of an array, as `read` takes it; what it does not take is reported.
-fn texts<T>(
+pub(in crate::config) fn texts<T>(
     section: &Section<'_>,
     key: &'static str,
     read: impl Fn(&str) -> Result<T, &'static str>,

@@ -1,4 +1,5 @@
-//! The log on standard error: one line for each request, and one for each change of a record's state.
+//! The log on standard error: one line for each request, one for each change of a record's state, and one for each event
+//! of a webhook.
 //!
 //! The fields have the names that operators search by: `order_id`, `shipment_id`, `event_id` and `partner` (from tags of
 //! those names), `idempotency_key`, `operation`, `record_id`, `request_id`, `correlation_id`, `isRetry`. Bodies, tokens and
@@ -11,17 +12,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
 use semel_api::Time;
-use semel_core::Record;
 use semel_core::id::Tag;
 use semel_core::record::{State, StateName};
+use semel_core::{Record, Request};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 mod format;
+mod webhook;
 mod writer;
 
 use crate::config::{LogConfig, LogFormat};
+pub use webhook::{WebhookLine, webhook};
 use writer::{LineWriter, WriterThread};
 
 /// The log, once it is started. When it is dropped, what is left is written.
@@ -205,7 +208,8 @@ pub fn request(line: &RequestLine<'_>) {
     if !tracing::enabled!(target: "semel::request", tracing::Level::INFO) {
         return;
     }
-    let tags = line.record.map_or(&[][..], |record| record.request().tags());
+    let asked = line.record.map(|record| &**record.request());
+    let tags = asked.map_or(&[][..], Request::tags);
     tracing::info!(
         target: "semel::request",
         door = line.door,
@@ -221,8 +225,8 @@ pub fn request(line: &RequestLine<'_>) {
         isRetry = line.is_retry,
         order_id = tag(tags, "order_id"),
         shipment_id = tag(tags, "shipment_id"),
-        event_id = tag(tags, "event_id"),
-        partner = tag(tags, "partner"),
+        event_id = asked.and_then(webhook::event_id),
+        partner = asked.and_then(webhook::partner),
         request_id = line.request_id,
         correlation_id = line.correlation_id,
         "request",
@@ -260,8 +264,8 @@ pub fn state_change(
         isRetry = record.attempt() > 1,
         order_id = tag(tags, "order_id"),
         shipment_id = tag(tags, "shipment_id"),
-        event_id = tag(tags, "event_id"),
-        partner = tag(tags, "partner"),
+        event_id = webhook::event_id(request),
+        partner = webhook::partner(request),
         why,
         request_id,
         correlation_id,
@@ -282,7 +286,7 @@ mod tests {
 
     use semel_core::id::{Key, Namespace, Operation, Scope, TagName, TagValue, Tenant};
     use semel_core::request::{Fingerprint, Input};
-    use semel_core::{Ledger, Policy, Request, Token};
+    use semel_core::{Ledger, Policy, Token};
     use tracing::subscriber::with_default;
 
     use super::*;

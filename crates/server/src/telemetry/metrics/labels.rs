@@ -31,6 +31,8 @@ closed_set! {
         Executions "executions",
         /// The Claims API.
         Claims "claims",
+        /// `POST /v1/webhooks/{source}`.
+        Webhooks "webhooks",
         /// The gateway.
         Gateway "gateway",
         /// Records, audit, metrics and documents.

@@ -32,6 +32,7 @@ mod process;
 mod registry;
 mod service;
 mod traced;
+mod webhooks;
 
 pub use families::OperationMetrics;
 pub use gateway::{GatewayMetrics, RouteKeys};
@@ -39,10 +40,12 @@ pub use histogram::{Durations, Sizes};
 pub use labels::{Door, Reason, ReportResult, StatusClass, StoreCall};
 pub use service::ServiceMetrics;
 pub use traced::TraceId;
+pub use webhooks::{SourceMetrics, SourceVerdict};
 
 use families::Families;
 use labels::{DuplicateLabels, ErrorLabels, RecordLabels, StateLabels, StoreLabels, WhyLabels};
 use service::Services;
+use webhooks::WebhookMetrics;
 
 /// The media type of a scrape.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -78,6 +81,7 @@ struct Inner {
     store_calls: [OnceLock<Durations>; StoreCall::ALL.len()],
     store_batches: Sizes,
     gateway: GatewayMetrics,
+    webhooks: WebhookMetrics,
     audit_dropped: Counter,
     audit_written: Counter,
     log_dropped: Counter,
@@ -130,6 +134,7 @@ impl Metrics {
             store_calls: std::array::from_fn(|_| OnceLock::new()),
             store_batches: Sizes::default(),
             gateway: GatewayMetrics::default(),
+            webhooks: WebhookMetrics::default(),
             audit_dropped: Counter::default(),
             audit_written: Counter::default(),
             log_dropped,
@@ -174,6 +179,11 @@ impl Metrics {
             Some(name) if &*self.0.service == UNNAMED => Arc::new(self.0.services.of(name)),
             Some(_) | None => self.own(),
         }
+    }
+
+    /// What is counted of a source.
+    pub fn webhooks(&self, source: &str) -> SourceMetrics {
+        self.0.webhooks.source(source)
     }
 
     /// A request for a key that was asked for before.

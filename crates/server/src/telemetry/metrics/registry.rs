@@ -32,6 +32,7 @@ impl Inner {
             self.oldest_pending.clone(),
         );
         self.gateway.register(registry);
+        self.webhooks.register(registry);
         let families = &self.families;
         registry.register(
             "semel_requests",

@@ -1,0 +1,205 @@
+//! `POST /v1/webhooks/{source}`: takes a partner's events in.
+//!
+//! The order never changes: how large, which bytes, whose signature, which event, and only then the ledger. Whoever cannot
+//! sign learns nothing, and fills nothing.
+
+use std::net::IpAddr;
+
+use axum::body::Body as Answer;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use hyper::body::Body;
+use semel_api::{ApiError, Detail, ErrorCode};
+use semel_core::Key;
+use semel_webhook::{Delivery, Rejection};
+
+use super::caller::Caller;
+use super::refusal::{self, Refusal};
+use super::{Doors, Seen, body};
+use crate::config::SourceConfig;
+use crate::config::gateway::Network;
+use crate::engine::Link;
+use crate::wall;
+use crate::webhook::{Arrival, Judged, Verdict};
+
+/// What the log calls this door.
+pub(super) const ROUTE: &str = "/v1/webhooks/{source}";
+const PREFIX: &str = "/v1/webhooks/";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The source that a path is for, if it is for one.
+pub(super) fn source_of(path: &str) -> Option<&str> {
+    path.strip_prefix(PREFIX).filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
+/// A partner's request.
+pub(super) struct Delivered<'a, B> {
+    pub(super) source: &'a str,
+    /// The other end of the connection.
+    pub(super) address: IpAddr,
+    pub(super) headers: HeaderMap,
+    pub(super) body: B,
+}
+
+/// Takes a delivery in, durably, and answers as its provider wants it.
+pub(super) async fn take<B>(
+    doors: &Doors,
+    caller: &Caller,
+    delivered: Delivered<'_, B>,
+    told: &mut HeaderMap,
+    seen: &mut Seen,
+) -> Result<Response, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let Delivered { source, address, headers, body } = delivered;
+    let inbound = doors.sources.get(source).ok_or_else(unknown)?;
+    seen.operation = Some(inbound.label().into());
+    if let Some(limit) = inbound.limit() {
+        limit.admit(told)?;
+    }
+    let config = inbound.config();
+    let body = body::raw(&headers, body, config.body_bytes_max, &doors.stopping).await?;
+    let arrival = Arrival {
+        link: Link {
+            request_id: Some(caller.request_id.clone()),
+            correlation_id: Some(caller.correlation_id.clone()),
+            traceparent: caller.traceparent.clone(),
+            attempt_id: None,
+        },
+        content_type: headers.get(header::CONTENT_TYPE).cloned(),
+        address: client(address, &headers, &doors.trusted_proxies),
+    };
+    let fields: Vec<(&str, &[u8])> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let delivery = Delivery::new(&fields, &body).from(arrival.address);
+    let verified = match config.source.verify(&delivery, wall::now()) {
+        Ok(verified) => verified,
+        Err(rejection) => {
+            inbound.tell_rejected(&rejection, &arrival);
+            return Err(rejected(&rejection).into());
+        }
+    };
+    drop(fields);
+    inbound.tell_verified(verified.secret());
+    let (engine, observer) = (doors.engine.clone(), doors.observer.clone());
+    let work = async move {
+        let judged = inbound.take(&engine, verified.events(), &arrival).await?;
+        for judged in &judged {
+            inbound.tell(&observer, judged, &arrival);
+        }
+        Ok((inbound, judged))
+    };
+    let taken = doors.engine.to_its_end(work).await.and_then(|taken| taken);
+    let (inbound, judged) = taken.map_err(|error| refusal::engine(&error))?;
+    note(seen, &judged);
+    answer(inbound.config(), &judged)
+}
+
+fn unknown() -> ApiError {
+    ApiError::new(ErrorCode::NotFound).with_message("There is no webhook source of that name")
+}
+
+/// What a partner is told that is not believed, or that is and says not which event it means. The first learns nothing.
+fn rejected(rejection: &Rejection) -> ApiError {
+    if !rejection.reason().is_verified() {
+        return ErrorCode::SignatureInvalid.into();
+    }
+    Detail::new(
+        rejection.place().unwrap_or("body"),
+        rejection.reason().as_str(),
+        rejection.reason().to_string(),
+    )
+    .into()
+}
+
+/// What the log line of the request says: of a batch, what it says of the first event.
+fn note(seen: &mut Seen, judged: &[Judged]) {
+    let Some(first) = judged.first() else { return };
+    seen.key = Some(Key::clone(first.request.key()));
+    seen.record.clone_from(&first.record);
+    seen.is_retry = Some(judged.iter().all(|judged| judged.verdict != Verdict::Accepted));
+}
+
+/// What the partner is answered. A duplicate is as good as the first: the event is here.
+fn answer(config: &SourceConfig, judged: &[Judged]) -> Result<Response, Refusal> {
+    let conflicts = judged.iter().any(|judged| judged.verdict == Verdict::Conflict);
+    if conflicts && config.conflict_status != StatusCode::OK {
+        let error = ApiError::new(ErrorCode::IdempotencyParameterMismatch)
+            .with_message("This event has come before with another body; it is kept for somebody to look at");
+        return Err(error.with_status(config.conflict_status.as_u16()).into());
+    }
+    let wanted = &config.response;
+    let mut response = Response::new(Answer::from(wanted.body.clone()));
+    *response.status_mut() = wanted.status;
+    if let Some(content_type) = &wanted.content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+    }
+    Ok(response)
+}
+
+/// Where a delivery comes from: the other end of the connection, or whom a trusted proxy there has named, and so on from
+/// the last to the first. What anybody else says of itself is not believed.
+fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut here = peer.to_canonical();
+    if !is_trusted(here) {
+        return here;
+    }
+    let named = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let named: Vec<&str> = named.flat_map(|value| value.split(',')).collect();
+    for name in named.iter().rev() {
+        let Some(address) = address_in(name.trim()) else { break };
+        here = address.to_canonical();
+        if !is_trusted(here) {
+            break;
+        }
+    }
+    here
+}
+
+/// An address, with or without the port that some proxies add.
+fn address_in(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(text, |(bare, _)| bare);
+    bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_for_one_source_or_for_none() {
+        assert_eq!(source_of("/v1/webhooks/xendit"), Some("xendit"));
+        for path in ["/v1/webhooks/", "/v1/webhooks", "/v1/webhooks/a/b", "/v1/webhooks/a/", "/v1/claims"] {
+            assert_eq!(source_of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_believed_as_far_as_the_proxies_that_say_it() {
+        let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+        let check = |peer: &str, forwarded: &[&str], expected: &str| {
+            let mut headers = HeaderMap::new();
+            for value in forwarded {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
+            }
+            let found = client(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+        };
+        check("203.0.113.9", &[], "203.0.113.9");
+        // Whoever is not a proxy of ours says what it likes.
+        check("203.0.113.9", &["198.51.100.1"], "203.0.113.9");
+        check("10.0.0.1", &["198.51.100.1"], "198.51.100.1");
+        check("::ffff:10.0.0.1", &["198.51.100.1:4711"], "198.51.100.1");
+        check("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1");
+        // The client's own word stands first, and is not reached.
+        check("10.0.0.1", &["1.2.3.4, 198.51.100.1, 10.0.0.2"], "198.51.100.1");
+        check("10.0.0.1", &["1.2.3.4", "198.51.100.1", "10.0.0.2"], "198.51.100.1");
+        check("10.0.0.1", &["nonsense"], "10.0.0.1");
+        check("10.0.0.1", &[], "10.0.0.1");
+    }
+}
