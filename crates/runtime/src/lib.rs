@@ -5,8 +5,8 @@
 //! [`Runtime`] see to it that the end of an attempt is stored after all (L12). [`Detached`] runs work in place, and
 //! goes on with it when whoever waited goes away (L11).
 //!
-//! Rooms: [`detached`] · [`keeper`] heartbeats · [`settle`] what must be stored after all · [`entropy`] random bits ·
-//! [`limits`] every number.
+//! Rooms: [`detached`] · [`keeper`] heartbeats · [`settle`] what must be stored after all · [`job`] one instance at a
+//! time · [`phases`] work in steps · [`entropy`] random bits · [`limits`] every number.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +18,10 @@ use tokio_util::task::TaskTracker;
 
 pub mod detached;
 pub mod entropy;
+pub mod job;
 pub mod keeper;
 pub mod limits;
+pub mod phases;
 pub mod settle;
 
 pub use detached::{Detached, Panicked};

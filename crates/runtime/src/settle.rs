@@ -197,9 +197,15 @@ impl Runtime {
     /// possible. `lease` is what was asked for.
     pub fn claim_failed(&self, error: &LedgerError, lease: Duration) {
         if let Some(orphan) = error.orphan() {
-            let runtime = self.clone();
-            self.tasks.spawn(async move { runtime.abandon(orphan, lease).await });
+            self.give_back(orphan, lease);
         }
+    }
+
+    /// Gives a claim back under which nothing has run, in the background, as soon as that is possible. Nobody may hold
+    /// it any more.
+    pub(crate) fn give_back(&self, orphan: Holder, lease: Duration) {
+        let runtime = self.clone();
+        self.tasks.spawn(async move { runtime.abandon(orphan, lease).await });
     }
 
     /// Gives a claim back that was found after its caller had been refused, until that holds or its lease is over.

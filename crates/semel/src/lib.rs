@@ -62,6 +62,7 @@
 //! - [`IdempotencyLayer`], [`Config`] and what belongs to them: the `Idempotency-Key` contract for any service of HTTP
 //!   requests (`axum`, `hyper`, `tonic`). All of it is in [`tower`].
 //! - [`open`]: a ledger over a store that a URL names.
+//! - [`Jobs`]: `ledger.job("EXPIRE_LOCKS").run(…)`, one running instance of each type over all nodes.
 //! - [`wms`]: the same under the names of the WMS guide.
 //! - [`Ledger`]: claims and outcomes without HTTP.
 //! - `postgres`, with the feature of that name: a ledger that several services share, and claims that join a transaction
@@ -83,12 +84,15 @@ pub mod wms;
 pub use semel_core::command::{Claim, Claimed as ClaimAnswer};
 pub use semel_core::{Ledger, Outcome};
 pub use semel_runtime::OsEntropy;
+/// Jobs: one running instance of each type, over all nodes, and the record of its runs.
+pub use semel_runtime::job;
+pub use semel_runtime::job::{Job, JobError, Jobs, Run, Turn};
 #[cfg(feature = "metrics")]
 pub use semel_tower::Metrics;
 pub use semel_tower::{
     Body, Caller, CheckpointError, Claimed, Config, ConfigError, Fields, IdempotencyLayer,
-    IdempotencyService, Keep, KeyAlphabet, OnLapse, OnServerError, Profile, ReplayStatus, RouteOptions,
-    Steer, Streamed,
+    IdempotencyService, Keep, KeyAlphabet, OnLapse, OnServerError, Profile, ReplayStatus,
+    RouteOptions, Steer, Streamed,
 };
 
 /// The layer's crate, with all that it has.
