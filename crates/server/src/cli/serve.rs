@@ -9,7 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, ServeArgs, config, exit, fail};
 use crate::app::{App, Running};
-use crate::config::{Config, Loaded, Problem, Shown, load, needs_restart};
+use crate::config::{
+    Config, Loaded, Problem, SAMPLE, SAMPLE_HEADER, SAMPLE_TOKEN, Shown, load, needs_restart,
+};
 use crate::telemetry::logs::Logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -118,7 +120,8 @@ fn announce(config: &Config, running: &Running) {
         "serving"
     );
     let banner = if config.development {
-        banner(&doors, &admin, &config.store.url.to_string())
+        let has_sample = config.webhooks.iter().any(|source| source.source.name() == SAMPLE);
+        banner(&doors, &admin, &config.store.url.to_string(), has_sample)
     } else {
         String::new()
     };
@@ -130,9 +133,18 @@ fn announce(config: &Config, running: &Running) {
 }
 
 /// What somebody who tries it out wants to know, ending in a line that works as it stands.
-fn banner(doors: &str, admin: &str, store: &str) -> String {
+fn banner(doors: &str, admin: &str, store: &str, has_sample: bool) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let payload = r#"{"operation":"count","payload":{"name":"orders"}}"#;
+    let sample = if has_sample {
+        let event = r#"{"id":"evt_1"}"#;
+        format!(
+            "\nAnd as a partner sends the same event twice:\n\n  \
+             curl -i {doors}/v1/webhooks/{SAMPLE} -H '{SAMPLE_HEADER}: {SAMPLE_TOKEN}' -d '{event}'\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "
 Semel {version}, in development mode: on loopback only, no tokens, built-in operations echo, sleep, fail and count.
@@ -141,7 +153,7 @@ Records are kept in {store}. Operators and readers of the documentation go to {a
 Try it, and then once more: the second answer is the first one, and nothing runs.
 
   curl -i {doors}/v1/idempotency/execute -H 'Content-Type: application/json' -H 'Idempotency-Key: first-try' -d '{payload}'
-
+{sample}
 "
     )
 }

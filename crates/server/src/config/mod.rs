@@ -34,8 +34,8 @@ pub use reader::Shown;
 pub use restart::needs_restart;
 pub use secret::Secret;
 pub use sources::{
-    ALERTS, AlertFormat, AlertKind, AlertsConfig, DeliveryTarget, Duplicates, ORDER_TAG, SourceConfig,
-    SourceResponse, SourceTarget,
+    ALERTS, AlertFormat, AlertKind, AlertsConfig, DeliveryTarget, Duplicates, ORDER_TAG, SAMPLE,
+    SAMPLE_HEADER, SAMPLE_TOKEN, SourceConfig, SourceResponse, SourceTarget,
 };
 pub use store_url::StoreUrl;
 pub use tree::{Origin, Problem};

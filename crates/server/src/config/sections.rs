@@ -13,7 +13,7 @@ use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 use super::gateway::Network;
 use super::gateway::read::{GatewayOrigins, gateway, texts};
 use super::reader::{Found, Section, quote, secret};
-use super::sources::read::{SourceOrigins, alerts, source};
+use super::sources::read::{SourceOrigins, alerts, sample, source};
 use super::tree::{Entry, Origin};
 use super::{
     AdminConfig, AdminToken, AuditConfig, Builtin, Config, DispatcherConfig, ErrorStyle, KeyAlphabet,
@@ -86,9 +86,12 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
     let sources_given = root.sections("webhooks");
     let count = sources_given.len();
     let body_bytes = server.body_bytes_max;
-    let (webhooks, sources): (Vec<_>, Vec<_>) =
+    let (mut webhooks, sources): (Vec<_>, Vec<_>) =
         sources_given.into_iter().filter_map(|section| source(section, development, body_bytes)).unzip();
     let whole = whole && webhooks.len() == count;
+    if without_file && webhooks.is_empty() {
+        webhooks.extend(sample());
+    }
     let alerts_given = root.optional("alerts");
     let has_alerts = alerts_given.is_some();
     let (alerts, alerts_origin) = alerts_given.and_then(|section| alerts(section, development)).unzip();

@@ -97,6 +97,8 @@ fn without_a_file_it_is_development_on_loopback_with_the_built_in_operations() {
     assert!(config.development && config.server.listen.ip().is_loopback());
     let names: Vec<&str> = config.operations.iter().map(|operation| operation.name.as_str()).collect();
     assert_eq!(names, ["echo", "sleep", "fail", "count"]);
+    assert_eq!(config.webhooks[0].source.name(), "sample", "and a source to try out");
+    assert_eq!(config.engine_operations().len(), 5);
     let configured = take("[[operations]]\nname = \"a\"\ntarget = \"http://127.0.0.1:9000\"\n");
     for operation in &config.operations {
         assert_eq!(operation.policy, configured.operations[0].policy, "tried as often as any other");

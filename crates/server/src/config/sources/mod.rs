@@ -22,7 +22,7 @@ mod targets;
 mod tests;
 
 pub(in crate::config) use check::is_reserved;
-pub use read::ORDER_TAG;
+pub use read::{ORDER_TAG, SAMPLE, SAMPLE_HEADER, SAMPLE_TOKEN};
 
 /// A partner's inbound address, and what is done with what comes there.
 #[derive(Clone, Debug)]

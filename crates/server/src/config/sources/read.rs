@@ -8,7 +8,8 @@ use http::{HeaderValue, StatusCode};
 use semel_core::id::TagName;
 use semel_core::limits as core;
 use semel_webhook::{
-    ConfigError, IdentityRule, Locator, MissingIdentity, Part, Provider, Source, SourceBuilder, Warning,
+    ConfigError, IdentityRule, Locator, MissingIdentity, Part, Provider, SecretValue, Source, SourceBuilder,
+    Warning,
 };
 
 use super::super::reader::{Section, array, text};
@@ -84,6 +85,43 @@ pub(in crate::config) fn source(
     };
     Some((config, origins))
 }
+
+/// A source to try it out with: it is proved by a token that everybody knows, and delivers to nobody.
+pub(in crate::config) fn sample() -> Option<SourceConfig> {
+    let builder = Source::builder(SAMPLE, Provider::Generic)
+        .token(SAMPLE_HEADER, "")
+        .secret(SecretValue::new("sample", SAMPLE_TOKEN))
+        .identity(IdentityRule::first_of(&["/id"]).ok()?);
+    let place = Place {
+        name: "default".into(),
+        url: super::targets::Url::Builtin(super::super::Builtin::Echo),
+        origin: Origin::Default,
+        signer: None,
+        headers: Vec::new(),
+        tries: Tries::usual(),
+    };
+    let retention = semel_webhook::limits::RETENTION_DEFAULT;
+    Some(SourceConfig {
+        source: Arc::new(builder.build().ok()?),
+        targets: vec![place.of_source(SAMPLE, retention, false)?],
+        retention,
+        duplicates: Duplicates { dead_letter: false, alert: false },
+        conflict_status: StatusCode::OK,
+        response: SourceResponse { status: StatusCode::OK, content_type: None, body: Bytes::new() },
+        order_by: None,
+        tags: Vec::new(),
+        cache_entries: limits::WEBHOOK_CACHE_DEFAULT,
+        body_bytes_max: limits::BODY_BYTES_DEFAULT,
+        rate_limit: None,
+    })
+}
+
+/// The source that is there without any configuration.
+pub const SAMPLE: &str = "sample";
+/// The header that proves its deliveries.
+pub const SAMPLE_HEADER: &str = "x-sample-token";
+/// What stands in it.
+pub const SAMPLE_TOKEN: &str = "try-me";
 
 /// Who may send, and how that is proved.
 fn verifier(section: &Section<'_>, development: bool) -> Option<Source> {

@@ -62,7 +62,7 @@ pub(super) fn signer(
 /// The error as it reads behind its key, which it does not repeat.
 pub(super) fn bare(error: &ConfigError) -> String {
     let text = error.to_string();
-    if error.what().starts_with("secret ") {
+    if error.what().starts_with("secret ") || error.what().starts_with('"') {
         return text;
     }
     text.strip_prefix(error.what())

@@ -136,7 +136,7 @@ fn what_is_wrong_with_a_source_is_said_with_its_line_and_key() {
     check(&source("order_by = \"order_id\"\n"), "webhooks[0].order_by: must be a JSON Pointer");
     check(&source("tags = { kind = \"/kind\" }\n"), "`kind` is a tag that Semel gives itself");
     check(&source("content_hash = { headers = [] }\n"), "only `missing_identity = \"content-hash\"` does");
-    check(&source("retries = 5\n"), "webhooks[0].retries: unknown key; did you mean `retry`?");
+    check(&source("retentoin = 5\n"), "webhooks[0].retentoin: unknown key; did you mean `retention`?");
     check(
         &source("response = { status = 500 }\n"),
         "response.status: must be a whole number from 200 to 299",
