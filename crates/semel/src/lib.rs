@@ -63,6 +63,7 @@
 //!   requests (`axum`, `hyper`, `tonic`). All of it is in [`tower`].
 //! - [`open`]: a ledger over a store that a URL names.
 //! - [`Jobs`]: `ledger.job("EXPIRE_LOCKS").run(…)`, one running instance of each type over all nodes.
+//! - [`Phases`]: work in several steps, each done once, resumed where it stopped.
 //! - [`wms`]: the same under the names of the WMS guide.
 //! - [`Ledger`]: claims and outcomes without HTTP.
 //! - `postgres`, with the feature of that name: a ledger that several services share, and claims that join a transaction
@@ -91,7 +92,7 @@ pub use semel_runtime::job::{Job, JobError, Jobs, Run, Turn};
 pub use semel_tower::Metrics;
 pub use semel_tower::{
     Body, Caller, CheckpointError, Claimed, Config, ConfigError, Fields, IdempotencyLayer,
-    IdempotencyService, Keep, KeyAlphabet, OnLapse, OnServerError, Profile, ReplayStatus,
+    IdempotencyService, Keep, KeyAlphabet, OnLapse, OnServerError, PhaseError, Phases, Profile, ReplayStatus,
     RouteOptions, Steer, Streamed,
 };
 

@@ -386,6 +386,12 @@ impl PhaseManager {
         self.0.checkpoint_of(phase)
     }
 
+    /// The steps as [`Phases`](semel_tower::Phases), which run each step themselves, and give a retry what it gave. Use
+    /// these or [`checkpoint`](Self::checkpoint) in a handler, not both.
+    pub fn phases(&self) -> semel_tower::Phases {
+        semel_tower::Phases::from(&self.0)
+    }
+
     /// The claim behind it.
     pub const fn claimed(&self) -> &Claimed {
         &self.0

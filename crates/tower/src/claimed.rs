@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use semel_core::command::{Claim, Held};
+use semel_core::command::Claim;
 use semel_core::error::Invalid;
-use semel_core::id::{Holder, Phase};
+use semel_core::id::Phase;
 use semel_core::ledger::LedgerError;
 use semel_core::record::Checkpoint;
 use semel_core::{Fence, Key, Ledger, Record, RecordId};
+use semel_runtime::phases::{Steps, Unkept};
 use tokio_util::sync::CancellationToken;
 
 /// The claim of a protected request: a request extension, and with the feature `axum` an argument of handlers.
@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 pub struct Claimed(Arc<Inner>);
 
 struct Inner {
-    ledger: Ledger,
-    holder: Holder,
-    record: Mutex<Arc<Record>>,
-    lost: CancellationToken,
+    id: RecordId,
+    /// As it was granted.
+    granted: Arc<Record>,
+    steps: Steps,
 }
 
 impl fmt::Debug for Claimed {
@@ -96,37 +96,46 @@ impl From<Invalid> for CheckpointError {
 impl Claimed {
     pub(crate) fn new(ledger: &Ledger, claim: &Claim, lost: CancellationToken) -> Self {
         Self(Arc::new(Inner {
-            ledger: ledger.clone(),
-            holder: claim.holder(),
-            record: Mutex::new(Arc::clone(claim.record())),
-            lost,
+            id: claim.holder().id,
+            granted: Arc::clone(claim.record()),
+            steps: Steps::over(ledger, claim, lost),
         }))
+    }
+
+    /// The steps of its attempt.
+    pub(crate) fn steps(&self) -> &Steps {
+        &self.0.steps
+    }
+
+    /// The record, as far as this attempt knows it.
+    fn record(&self) -> Arc<Record> {
+        self.0.steps.record().unwrap_or_else(|| Arc::clone(&self.0.granted))
     }
 
     /// The record's id: for logs.
     pub fn record_id(&self) -> RecordId {
-        self.0.holder.id
+        self.0.id
     }
 
     /// The client's key.
     pub fn key(&self) -> Key {
-        self.0.record.lock().request().key().clone()
+        self.0.granted.request().key().clone()
     }
 
     /// Rises with every claim of the key: a resource that remembers the highest one it has seen can refuse an attempt
     /// that was overtaken.
     pub fn fence(&self) -> Fence {
-        self.0.record.lock().fence()
+        self.0.granted.fence()
     }
 
     /// Which attempt this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.0.record.lock().attempt()
+        self.0.granted.attempt()
     }
 
     /// What to hand to others as their idempotency key: the same over all attempts, and nobody else's.
     pub fn downstream_key(&self) -> String {
-        self.0.holder.id.downstream_key(None)
+        self.0.id.downstream_key(None)
     }
 
     /// The same for one step of several.
@@ -134,17 +143,17 @@ impl Claimed {
     /// # Errors
     /// The name of the step is not within core's limits.
     pub fn downstream_key_of(&self, phase: &str) -> Result<String, Invalid> {
-        Ok(self.0.holder.id.downstream_key(Some(&Phase::try_new(phase)?)))
+        Ok(self.0.id.downstream_key(Some(&Phase::try_new(phase)?)))
     }
 
     /// Steps that are done, of earlier attempts and of this one, in order.
     pub fn checkpoints(&self) -> Vec<Checkpoint> {
-        self.0.record.lock().checkpoints().to_vec()
+        self.record().checkpoints().to_vec()
     }
 
     /// What a step gave, if it is done.
     pub fn checkpoint_of(&self, phase: &str) -> Option<Bytes> {
-        let record = self.0.record.lock();
+        let record = self.record();
         let found = record.checkpoints().iter().find(|done| done.phase().as_str() == phase);
         found.map(|done| done.data().clone())
     }
@@ -159,21 +168,19 @@ impl Claimed {
     /// Leaves open whether it is kept; saying it again is safe.
     pub async fn checkpoint(&self, phase: &str, data: impl Into<Bytes>) -> Result<(), CheckpointError> {
         let checkpoint = Checkpoint::try_new(Phase::try_new(phase)?, data.into())?;
-        match self.0.ledger.checkpoint(self.0.holder, checkpoint).await {
-            Ok(Held::Done(record)) => {
-                *self.0.record.lock() = record;
-                Ok(())
+        self.0.steps.checkpoint(checkpoint).await.map_err(|unkept| match unkept {
+            Unkept::Fenced => CheckpointError::new(CheckpointErrorKind::Fenced),
+            Unkept::Illegal(why) => CheckpointError::new(CheckpointErrorKind::Illegal(why)),
+            Unkept::Storage(source) => {
+                CheckpointError { kind: CheckpointErrorKind::Storage, source: Some(source) }
             }
-            Ok(Held::Fenced(_)) => Err(CheckpointError::new(CheckpointErrorKind::Fenced)),
-            Ok(Held::Illegal(_, why)) => Err(CheckpointError::new(CheckpointErrorKind::Illegal(why))),
-            Err(source) => Err(CheckpointError { kind: CheckpointErrorKind::Storage, source: Some(source) }),
-        }
+        })
     }
 
     /// Cancelled when the claim is not safe any more (heartbeats have failed for too long, or another attempt has
     /// taken over): start no further side effect.
     pub fn lost(&self) -> &CancellationToken {
-        &self.0.lost
+        self.0.steps.lost()
     }
 }
 

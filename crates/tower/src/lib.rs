@@ -49,7 +49,7 @@
 //! The service says what a reply means for its key by the status, or by a [`Steer`].
 //!
 //! Rooms: [`config`] what can be configured · [`profile`] rules by the word · [`layer`] what is protected · `run` one
-//! protected request · [`claimed`] what a handler knows · [`steer`] and says · [`reply`] what is kept · [`key`] and
+//! protected request · [`claimed`] what a handler knows · [`phases`] a handler in steps · [`steer`] and says · [`reply`] what is kept · [`key`] and
 //! [`prefer`] the headers · [`caller`] scopes · [`route`] matchers · [`observe`] what is told · `report` report mode ·
 //! [`openapi`] · `grpc` · [`body`] · [`limits`].
 
@@ -65,6 +65,7 @@ pub mod limits;
 pub mod metrics;
 pub mod observe;
 pub mod openapi;
+pub mod phases;
 pub mod prefer;
 pub mod profile;
 mod refuse;
@@ -83,6 +84,7 @@ pub use layer::{IdempotencyLayer, IdempotencyService, ResponseFuture, Route};
 #[cfg(feature = "metrics")]
 pub use metrics::Metrics;
 pub use observe::{Context, Event, Observer, What};
+pub use phases::{PhaseError, Phases};
 pub use profile::{Codes, Profile, ReplayStatus};
 pub use route::{Matcher, MatcherError};
 pub use semel_api::{ErrorCode, Form};

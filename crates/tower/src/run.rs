@@ -245,8 +245,13 @@ impl Call {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let attempt = self.attempt(&claim, sent, work).await;
+        let claimed = Claimed::new(self.shared.runtime.ledger(), &claim, CancellationToken::new());
+        let attempt = self.attempt(&claim, sent, claimed.clone(), work).await;
         let id = claim.record().id();
+        // What a phase has found goes before what its handler made of it.
+        if claimed.steps().is_unknown() {
+            return self.found_unknown(claim, attempt).await;
+        }
         match attempt {
             Attempt::Whole(Head { parts, verdict }, bytes, trailers) => {
                 let kept = (verdict == Verdict::Keep).then_some((&bytes, trailers.as_ref()));
@@ -291,16 +296,49 @@ impl Call {
         }
     }
 
+    /// A phase has come upon what an earlier attempt may have done: nobody knows, whatever this one replies.
+    async fn found_unknown<E>(&self, claim: Claim, attempt: Attempt<E>) -> Result<Response<Body>, E> {
+        let detail = "a phase was begun by an earlier attempt, and may have had its effect";
+        let late = || self.late();
+        match self.shared.runtime.mark_unknown(claim, Why::WorkAbandoned, detail.into(), late).await {
+            Ok(Held::Done(record)) => self.tell(became(&record), Some(&record)),
+            Ok(Held::Fenced(record)) => self.tell(What::Fenced, record.as_ref()),
+            Ok(Held::Illegal(record, why)) => {
+                tracing::error!(record_id = %record.id(), why, "an attempt could not be settled");
+            }
+            Err(error) => tracing::error!(%error, "the end of an attempt is not stored"),
+        }
+        match attempt {
+            // A success would be one that nobody could replay.
+            Attempt::Whole(Head { parts, .. }, bytes, trailers) if !parts.status.is_success() => {
+                Ok(Response::from_parts(parts, Body::whole(bytes, trailers)))
+            }
+            Attempt::Failed(error) => Err(error),
+            Attempt::Whole(..)
+            | Attempt::Open(..)
+            | Attempt::Cut(_)
+            | Attempt::Panicked
+            | Attempt::TimedOut
+            | Attempt::GivenUp => Ok(self.refuse(&ErrorCode::IdempotencyOutcomeUnknown.into())),
+        }
+    }
+
     /// The work of one attempt, under heartbeats.
-    async fn attempt<S, B>(&self, claim: &Claim, sent: Instant, mut work: Box<Work<S>>) -> Attempt<S::Error>
+    async fn attempt<S, B>(
+        &self,
+        claim: &Claim,
+        sent: Instant,
+        claimed: Claimed,
+        mut work: Box<Work<S>>,
+    ) -> Attempt<S::Error>
     where
         S: Service<Request<Body>, Response = Response<B>>,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let runtime = &self.shared.runtime;
-        let lost = CancellationToken::new();
-        work.parts.extensions.insert(Claimed::new(runtime.ledger(), claim, lost.clone()));
+        let lost = claimed.lost().clone();
+        work.parts.extensions.insert(claimed);
         let attempt = AssertUnwindSafe(async {
             let called = (*work).call();
             match called.await {

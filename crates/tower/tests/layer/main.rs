@@ -10,6 +10,7 @@ mod guide;
 mod handlers;
 mod harness;
 mod openapi;
+mod phases;
 mod races;
 mod report;
 mod scopes;
