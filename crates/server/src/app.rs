@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, AdminGate};
-use crate::config::Config;
+use crate::alerts::Alerts;
+use crate::config::{Config, OperationConfig, Target};
 use crate::door::{Doors, gate::Gate};
 use crate::engine::{Engine, Targets};
 use crate::gateway::{self, Around, Gateway, RunningGateway};
@@ -119,9 +120,11 @@ impl App {
         let targets = Targets::new(&config.targets).map_err(|error| StartError::new("targets", error))?;
         let audit = AuditLog::start(Arc::clone(&store), metrics.clone(), config.audit.traffic);
         audit.forget_after(Arc::clone(&store), config.audit.retention);
-        let observer = Observer::new(metrics.clone(), audit.clone());
-        let operations = config.engine_operations();
-        let engine = Engine::new(ledger.clone(), &operations, targets, Arc::new(observer.clone()));
+        let alerts = Alerts::new(&config.service_name, config.alerts.as_ref(), metrics.deliveries().clone());
+        let observer = Observer::new(metrics.clone(), audit.clone()).with_alerts(alerts.clone());
+        let (operations, events) = (config.engine_operations(), Arc::new(observer.clone()));
+        let engine = Engine::new(ledger.clone(), &operations, targets, events, alerts);
+        delivered(&operations, &metrics);
         engine.start(config.dispatcher.concurrency);
         audit.configuration_loaded("at the start", details(config));
         let (stopping, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -184,6 +187,15 @@ impl App {
         ));
         tracker.spawn(admin_listener.serve(admin_gate, stopping, tracker.clone()));
         Ok(running)
+    }
+}
+
+/// Counts of deliveries begin with the configuration that names them.
+fn delivered(operations: &[OperationConfig], metrics: &Metrics) {
+    for operation in operations {
+        if let Target::Delivery(target) = &operation.target {
+            metrics.deliveries().configured(target);
+        }
     }
 }
 
@@ -256,6 +268,8 @@ impl Running {
         let operations = config.engine_operations();
         self.metrics.configured(operations.iter().map(|operation| &operation.name));
         self.engine.reload(&operations);
+        self.engine.alerts().reload(config.alerts.as_ref());
+        delivered(&operations, &self.metrics);
         // After the operations, so that nothing is taken in for one that is not there yet.
         self.sources
             .reload(&config.webhooks, &self.metrics)

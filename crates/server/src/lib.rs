@@ -2,11 +2,12 @@
 //!
 //! Rooms: [`config`] what the server is told · [`app`] puts it together · [`cli`] the command line ·
 //! `listen` and [`tls`] connections · `address` where no target may be · `exchange` one request to elsewhere · `door` HTTP in · `gateway` HTTP through · `jwt` who a bearer token says it is · `admin` for operators ·
-//! [`engine`] between door and ledger · [`store`] opens it · [`telemetry`] what it tells about itself · [`limits`]
+//! [`engine`] between door and ledger · [`alerts`] what it tells people · [`store`] opens it · [`telemetry`] what it tells about itself · [`limits`]
 //! every number.
 
 mod address;
 mod admin;
+pub mod alerts;
 pub mod app;
 pub mod carry;
 pub mod cli;

@@ -174,6 +174,38 @@ pub const DISPATCH_AFTER_FAILURE: Duration = Duration::from_millis(500);
 pub const DISPATCH_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long work waits that this node has no operation for.
 pub const DISPATCH_WITHOUT_OPERATION: Duration = Duration::from_secs(30);
+/// How long the beginning of an answer to a delivery is waited for, once its status is there: the status says it all.
+pub const DELIVERY_SAID_WITHIN: Duration = Duration::from_secs(2);
+/// Bytes of what a target says to a delivery that are read, and kept where it has taken the event: what says which of
+/// its records it has made, or what was wrong.
+pub const DELIVERY_SAID_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of it that stand in the audit log for each try.
+pub const DELIVERY_EXCERPT_BYTES_MAX: usize = 512;
+/// Bytes from which on a part of a configured header is looked for in what a target says, and hidden: shorter ones are in
+/// every text.
+pub const HIDDEN_BYTES_MIN: usize = 4;
+/// Failures in a row of a target that open its circuit: more than the tries under way at once on a lane, unless configured,
+/// so that one moment's trouble does not.
+pub const CIRCUIT_FAILURES: u32 = 10;
+/// How long a circuit is open at first: what the restart of a service takes.
+pub const CIRCUIT_FIRST: Duration = Duration::from_secs(5);
+/// How long at most; it doubles up to there. A target that has come back waits no longer for its events.
+pub const CIRCUIT_CAP: Duration = Duration::from_secs(60);
+/// How long until an event that waits for an earlier one of its value is looked at again, at least. Who ends here calls the
+/// next one up at once: this is for what ends elsewhere.
+pub const ORDER_LOOK_MIN: Duration = Duration::from_millis(250);
+/// How long at most.
+pub const ORDER_LOOK_MAX: Duration = Duration::from_secs(30);
+/// How far apart those are looked at that wait in one line: ten thousand of them cost a hundred writes a second.
+pub const ORDER_LOOK_APART: Duration = Duration::from_millis(10);
+/// Events that wait for their turn and are known to this process: some 200 bytes each. Beyond it they come up by their time.
+pub const WAITING_KNOWN_MAX: usize = 65_536;
+/// How long until it is looked again whether the store's clock has moved, which counts in milliseconds.
+pub const ORDER_TICK: Duration = Duration::from_millis(1);
+/// How long what is to be told is gathered before the first alert of its kind is sent: what comes together is one alert.
+pub const ALERT_GATHER: Duration = Duration::from_secs(2);
+/// Alerts of a kind that are kept apart by what they are about; more are one.
+pub const ALERT_GROUPS_MAX: usize = 1_000;
 /// Expired records that are removed in one step: a step is short beside a sync to disk.
 pub const SWEEP_BATCH: usize = 512;
 /// The pause after a full step.
@@ -206,6 +238,10 @@ pub const METADATA_NAMES: [&str; 2] = ["metadata.google.internal", "metadata.goo
 
 const _: () = assert!(PROBE_PAGE <= core::PAGE_MAX);
 const _: () = assert!(DISPATCH_BATCH <= core::TAKE_MAX);
+const _: () = assert!(CIRCUIT_FAILURES as usize > LANE_DEFAULT);
+const _: () = assert!(DELIVERY_EXCERPT_BYTES_MAX <= core::TEXT_BYTES_MAX);
+const _: () = assert!(DELIVERY_EXCERPT_BYTES_MAX <= DELIVERY_SAID_BYTES_MAX);
+const _: () = assert!(ORDER_LOOK_MIN.as_millis() < ORDER_LOOK_MAX.as_millis());
 
 /// Upstreams of the gateway: each has connections and a watch over its health.
 pub const UPSTREAMS_MAX: usize = 1_000;

@@ -223,7 +223,7 @@ fn link(caller: &Caller) -> Link {
         request_id: Some(Arc::clone(&caller.request_id)),
         correlation_id: Some(Arc::clone(&caller.correlation_id)),
         traceparent: caller.traceparent.clone(),
-        attempt_id: None,
+        ..Link::default()
     }
 }
 

@@ -66,7 +66,7 @@ where
             request_id: Some(caller.request_id.clone()),
             correlation_id: Some(caller.correlation_id.clone()),
             traceparent: caller.traceparent.clone(),
-            attempt_id: None,
+            ..Link::default()
         },
         content_type: headers.get(header::CONTENT_TYPE).cloned(),
         address: client(address, &headers, &doors.trusted_proxies),

@@ -1,6 +1,8 @@
 //! Works what was accepted, and what a dead worker has left: takes what is due, lane by lane, and runs it.
 //!
-//! Any number of nodes may do so over one store: taking is a compare-and-swap, so each record has one worker.
+//! Any number of nodes may do so over one store: taking is a compare-and-swap, so each record has one worker. Before
+//! anything is taken it is asked whether its target's circuit lets it through, and where events of a value are delivered one
+//! at a time, whether it is its turn: neither spends a try.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::delivery::CircuitState;
+use super::delivery::order::{Order, Turn};
 use super::events::What;
 use super::work::Work;
 use crate::limits;
@@ -128,7 +132,7 @@ impl Engine {
             let on_lane = self.concurrency_of(lane.as_ref()).saturating_sub(room.on(lane.as_ref()));
             // What is in no lane is run by nobody here: only its lapse is seen.
             let number = if lane.is_none() { limits::DISPATCH_BATCH } else { part.min(on_lane) };
-            let number = number.min(limits::DISPATCH_BATCH);
+            let number = number.min(limits::DISPATCH_BATCH).min(self.let_through(room, lane.as_ref()));
             if number == 0 {
                 continue;
             }
@@ -140,24 +144,54 @@ impl Engine {
         Ok(moved)
     }
 
+    /// How many more tries the circuit of this lane's target lets through.
+    fn let_through(&self, room: &Room, lane: Option<&Lane>) -> usize {
+        let Some(lane) = lane else { return usize::MAX };
+        let (number, half_open) = self.0.circuits.room(lane, room.on(Some(lane)));
+        if let Some(target) = half_open {
+            self.0.events.circuit(&target, CircuitState::HalfOpen);
+        }
+        number
+    }
+
     /// Takes one record and runs it apart from the dispatcher; whether anything about it has moved.
     async fn take(&self, record: &Arc<Record>, place: Place) -> bool {
         let name = record.request().operation().as_str();
-        if record.state().name() == StateName::Pending && self.operation(name).is_none() {
+        let operation = self.operation(name);
+        if record.state().name() == StateName::Pending && operation.is_none() {
             return self.postpone(record).await;
+        }
+        let order = operation.as_ref().and_then(|operation| Order::of(operation, record));
+        if let Some(order) = &order {
+            match self.turn(record, order).await {
+                Ok(Turn::Now) => {}
+                Ok(Turn::After(first, looked)) => {
+                    return self.wait_in_line(record, order, &first, looked).await;
+                }
+                Err(error) => {
+                    self.0.events.dispatch_failed(&error);
+                    return false;
+                }
+            }
         }
         let sent = Instant::now();
         match self.0.ledger.take(record).await {
             Ok(Taken::Granted(claim)) => {
                 let engine = self.clone();
                 self.0.tasks.spawn(async move {
-                    engine.run_taken(claim, sent).await;
+                    let ended = engine.run_taken(claim, sent, order.as_ref()).await;
                     place.free();
+                    if let Some(order) = order.filter(|_| ended) {
+                        engine.ended_in_order(&order).await;
+                    }
                 });
                 true
             }
             Ok(Taken::Ended(record)) => {
                 self.tell_end(&record);
+                if let Some(order) = order {
+                    self.ended_in_order(&order).await;
+                }
                 true
             }
             // Only its client can go on with it, or nobody: the reaper's part.
@@ -188,21 +222,43 @@ impl Engine {
         }
     }
 
-    async fn run_taken(&self, claim: Claim, sent: Instant) {
+    /// Runs what was taken; whether that was its end.
+    pub(super) async fn run_taken(&self, claim: Claim, sent: Instant, order: Option<&Order>) -> bool {
         let name = claim.record().request().operation().as_str();
         let work = self.operation(name).and_then(|operation| Work::held(operation, claim.record()));
         let link = work.as_ref().map(|work| work.link.clone()).unwrap_or_default();
         self.tell(What::Taken, claim.record(), &link);
         // What comes of it is in the record, and is told to metrics and log.
-        let ended = if let Some(work) = work {
+        let ended = if let Some(detail) = self.stepping_back(&claim, order).await {
+            self.give_back(claim, detail, Some(limits::ORDER_LOOK_MIN), false, &link).await
+        } else if let Some(work) = work {
             self.run_claim(claim, sent, &work).await
         } else {
             let detail = "no operation of that name is configured on the node that took it over";
             let pause = limits::DISPATCH_WITHOUT_OPERATION;
             self.give_back(claim, detail, Some(pause), false, &link).await
         };
-        if let Err(error) = ended {
-            tracing::warn!(%error, "accepted work could not be settled");
+        match ended {
+            Ok(execution) => match execution.record().state().name() {
+                StateName::Pending | StateName::Running => false,
+                StateName::Released | StateName::Completed | StateName::Unknown | StateName::Dead => true,
+            },
+            Err(error) => {
+                tracing::warn!(%error, "accepted work could not be settled");
+                false
+            }
+        }
+    }
+
+    /// Why a claim that is there must be given back unused: another of its order is running, or nobody can say.
+    async fn stepping_back(&self, claim: &Claim, order: Option<&Order>) -> Option<&'static str> {
+        match self.is_alone(claim, order?).await {
+            Ok(true) => None,
+            Ok(false) => Some("another event of the same value is being delivered"),
+            Err(error) => {
+                self.0.events.dispatch_failed(&error);
+                Some("the store does not say whether another event of the same value is being delivered")
+            }
         }
     }
 

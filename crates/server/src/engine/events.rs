@@ -8,7 +8,9 @@ use semel_core::record::StateName;
 use semel_core::{Record, StoreError};
 use semel_runtime::Watch;
 
+use super::delivery::{CircuitState, Tried};
 use super::work::Link;
+use crate::config::DeliveryTarget;
 
 /// What happened to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,12 @@ pub trait Events: Send + Sync + 'static {
     /// Something happened.
     fn happened(&self, event: &Event<'_>);
 
+    /// A try of a delivery of this record has ended. What comes of it is not stored yet.
+    fn tried(&self, tried: &Tried, record: &Record, link: &Link);
+
+    /// The circuit of a target stands there now.
+    fn circuit(&self, target: &DeliveryTarget, state: CircuitState);
+
     /// The store had no answer.
     fn storage_failed(&self, error: &LedgerError);
 
@@ -104,6 +112,8 @@ pub struct Silent;
 
 impl Events for Silent {
     fn happened(&self, _: &Event<'_>) {}
+    fn tried(&self, _: &Tried, _: &Record, _: &Link) {}
+    fn circuit(&self, _: &DeliveryTarget, _: CircuitState) {}
     fn storage_failed(&self, _: &LedgerError) {}
     fn dispatch_failed(&self, _: &StoreError) {}
     fn heartbeat_failed(&self, _: &LedgerError) {}

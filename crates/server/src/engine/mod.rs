@@ -5,7 +5,7 @@
 //! durable (L4), and nobody is told of an outcome before that is.
 //!
 //! Rooms: [`ask`] what a door gives and gets · [`work`] a piece of work · [`operation`] what can be run · [`run`] one
-//! claim to its end · [`target`] and [`builtin`] do the work · [`reply`] what an attempt came to · [`progress`] how far
+//! claim to its end · [`target`] and [`builtin`] do the work · [`delivery`] of webhooks · [`reply`] what an attempt came to · [`progress`] how far
 //! it is · [`payload`] tags · [`dispatcher`] accepted work · [`reaper`] lapses and what has expired · [`probe`] finds
 //! out what nobody knows · [`events`] what metrics, logs and audit are told. Heartbeats, and what must be stored after
 //! all, are `semel-runtime`'s.
@@ -24,11 +24,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alerts::Alerts;
 use crate::config::OperationConfig;
 use crate::limits;
 
 mod ask;
 mod builtin;
+pub mod delivery;
 mod dispatcher;
 pub mod events;
 mod operation;
@@ -46,6 +48,7 @@ mod tests;
 mod work;
 
 pub use ask::{Ask, EngineError, EngineErrorKind, Execution};
+pub use delivery::{CircuitState, Tried, TryResult};
 pub use events::{Event, Events, Silent, What};
 pub(crate) use payload::pointed_at;
 pub use target::{TargetError, Targets};
@@ -79,6 +82,12 @@ struct Inner {
     unknown: probe::Mailbox,
     /// Work was taken in here: the dispatcher need not wait for the store to say so.
     accepted: tokio::sync::Notify,
+    /// Targets of deliveries that are left alone for a while.
+    circuits: delivery::Circuits,
+    /// Deliveries that wait for their turn.
+    lines: delivery::Lines,
+    /// Where there is something to tell somebody.
+    alerts: Alerts,
 }
 
 impl Engine {
@@ -88,6 +97,7 @@ impl Engine {
         operations: &[OperationConfig],
         targets: Targets,
         events: Arc<dyn Events>,
+        alerts: Alerts,
     ) -> Self {
         let (tasks, giving_up) = (TaskTracker::new(), CancellationToken::new());
         let watch = Arc::new(events::Watching(Arc::clone(&events)));
@@ -104,14 +114,18 @@ impl Engine {
             giving_up,
             unknown: probe::Mailbox::default(),
             accepted: tokio::sync::Notify::new(),
+            circuits: delivery::Circuits::default(),
+            lines: delivery::Lines::default(),
+            alerts,
         }))
     }
 
-    /// Starts what works without being asked: dispatcher (with so many tries at once), reaper, probe.
+    /// Starts what works without being asked: dispatcher (with so many tries at once), reaper, probe, alerts.
     pub fn start(&self, concurrency: usize) {
         self.0.tasks.spawn(self.clone().dispatch(concurrency));
         self.0.tasks.spawn(self.clone().reap());
         self.0.tasks.spawn(self.clone().probe());
+        self.0.tasks.spawn(self.0.alerts.clone().run(self.clone()));
     }
 
     /// Takes no new work, and waits for `grace` at most until what runs has ended. What has not is given up, and
@@ -130,6 +144,16 @@ impl Engine {
     /// What other doors run their own work over, so that a shutdown waits for it.
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.0.runtime
+    }
+
+    /// Waits until no new work is taken any more.
+    pub(crate) async fn stopped(&self) {
+        self.0.stopping.cancelled().await;
+    }
+
+    /// Where doors have something to tell.
+    pub fn alerts(&self) -> &Alerts {
+        &self.0.alerts
     }
 
     /// The ledger below.
@@ -158,19 +182,17 @@ impl Engine {
         if self.0.stopping.is_cancelled() {
             return Err(EngineError::new(EngineErrorKind::Stopping));
         }
-        let accepted = self.0.ledger.accept(accept).await.map_err(|error| self.failed(error))?;
-        if let Accepted::Accepted(record) = &accepted
-            && record.due().is_some()
-        {
-            self.0.accepted.notify_one();
-        }
-        Ok(accepted)
+        self.file(accept).await
     }
 
     /// Puts other operations in the place of those that are there. Records keep the policy they began with.
     pub fn reload(&self, operations: &[OperationConfig]) {
         self.0.operations.store(Arc::new(Operations::new(operations)));
         self.0.unknown.look();
+        for target in self.0.circuits.reset() {
+            self.0.events.circuit(&target, CircuitState::Closed);
+        }
+        self.0.accepted.notify_one();
     }
 
     /// Runs what is asked for, at most once, and says what it gave; or says why it does not run.

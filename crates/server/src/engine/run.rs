@@ -4,7 +4,7 @@
 //! none. Only where the store has no answer it is left to its lapse (L12).
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use semel_runtime::{Ended, Keeper, Late, jitter};
 use tokio::time::Instant;
 
 use super::ask::{EngineError, EngineErrorKind, Execution};
+use super::delivery::Heard;
 use super::events::What;
 use super::progress::Progress;
 use super::reply::{Lost, Reply, Said};
@@ -34,8 +35,21 @@ impl Engine {
         sent: Instant,
         work: &Work,
     ) -> Result<Execution, EngineError> {
-        let reply = self.attempt(&claim, sent, work).await.judged_after(claim.is_tainted());
-        match reply {
+        if let Target::Delivery(target) = work.operation.target() {
+            return Box::pin(self.run_delivery(claim, sent, work, target)).await;
+        }
+        let reply = self.attempt(&claim, sent, work, &OnceLock::new()).await;
+        self.settle(claim, reply, &work.link).await
+    }
+
+    /// Stores what an attempt came to, and says it.
+    pub(super) async fn settle(
+        &self,
+        claim: Claim,
+        reply: Reply,
+        link: &Link,
+    ) -> Result<Execution, EngineError> {
+        match reply.judged_after(claim.is_tainted()) {
             Reply::Answered { class, status, headers, body } => {
                 let (outcome, said) = match body {
                     Said::Kept(body) => (Outcome::try_new(class, status, headers, body.clone()), Some(body)),
@@ -43,38 +57,45 @@ impl Engine {
                     Said::Gone => (Outcome::try_without_body(class, status, headers), None),
                 };
                 match outcome {
-                    Ok(outcome) => self.complete(claim, outcome, said, &work.link).await,
+                    Ok(outcome) => self.complete(claim, outcome, said, link).await,
                     Err(invalid) => {
                         let detail = format!("the answer cannot be kept: {invalid}");
-                        Box::pin(self.lost(claim, Lost::Inconclusive, &detail, None, &work.link)).await
+                        Box::pin(self.lost(claim, Lost::Inconclusive, &detail, None, link)).await
                     }
                 }
             }
             // On the heap: what seldom happens must not add to the size of what always does.
             Reply::NotExecuted { detail, retry_after, permanent } => {
-                Box::pin(self.give_back(claim, &detail, retry_after, permanent, &work.link)).await
+                Box::pin(self.give_back(claim, &detail, retry_after, permanent, link)).await
             }
             Reply::Lost { how, detail, retry_after } => {
-                Box::pin(self.lost(claim, how, &detail, retry_after, &work.link)).await
+                Box::pin(self.lost(claim, how, &detail, retry_after, link)).await
             }
         }
     }
 
-    /// The work of one attempt. A panic of it is an answer that was lost.
-    async fn attempt(&self, claim: &Claim, sent: Instant, work: &Work) -> Reply {
+    /// The work of one attempt. A panic of it is an answer that was lost. What a delivery heard is left in `heard`.
+    pub(super) async fn attempt(
+        &self,
+        claim: &Claim,
+        sent: Instant,
+        work: &Work,
+        heard: &OnceLock<Heard>,
+    ) -> Reply {
         let progress = Progress::default();
         let attempt = AssertUnwindSafe(async {
             #[cfg(test)]
             if let Some(script) = work.operation.script() {
-                return script.play(claim.attempt(), &progress).await;
+                return script.play(claim.record(), &progress).await;
             }
             match work.operation.target() {
                 Target::Builtin(builtin) => {
                     builtin::run(*builtin, &work.payload, &self.0.counts, &progress).await
                 }
                 // On the heap: it is large, and what is built in must not carry its room about.
-                Target::Http(_) | Target::Delivery(_) => {
-                    Box::pin(self.0.targets.call(claim, work, &progress)).await
+                Target::Http(_) => Box::pin(self.0.targets.call(claim, work, &progress)).await,
+                Target::Delivery(target) => {
+                    Box::pin(self.0.targets.deliver(target, claim, work, &progress, heard)).await
                 }
             }
         });

@@ -31,16 +31,16 @@ use crate::limits;
 mod connection;
 mod pool;
 
-use connection::Connection;
+pub(super) use connection::Connection;
 pub(crate) use connection::Counted;
 use pool::Pool;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const OPERATION: HeaderName = HeaderName::from_static("semel-operation");
-const ATTEMPT: HeaderName = HeaderName::from_static("semel-attempt");
-const FENCE: HeaderName = HeaderName::from_static("semel-fence");
+pub(super) const ATTEMPT: HeaderName = HeaderName::from_static("semel-attempt");
+pub(super) const FENCE: HeaderName = HeaderName::from_static("semel-fence");
 
 /// Never kept, so never replayed: they belong to one connection, one moment or one caller.
 const NEVER_KEPT: [HeaderName; 12] = [
@@ -91,12 +91,12 @@ impl Error for TargetError {}
 
 /// A call that has no answer.
 #[derive(Debug)]
-struct Failed {
+pub(super) struct Failed {
     /// Whether a byte of the request may have reached the transport.
-    sent: bool,
+    pub(super) sent: bool,
     /// Whether no other try can help until somebody changes something.
-    permanent: bool,
-    detail: String,
+    pub(super) permanent: bool,
+    pub(super) detail: String,
 }
 
 impl Failed {
@@ -120,10 +120,8 @@ impl Targets {
         let config = work.operation.config();
         // The last of an answer is not worth that all of it is lost: from then on its rest is not waited for.
         let rest_until = Instant::now() + config.timeout.mul_f32(0.9);
-        let uri = match &config.target {
-            Target::Http(uri) => uri,
-            Target::Delivery(delivery) => &delivery.url,
-            Target::Builtin(_) => return Reply::not_sent("the operation has no address"),
+        let Target::Http(uri) = &config.target else {
+            return Reply::not_sent("the operation has no address");
         };
         let request = match request(uri, claim, work) {
             Ok(request) => request,
@@ -226,6 +224,11 @@ impl Targets {
             .unwrap_or_else(|_| Err(format!("nothing within {within:?}")))
     }
 
+    /// The answer came whole: the connection may serve another request.
+    pub(super) fn give_back(&self, uri: &Uri, connection: Connection) {
+        self.pool.give_back(uri, connection);
+    }
+
     /// Whether a request to this address would find an open connection.
     #[cfg(test)]
     pub(super) fn has_idle(&self, uri: &Uri) -> bool {
@@ -234,7 +237,7 @@ impl Targets {
 
     /// Sends a request and gives the head of its answer. A connection that was idle, and turns out to be closed before
     /// a byte was written to it, is replaced by a new one: nothing has been sent.
-    async fn exchange(
+    pub(super) async fn exchange(
         &self,
         uri: &Uri,
         request: Request<Full<Bytes>>,
@@ -263,7 +266,7 @@ impl Targets {
 
 /// A body as far as it has come. Most come in one piece, which is kept as it is.
 #[derive(Default)]
-struct Read {
+pub(super) struct Read {
     first: Option<Bytes>,
     rest: BytesMut,
 }
@@ -284,12 +287,12 @@ impl Read {
         }
     }
 
-    fn finish(self) -> Bytes {
+    pub(super) fn finish(self) -> Bytes {
         self.first.unwrap_or_else(|| self.rest.freeze())
     }
 
     /// Reads on, to the end (`true`), or until there is more than what may be.
-    async fn on(&mut self, incoming: &mut Incoming, bytes_max: usize) -> Result<bool, String> {
+    pub(super) async fn on(&mut self, incoming: &mut Incoming, bytes_max: usize) -> Result<bool, String> {
         while let Some(frame) = incoming.frame().await {
             let frame = frame.map_err(|error| format!("the answer was cut: {}", chain(&error)))?;
             if let Ok(data) = frame.into_data() {
@@ -304,7 +307,7 @@ impl Read {
 }
 
 /// What is kept of an answer's headers: its type, and what the operation lists.
-fn kept(headers: &HeaderMap, config: &OperationConfig) -> Headers {
+pub(super) fn kept(headers: &HeaderMap, config: &OperationConfig) -> Headers {
     let listed = |name: &HeaderName| config.keep_headers.contains(name) && !NEVER_KEPT.contains(name);
     let values = |name: &HeaderName| {
         let name: Box<str> = name.as_str().into();
@@ -338,7 +341,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A request as every one to this target begins.
-fn started(method: Method, uri: &Uri, config: &OperationConfig) -> http::request::Builder {
+pub(super) fn started(method: Method, uri: &Uri, config: &OperationConfig) -> http::request::Builder {
     let request = Request::builder()
         .method(method)
         .uri(path_of(uri))

@@ -20,20 +20,25 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
 
+use super::delivery::{CircuitState, Tried};
 use super::events::{Event, Events, What};
 use super::operation::{Operation, Operations};
 use super::progress::Progress;
 use super::reply::{Reply, Said};
+use super::work::Link;
 use super::{Ask, Engine, Targets};
-use crate::config::{Builtin, OperationConfig, Target, TargetsConfig};
+use crate::alerts::Alerts;
+use crate::config::{Builtin, DeliveryTarget, OperationConfig, Target, TargetsConfig};
 
+mod delivery;
 mod flaky;
 
+pub(super) use delivery::{SECRET, delivery, event, event_id};
 pub(super) use flaky::{Flaky, Weather};
 
-type Play = dyn Fn(u32) -> BoxFuture<'static, Reply> + Send + Sync;
+type Play = dyn Fn(Arc<Record>) -> BoxFuture<'static, Reply> + Send + Sync;
 
-/// Work that does what a test wants, by the number of the attempt.
+/// Work that does what a test wants, by the number of the attempt or by its record.
 #[derive(Clone)]
 pub(super) struct Script(Arc<Play>);
 
@@ -42,12 +47,19 @@ impl Script {
     where
         F: Future<Output = Reply> + Send + 'static,
     {
-        Self(Arc::new(move |attempt| Box::pin(play(attempt))))
+        Self(Arc::new(move |record| Box::pin(play(record.attempt()))))
     }
 
-    pub(super) async fn play(&self, attempt: u32, progress: &Progress) -> Reply {
+    pub(super) fn of_records<F>(play: impl Fn(Arc<Record>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        Self(Arc::new(move |record| Box::pin(play(record))))
+    }
+
+    pub(super) async fn play(&self, record: &Arc<Record>, progress: &Progress) -> Reply {
         match progress.begin() {
-            Ok(()) => (self.0)(attempt).await,
+            Ok(()) => (self.0)(Arc::clone(record)).await,
             Err(_) => Reply::not_sent("stopped"),
         }
     }
@@ -65,6 +77,8 @@ pub(super) struct Told {
     what: Mutex<Vec<What>>,
     failures: Mutex<usize>,
     heartbeats_failed: Mutex<usize>,
+    tries: Mutex<Vec<Tried>>,
+    circuits: Mutex<Vec<CircuitState>>,
     changed: Notify,
 }
 
@@ -85,6 +99,27 @@ impl Told {
         *self.heartbeats_failed.lock()
     }
 
+    /// The tries of deliveries.
+    pub(super) fn tries(&self) -> Vec<Tried> {
+        self.tries.lock().clone()
+    }
+
+    /// Where circuits have stood, one after the other.
+    pub(super) fn circuits(&self) -> Vec<CircuitState> {
+        self.circuits.lock().clone()
+    }
+
+    /// Waits until circuits have changed so often.
+    pub(super) async fn wait_circuits(&self, times: usize) {
+        loop {
+            let changed = self.changed.notified();
+            if self.circuits.lock().len() >= times {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Waits until it was told so often.
     pub(super) async fn wait(&self, what: What, times: usize) {
         loop {
@@ -100,6 +135,15 @@ impl Told {
 impl Events for Told {
     fn happened(&self, event: &Event<'_>) {
         self.what.lock().push(event.what);
+        self.changed.notify_waiters();
+    }
+
+    fn tried(&self, tried: &Tried, _: &Record, _: &Link) {
+        self.tries.lock().push(tried.clone());
+    }
+
+    fn circuit(&self, _: &DeliveryTarget, state: CircuitState) {
+        self.circuits.lock().push(state);
         self.changed.notify_waiters();
     }
 
@@ -133,11 +177,15 @@ impl Fixture {
     }
 
     pub(super) fn over(store: Arc<dyn Store>, operations: Vec<Operation>) -> Self {
+        Self::telling(store, operations, Alerts::default())
+    }
+
+    pub(super) fn telling(store: Arc<dyn Store>, operations: Vec<Operation>, alerts: Alerts) -> Self {
         let told = Arc::new(Told::default());
         let ledger = Ledger::new(Arc::clone(&store), Arc::new(OsEntropy));
         let targets = Targets::new(&TargetsConfig { allow_link_local: false, ca: None }).unwrap();
         let events: Arc<dyn Events> = Arc::clone(&told) as _;
-        let engine = Engine::new(ledger, &[], targets, events);
+        let engine = Engine::new(ledger, &[], targets, events, alerts);
         engine.0.operations.store(Arc::new(Operations::of(operations)));
         Self { engine, told, store }
     }
@@ -275,12 +323,18 @@ pub(super) struct Peer {
 impl Peer {
     /// Reads one request whole, as text.
     pub(super) async fn request(&mut self) -> String {
+        self.offered().await.expect("closed in the middle of a request")
+    }
+
+    /// Reads one request whole, unless whoever sends it hangs up before.
+    pub(super) async fn offered(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.whole_request() {
-                return String::from_utf8(self.read.drain(..end).collect()).unwrap();
+                return String::from_utf8(self.read.drain(..end).collect()).ok();
             }
-            let count = self.stream.read_buf(&mut self.read).await.unwrap();
-            assert!(count > 0, "closed in the middle of a request");
+            if self.stream.read_buf(&mut self.read).await.ok()? == 0 {
+                return None;
+            }
         }
     }
 

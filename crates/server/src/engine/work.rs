@@ -13,6 +13,7 @@ use semel_core::{Key, Record, Request, Scope};
 use semel_fingerprint::FingerprintBuilder;
 
 use super::ask::Ask;
+use super::delivery::Tried;
 use super::operation::Operation;
 
 const CORRELATION_ID: &str = "x-correlation-id";
@@ -29,6 +30,8 @@ pub struct Link {
     pub traceparent: Option<HeaderValue>,
     /// The client's name for the attempt.
     pub attempt_id: Option<AttemptId>,
+    /// The try of a delivery that has led to it.
+    pub tried: Option<Arc<Tried>>,
 }
 
 impl Link {
@@ -38,6 +41,7 @@ impl Link {
             correlation_id: Some(Arc::clone(&ask.correlation_id)),
             traceparent: ask.traceparent.clone(),
             attempt_id: ask.attempt_id.clone(),
+            tried: None,
         }
     }
 }
@@ -64,6 +68,7 @@ impl Link {
             correlation_id: text(CORRELATION_ID).map(Arc::from),
             traceparent: text(TRACEPARENT).and_then(|trace| HeaderValue::from_str(trace).ok()),
             attempt_id: None,
+            tried: None,
         }
     }
 }

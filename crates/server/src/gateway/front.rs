@@ -115,7 +115,7 @@ impl Inner {
             request_id: Some(Arc::clone(&request_id)),
             correlation_id: Some(Arc::clone(&correlation_id)),
             traceparent: place.traceparent.clone(),
-            attempt_id: None,
+            ..Link::default()
         };
         let asked = Asked::new(on_behalf, upstream.map(|upstream| Arc::clone(upstream.service())));
         // What the upstream does is a part of our span, which is a part of the client's trace.

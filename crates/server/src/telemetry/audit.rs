@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
+use crate::engine::Tried;
 use crate::limits::{
     AUDIT_BATCH_MAX, AUDIT_FORGET_AGAIN, AUDIT_FORGET_BATCH, AUDIT_FORGET_EVERY, AUDIT_GATHER,
     AUDIT_QUEUE_MAX, AUDIT_RETENTION_DEFAULT,
@@ -92,6 +93,11 @@ enum Metadata {
     Retry {
         fence: u64,
     },
+    /// Of a try of a delivery.
+    Try {
+        fence: u64,
+        tried: Arc<Tried>,
+    },
     Details(Vec<(Cow<'static, str>, Text)>),
 }
 
@@ -153,26 +159,16 @@ impl AuditLog {
 
     /// A record went from one state to another: accepted, completed, released, unknown, dead.
     pub fn changed(&self, from: Option<StateName>, record: &Record, caller: &Caller) {
-        if !self.shared.traffic {
-            return;
+        if self.shared.traffic {
+            self.put(Event::changed(from, record, caller));
         }
-        let action = match record.state() {
-            State::Pending { .. } if from.is_none_or(|from| from == StateName::Released) => Action::Accepted,
-            // A try has ended, and the next one has its time.
-            State::Pending { .. } | State::Released { .. } => Action::Released,
-            State::Running { .. } => Action::Claimed,
-            State::Completed { .. } => Action::Completed,
-            State::Unknown { .. } => Action::Unknown,
-            State::Dead { .. } => Action::Dead,
-        };
-        let metadata = Metadata::of_attempt(record);
-        let reason = match record.state() {
-            State::Unknown { detail, .. } => Some(detail.clone()),
-            State::Released { last_error } | State::Dead { last_error } => Some(last_error.clone()),
-            State::Pending { last_error } => last_error.clone(),
-            State::Running { .. } | State::Completed { .. } => None,
-        };
-        self.put(Event { from, reason, metadata, ..Event::about(action, record, caller) });
+    }
+
+    /// A try of a delivery has ended, and its record stands there since. Written whether or not traffic is: without its
+    /// tries a dead letter says nothing.
+    pub fn tried(&self, from: Option<StateName>, record: &Record, caller: &Caller, tried: &Arc<Tried>) {
+        let metadata = Metadata::Try { fence: record.fence().0, tried: Arc::clone(tried) };
+        self.put(Event { metadata, ..Event::changed(from, record, caller) });
     }
 
     /// An event came that a record already stands for: with what shows it.
@@ -199,8 +195,11 @@ impl AuditLog {
     }
 
     /// A late outcome contradicts what somebody else has done since.
-    pub fn contradicted(&self, record: &Record, caller: &Caller, reason: Text) {
-        let event = Event::met(Action::Contradicted, record, caller);
+    pub fn contradicted(&self, record: &Record, caller: &Caller, reason: Text, tried: Option<&Arc<Tried>>) {
+        let mut event = Event::met(Action::Contradicted, record, caller);
+        if let Some(tried) = tried {
+            event.metadata = Metadata::Try { fence: record.fence().0, tried: Arc::clone(tried) };
+        }
         self.put(Event { reason: Some(reason), ..event });
     }
 
@@ -283,6 +282,27 @@ impl Event {
         }
     }
 
+    /// A record went from one state to another.
+    fn changed(from: Option<StateName>, record: &Record, caller: &Caller) -> Self {
+        let action = match record.state() {
+            State::Pending { .. } if from.is_none_or(|from| from == StateName::Released) => Action::Accepted,
+            // A try has ended, and the next one has its time.
+            State::Pending { .. } | State::Released { .. } => Action::Released,
+            State::Running { .. } => Action::Claimed,
+            State::Completed { .. } => Action::Completed,
+            State::Unknown { .. } => Action::Unknown,
+            State::Dead { .. } => Action::Dead,
+        };
+        let metadata = Metadata::of_attempt(record);
+        let reason = match record.state() {
+            State::Unknown { detail, .. } => Some(detail.clone()),
+            State::Released { last_error } | State::Dead { last_error } => Some(last_error.clone()),
+            State::Pending { last_error } => last_error.clone(),
+            State::Running { .. } | State::Completed { .. } => None,
+        };
+        Self { from, reason, metadata, ..Self::about(action, record, caller) }
+    }
+
     fn into_entry(self) -> Entry {
         let mut entry = Entry::new(self.action, Text::from(self.caller.actor)).at(self.at);
         if let Some(request) = &self.request {
@@ -303,6 +323,7 @@ impl Event {
             Metadata::Retry { fence } => {
                 vec![("isRetry".into(), "true".into()), ("originalAttemptId".into(), attempt(fence))]
             }
+            Metadata::Try { fence, tried } => of_try(&tried, attempt(fence)),
             Metadata::Details(details) => details,
         };
         if let Some(client) = self.caller.attempt_id {
@@ -311,6 +332,21 @@ impl Event {
         entry.metadata = metadata;
         entry
     }
+}
+
+/// What is said of a try.
+fn of_try(tried: &Tried, attempt_id: Text) -> Vec<(Cow<'static, str>, Text)> {
+    let is_retry = if tried.attempt > 1 { "true" } else { "false" };
+    let mut said: Vec<(Cow<'static, str>, Text)> = vec![
+        ("isRetry".into(), is_retry.into()),
+        ("attemptId".into(), attempt_id),
+        ("attempt".into(), Text::new(&tried.attempt.to_string())),
+        ("result".into(), tried.result.as_str().into()),
+        ("latency_ms".into(), Text::new(&tried.latency.as_millis().to_string())),
+    ];
+    said.extend(tried.status.map(|status| ("status".into(), Text::new(&status.to_string()))));
+    said.extend(tried.response.clone().map(|response| ("response".into(), response)));
+    said
 }
 
 /// What became of an event.
@@ -509,6 +545,50 @@ mod tests {
         assert!(text.contains(&format!(
             "semel_audit_entries_written_total{{service=\"semel\"}} {AUDIT_QUEUE_MAX}\n"
         )));
+    }
+
+    #[tokio::test]
+    async fn each_try_of_a_delivery_is_written_whether_or_not_traffic_is() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let log = AuditLog::start(Arc::clone(&store), Metrics::new("semel", []), false);
+        let ledger = Ledger::new(Arc::clone(&store), Arc::new(Fixed));
+        let Claimed::Granted(claim) = ledger.claim(request(), None).await.unwrap() else {
+            panic!("it is free")
+        };
+        let target = crate::config::DeliveryTarget {
+            source: "billing".into(),
+            name: "default".into(),
+            url: "http://127.0.0.1:1/".parse().unwrap(),
+            signer: None,
+            statuses: semel_webhook::Statuses::default(),
+            ordered: false,
+        };
+        let tried = |attempt, result, status, response: Option<&str>| {
+            let (target, latency) = (Arc::new(target.clone()), Duration::from_millis(1_234));
+            Arc::new(Tried { target, attempt, result, status, latency, response: response.map(Text::from) })
+        };
+        let id = claim.record().id();
+        let running = Some(StateName::Running);
+        let refused = tried(1, crate::engine::TryResult::Refused, Some(503), Some("busy"));
+        log.tried(running, claim.record(), &Caller::semel(), &refused);
+        let silent = tried(2, crate::engine::TryResult::TimedOut, None, None);
+        log.contradicted(claim.record(), &Caller::semel(), "late".into(), Some(&silent));
+        log.close().await;
+        let page = store.audit(AuditQuery::default(), None, 10).await.unwrap();
+        let told: Vec<String> = page.items.iter().rev().map(said).collect();
+        assert_eq!(
+            told,
+            [
+                format!(
+                    "claimed running running - isRetry=false attemptId={id}:1 attempt=1 result=refused latency_ms=1234 \
+                     status=503 response=busy"
+                ),
+                format!(
+                    "contradicted running running - isRetry=true attemptId={id}:1 attempt=2 result=timed_out \
+                     latency_ms=1234"
+                ),
+            ]
+        );
     }
 
     #[tokio::test]

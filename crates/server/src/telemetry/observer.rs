@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use semel_core::audit::Action;
 use semel_core::command::{Claimed, Held};
+use semel_core::id::Namespace;
 use semel_core::ledger::{Applied, LedgerError};
 use semel_core::record::{Record, State, StateName, Text};
 use semel_core::{RecordId, Request, StoreError};
@@ -13,7 +14,9 @@ use semel_core::{RecordId, Request, StoreError};
 use super::audit::{AuditLog, Caller};
 use super::logs;
 use super::metrics::{Door, Metrics, Reason, ServiceMetrics, TraceId};
-use crate::engine::{Event, Events, Link, What};
+use crate::alerts::Alerts;
+use crate::config::{ALERTS, AlertKind, DeliveryTarget};
+use crate::engine::{CircuitState, Event, Events, Link, Tried, What};
 
 /// Who is told of everything. Cheap to clone.
 #[derive(Clone)]
@@ -22,12 +25,13 @@ pub struct Observer {
     /// Whom the promised names are counted for.
     service: Arc<ServiceMetrics>,
     audit: AuditLog,
+    alerts: Alerts,
 }
 
 impl Observer {
     /// An observer that counts in `metrics` and writes to `audit`.
     pub fn new(metrics: Metrics, audit: AuditLog) -> Self {
-        Self { service: metrics.own(), metrics, audit }
+        Self { service: metrics.own(), metrics, audit, alerts: Alerts::default() }
     }
 
     /// The same observer, told of requests to this service.
@@ -142,18 +146,53 @@ impl Observer {
         }
     }
 
+    /// The same observer, that tells these alerts.
+    #[must_use]
+    pub(crate) fn with_alerts(self, alerts: Alerts) -> Self {
+        Self { alerts, ..self }
+    }
+
     /// A holder came too late: its claim is another's.
     pub(crate) fn contradicted(&self, record: &Record, link: &Link) {
         self.metrics.fenced(record.id());
         let reason = "an outcome came after its claim was lost".into();
-        self.audit.contradicted(record, &caller(record, link), reason);
+        self.audit.contradicted(record, &caller(record, link), reason, link.tried.as_ref());
     }
 
     /// An attempt has ended, or a record was taken in.
     pub(crate) fn changed(&self, from: Option<StateName>, record: &Record, link: &Link) {
         line(from, record, link);
-        if self.audit.takes_traffic() {
+        self.alarmed(record);
+        if let Some(tried) = &link.tried {
+            self.audit.tried(from, record, &caller(record, link), tried);
+        } else if self.audit.takes_traffic() {
             self.audit.changed(from, record, &caller(record, link));
+        }
+    }
+
+    /// Tells somebody of this, if anybody wants to know.
+    pub(crate) fn alert(&self, kind: AlertKind, source: &str, record: Option<RecordId>) {
+        self.alerts.tell(kind, source, record);
+    }
+
+    /// Tells of what somebody has to look at, unless it is an alert itself: one that cannot be delivered leads to no other.
+    fn alarmed(&self, record: &Record) {
+        let kind = match record.state() {
+            State::Unknown { .. } => AlertKind::Unknown,
+            State::Dead { .. } => AlertKind::DeadLetters,
+            State::Pending { .. }
+            | State::Running { .. }
+            | State::Released { .. }
+            | State::Completed { .. } => return,
+        };
+        let request = record.request();
+        let operation = request.operation().as_str();
+        if operation != ALERTS {
+            let source = match request.scope().namespace {
+                Namespace::Webhook => logs::tag(request.tags(), "source").unwrap_or(operation),
+                Namespace::Execute | Namespace::Http | Namespace::Topic | Namespace::Job => operation,
+            };
+            self.alerts.tell(kind, source, Some(record.id()));
         }
     }
 }
@@ -222,6 +261,25 @@ impl Events for Observer {
             // The ledger has written the audit entry together with the record.
             What::Probed => line(Some(StateName::Unknown), record, link),
             What::Fenced => self.contradicted(record, link),
+        }
+    }
+
+    fn tried(&self, tried: &Tried, record: &Record, link: &Link) {
+        self.metrics.deliveries().tried(&tried.target, tried.result, tried.latency);
+        logs::delivery(tried, record, link.correlation_id.as_deref());
+    }
+
+    fn circuit(&self, target: &DeliveryTarget, state: CircuitState) {
+        self.metrics.deliveries().circuit(target, state);
+        let (source, target, state_name) = (&*target.source, &*target.name, state.as_str());
+        tracing::warn!(
+            source,
+            target_name = target,
+            circuit = state_name,
+            "the circuit of a target has changed"
+        );
+        if state == CircuitState::Open && source != ALERTS {
+            self.alerts.tell(AlertKind::Circuits, source, None);
         }
     }
 

@@ -130,7 +130,21 @@ impl Inbound {
                 all.into_iter().collect::<Result<_, _>>()?
             }
         };
+        if self.config.order_by.is_some() {
+            self.after_all(engine, &answers).await;
+        }
         self.judge(engine, &asked, &answers).await
+    }
+
+    /// Waits until whatever comes next was created later: what is ordered has its place by the time of its creation.
+    async fn after_all(&self, engine: &Engine, answers: &[Accepted]) {
+        let created = |answer: &Accepted| match answer {
+            Accepted::Accepted(record) => Some(record.times().created),
+            Accepted::Duplicate(_) | Accepted::Mismatch(_) => None,
+        };
+        if let Some(newest) = answers.iter().filter_map(created).max() {
+            engine.after(newest).await;
+        }
     }
 
     /// What all answers together say of the event; what is to be filed is, before that is said.

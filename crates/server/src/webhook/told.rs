@@ -63,6 +63,10 @@ impl Inbound {
             request_id: arrival.link.request_id.as_deref(),
             correlation_id: arrival.link.correlation_id.as_deref(),
         });
+        let is_quiet = *verdict == Verdict::Duplicate && !self.config.duplicates.alert;
+        if let Some(kind) = verdict.alert().filter(|_| !is_quiet) {
+            observer.alert(kind, self.config.source.name(), Some(request.id()));
+        }
         match (verdict, evidence, record) {
             (Verdict::Duplicate | Verdict::Conflict, Some(evidence), record) => {
                 let from = record.as_ref().map(|record| record.state().name());

@@ -20,7 +20,7 @@ use super::{Failed, chain};
 type Written = Arc<AtomicU64>;
 
 /// A connection that is open.
-pub(super) struct Connection {
+pub(in crate::engine) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     written: Written,
 }

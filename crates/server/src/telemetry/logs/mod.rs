@@ -24,6 +24,7 @@ mod webhook;
 mod writer;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::engine::Tried;
 pub use webhook::{WebhookLine, webhook};
 use writer::{LineWriter, WriterThread};
 
@@ -270,6 +271,34 @@ pub fn state_change(
         request_id,
         correlation_id,
         "state",
+    );
+}
+
+/// Says what a try of a delivery came to.
+pub fn delivery(tried: &Tried, record: &Record, correlation_id: Option<&str>) {
+    if !tracing::enabled!(target: "semel::delivery", tracing::Level::INFO) {
+        return;
+    }
+    let request = record.request();
+    let tags = request.tags();
+    tracing::info!(
+        target: "semel::delivery",
+        source = &*tried.target.source,
+        delivered_to = &*tried.target.name,
+        result = tried.result.as_str(),
+        status = tried.status.map(u64::from),
+        latency_ms = u64::try_from(tried.latency.as_millis()).unwrap_or(u64::MAX),
+        attempt = u64::from(tried.attempt),
+        isRetry = tried.attempt > 1,
+        operation = request.operation().as_str(),
+        idempotency_key = request.key().as_str(),
+        record_id = %record.id(),
+        order_id = tag(tags, "order_id"),
+        shipment_id = tag(tags, "shipment_id"),
+        event_id = tag(tags, "event_id").unwrap_or(request.key().as_str()),
+        partner = tag(tags, "partner").unwrap_or(&tried.target.source),
+        correlation_id,
+        "delivery",
     );
 }
 

@@ -24,6 +24,7 @@ use semel_core::query::Count;
 use semel_core::record::{StateName, Why};
 use semel_core::{Operation, RecordId, Store};
 
+mod deliveries;
 mod families;
 mod gateway;
 mod histogram;
@@ -34,6 +35,7 @@ mod service;
 mod traced;
 mod webhooks;
 
+pub use deliveries::DeliveryMetrics;
 pub use families::OperationMetrics;
 pub use gateway::{GatewayMetrics, RouteKeys};
 pub use histogram::{Durations, Sizes};
@@ -82,6 +84,7 @@ struct Inner {
     store_batches: Sizes,
     gateway: GatewayMetrics,
     webhooks: WebhookMetrics,
+    deliveries: DeliveryMetrics,
     audit_dropped: Counter,
     audit_written: Counter,
     log_dropped: Counter,
@@ -135,6 +138,7 @@ impl Metrics {
             store_batches: Sizes::default(),
             gateway: GatewayMetrics::default(),
             webhooks: WebhookMetrics::default(),
+            deliveries: DeliveryMetrics::default(),
             audit_dropped: Counter::default(),
             audit_written: Counter::default(),
             log_dropped,
@@ -257,6 +261,11 @@ impl Metrics {
     /// What the gateway counts.
     pub fn gateway(&self) -> &GatewayMetrics {
         &self.0.gateway
+    }
+
+    /// What is counted of deliveries.
+    pub fn deliveries(&self) -> &DeliveryMetrics {
+        &self.0.deliveries
     }
 
     /// Audit entries of traffic that found no room.

@@ -33,6 +33,7 @@ impl Inner {
         );
         self.gateway.register(registry);
         self.webhooks.register(registry);
+        self.deliveries.register(registry);
         let families = &self.families;
         registry.register(
             "semel_requests",
