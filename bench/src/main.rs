@@ -158,6 +158,7 @@ fn measure(cli: Cli) -> Result<()> {
             Scenario::Millions => scenario::millions::run(&mut harness, records)?,
             Scenario::Expiry => scenario::expiry::run(&mut harness)?,
             Scenario::Gateway => scenario::gateway::run(&mut harness)?,
+            Scenario::Webhooks => scenario::webhooks::run(&mut harness)?,
             Scenario::Idle => scenario::idle::run(&mut harness)?,
         }
     }

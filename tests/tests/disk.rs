@@ -16,11 +16,11 @@ use crate::wait::eventually;
 type Same = (u16, Vec<(String, Vec<u8>)>, bytes::Bytes);
 
 /// A file system of its own, in memory; gone when dropped.
-struct Disk(TempDir);
+pub(crate) struct Disk(TempDir);
 
 impl Disk {
     /// One of this size. `None`, said aloud, where this process may not mount; under CI that is a failure.
-    fn of(mebibytes: u32) -> Option<Self> {
+    pub(crate) fn of(mebibytes: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={mebibytes}m");
         if run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", path(folder.path())]) {
@@ -31,7 +31,7 @@ impl Disk {
         None
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
@@ -39,7 +39,7 @@ impl Disk {
         assert!(run("mount", &["-o", "remount,ro", path(self.path())]));
     }
 
-    fn of_size(&self, mebibytes: u32) {
+    pub(crate) fn of_size(&self, mebibytes: u32) {
         assert!(run("mount", &["-o", &format!("remount,size={mebibytes}m"), path(self.path())]));
     }
 }

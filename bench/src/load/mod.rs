@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use request::Body;
+pub(crate) use request::{Body, WEBHOOK_SECRET};
 pub(crate) use response::Reply;
 
 use request::Template;

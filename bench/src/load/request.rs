@@ -12,7 +12,16 @@ pub(crate) enum Body {
     Outcome400,
     /// As small, for the operation `brief`, which a scenario configures.
     Brief,
+    /// A webhook as GitHub sends it: the number is in the header of the delivery, so that one signature holds for the body of all,
+    /// and the generator need not sign.
+    Webhook,
 }
+
+/// The secret of the source that takes [`Body::Webhook`].
+pub(crate) const WEBHOOK_SECRET: &str = "bench";
+
+/// HMAC-SHA-256 of the body of [`Body::Webhook`] under [`WEBHOOK_SECRET`]. The server says at the start of a run whether it holds.
+const WEBHOOK_SIGNATURE: &str = "43b93d91cb2681835e202c440b051360ce3acda18889ab985e80efc639732508";
 
 /// Hexadecimal digits of noise in [`Body::Outcome400`]: with the envelope around it the outcome is 400 bytes.
 const NOISE_DIGITS: usize = 311;
@@ -26,7 +35,8 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 pub(crate) struct Template {
     bytes: Vec<u8>,
     key_at: usize,
-    order_at: usize,
+    /// Where the body has the number, if it has.
+    order_at: Option<usize>,
     noise_at: Option<usize>,
 }
 
@@ -35,7 +45,7 @@ impl Template {
     pub(crate) fn new(path: &str, addr: SocketAddr, body: Body) -> Self {
         let order = "0".repeat(ORDER_DIGITS);
         let note = match body {
-            Body::Small | Body::Brief => String::new(),
+            Body::Small | Body::Brief | Body::Webhook => String::new(),
             Body::Outcome400 => format!(r#","note":"{}""#, "0".repeat(NOISE_DIGITS)),
         };
         let operation = if body == Body::Brief { "brief" } else { "echo" };
@@ -46,15 +56,21 @@ impl Template {
         // Writing into a String does not fail.
         let _ = write!(
             text,
-            "POST {path} HTTP/1.1\r\nHost: {addr}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nIdempotency-Key: ",
+            "POST {path} HTTP/1.1\r\nHost: {addr}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
             body_text.len()
         );
+        text.push_str(&match body {
+            Body::Webhook => {
+                format!("X-GitHub-Event: push\r\nX-Hub-Signature-256: sha256={WEBHOOK_SIGNATURE}\r\nX-GitHub-Delivery: ")
+            }
+            Body::Small | Body::Outcome400 | Body::Brief => "Idempotency-Key: ".to_owned(),
+        });
         let key_at = text.len();
         text.push_str(&"0".repeat(KEY_DIGITS));
         text.push_str("\r\n\r\n");
         let body_at = text.len();
         text.push_str(&body_text);
-        let order_at = body_at + body_text.find(&order).unwrap_or_default();
+        let order_at = body_text.find(&order).map(|at| body_at + at).filter(|_| body != Body::Webhook);
         let noise_at = body_text.find(r#""note":""#).map(|at| body_at + at + r#""note":""#.len());
         Self { bytes: text.into_bytes(), key_at, order_at, noise_at }
     }
@@ -62,7 +78,9 @@ impl Template {
     /// Puts the key and the payload of `number` in place.
     pub(crate) fn set_number(&mut self, number: u64) {
         self.bytes[self.key_at..self.key_at + KEY_DIGITS].copy_from_slice(&key_of(number));
-        write_hex(&mut self.bytes[self.order_at..self.order_at + ORDER_DIGITS], number);
+        if let Some(at) = self.order_at {
+            write_hex(&mut self.bytes[at..at + ORDER_DIGITS], number);
+        }
         if let Some(at) = self.noise_at {
             for (index, part) in (1_u64..).zip(self.bytes[at..at + NOISE_DIGITS].chunks_mut(ORDER_DIGITS)) {
                 write_hex(part, scramble(number.wrapping_mul(31).wrapping_add(index)));
@@ -117,6 +135,29 @@ mod tests {
             let value: serde_json::Value = serde_json::from_str(content).unwrap();
             assert_eq!(value["payload"]["order_id"], "0000000000000007");
         }
+    }
+
+    #[test]
+    fn webhooks_differ_in_their_header_and_not_in_what_is_signed() {
+        let mut template = Template::new("/x", "127.0.0.1:1".parse().unwrap(), Body::Webhook);
+        let mut sent = |number| {
+            template.set_number(number);
+            String::from_utf8(template.bytes().to_vec()).unwrap()
+        };
+        let (one, two) = (sent(1), sent(2));
+        let body = |text: &str| text.split_once("\r\n\r\n").unwrap().1.to_owned();
+        assert_eq!(
+            body(&one),
+            r#"{"operation":"echo","payload":{"order_id":"0000000000000000","amount":125000}}"#
+        );
+        assert_eq!(body(&one), body(&two));
+        assert!(
+            two.contains(&format!(
+                "X-GitHub-Delivery: {}\r\n",
+                String::from_utf8(key_of(2).to_vec()).unwrap()
+            ))
+        );
+        assert_ne!(one, two);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) mod gateway;
 pub(crate) mod idle;
 pub(crate) mod millions;
 pub(crate) mod sustained;
+pub(crate) mod webhooks;
 
 use std::fs;
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ pub(crate) enum Scenario {
     Expiry,
     /// The gateway with and without the contract, and nginx, before the same upstream.
     Gateway,
+    /// The server: webhooks taken in, verified, deduplicated and synced, with and without deliveries beside it.
+    Webhooks,
     /// The server: nothing to do.
     Idle,
 }

@@ -11,10 +11,11 @@
 //! on as the text that came ([`Json`]), so that a number above 2^53 is the same number on the other side.
 //!
 //! Rooms: [`error`] the catalogue and its renderings · [`mod@decode`] bodies into types, with the field that is wrong ·
-//! [`execute`] · [`claims`] · [`records`] · [`audit`] · [`health`] · `openapi` (a feature) the document of all of it.
+//! [`execute`] · [`claims`] · [`records`] · [`dead`] letters · [`audit`] · [`health`] · `openapi` (a feature) the document of all of it.
 
 pub mod audit;
 pub mod claims;
+pub mod dead;
 pub mod decode;
 pub mod error;
 pub mod execute;

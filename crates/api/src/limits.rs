@@ -16,6 +16,19 @@ pub const BULK_FAILURES_MAX: usize = 100;
 pub const EXCERPT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a reason that an operator gives.
 pub const REASON_BYTES_MAX: usize = 1_024;
+/// Dead letters that one answer reads to group or to count them: grouping must stay cheap, however many have died.
+pub const DEAD_READ_MAX: u32 = 10_000;
+/// Groups of dead letters that an answer shows when the request does not say.
+pub const DEAD_GROUPS_DEFAULT: u32 = 20;
+/// Groups of dead letters that an answer can show.
+pub const DEAD_GROUPS_MAX: u32 = 100;
+/// Tries of a record that are shown with it: a few times what a schedule allows unless configured.
+pub const ATTEMPTS_SHOWN_MAX: u32 = 200;
+/// Dead letters that a request can name one by one.
+pub const DEAD_NAMED_MAX: usize = 1_000;
+/// Dead letters per second that a request can ask for.
+pub const DEAD_RATE_MAX: u32 = 10_000;
 
+const _: () = assert!(ATTEMPTS_SHOWN_MAX <= PAGE_MAX && DEAD_GROUPS_DEFAULT <= DEAD_GROUPS_MAX);
 const _: () = assert!(PAGE_DEFAULT <= PAGE_MAX);
 const _: () = assert!(BULK_DEFAULT <= BULK_MAX);

@@ -69,6 +69,8 @@ pub struct Summary {
     pub accepted: bool,
     /// When things happened and will.
     pub times: Times,
+    /// What the last try said, or the circumstances of an unknown outcome.
+    pub error: Option<Text>,
     /// Names to find it by.
     pub tags: Box<[Tag]>,
 }
@@ -87,6 +89,7 @@ impl Summary {
             attempt: record.attempt(),
             accepted: record.accepted(),
             times: *record.times(),
+            error: record.error().cloned(),
             tags: request.tags().into(),
         }
     }

@@ -349,6 +349,16 @@ impl Record {
         }
     }
 
+    /// What the last try said, or the circumstances of an unknown outcome.
+    pub const fn error(&self) -> Option<&Text> {
+        match &self.0.state {
+            State::Pending { last_error } => last_error.as_ref(),
+            State::Released { last_error } | State::Dead { last_error } => Some(last_error),
+            State::Unknown { detail, .. } => Some(detail),
+            State::Running { .. } | State::Completed { .. } => None,
+        }
+    }
+
     /// Whether it is as good as absent (L8).
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.0.times.expires.is_some_and(|expires| now >= expires)

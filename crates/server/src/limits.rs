@@ -57,11 +57,18 @@ pub const RETRY_CAP_DEFAULT: Duration = Duration::from_secs(6 * 60 * 60);
 pub const RETRY_MAX_AGE_DEFAULT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// The longest try that can be configured.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Running records that a listing of claims which nobody drives reads for each row of its page: what any listing may
-/// read for a row that it shows.
-pub const LAPSED_READ_PER_ROW: usize = 20;
-/// Running records that it reads in one call of the store: the longest page.
-pub const LAPSED_READ_AT_ONCE: usize = semel_api::limits::PAGE_MAX as usize;
+/// Records that a listing which picks its rows (claims that nobody drives, dead letters by what they died of) reads for each
+/// row of its page: what any listing may read for a row that it shows.
+pub const PICKED_READ_PER_ROW: usize = 20;
+/// Records that it reads in one call of the store: the longest page.
+pub const PICKED_READ_AT_ONCE: usize = semel_api::limits::PAGE_MAX as usize;
+/// Groups of dead letters that are held while they are counted: each holds an error's text and an example. What finds no
+/// place is counted among the others.
+pub const DEAD_GROUPS_HELD_MAX: usize = 1_000;
+/// How long a request works on dead letters before it answers how far it came: whoever waits wants to see progress.
+pub const DEAD_PART_WITHIN: Duration = Duration::from_secs(10);
+/// Parts of a second in which a rate is kept: so that it is even, and a shutdown waits for no more than one.
+pub const DEAD_PACES_PER_SECOND: u32 = 10;
 /// Characters of a request's or correlation id that is taken over from the client; another gets one of ours.
 pub const REQUEST_ID_CHARS_MAX: usize = 128;
 /// Tries at once, over all lanes, unless configured.
@@ -141,6 +148,7 @@ pub const TRACES_ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(TRACES_BATCH_MAX <= TRACES_QUEUE_MAX);
 const _: () = assert!(STORE_TIMEOUT_MAX.as_millis() < core::WRITE_WITHIN.as_millis());
+const _: () = assert!(DEAD_PART_WITHIN.as_secs() < SHUTDOWN_GRACE_DEFAULT.as_secs());
 const _: () = assert!(AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX <= core::BODY_BYTES_MAX, "what a door takes, a record can hold");

@@ -24,7 +24,8 @@ use crate::error::{ErrorCode, ErrorEnvelope, FlatError, Problem};
         paths::execute, paths::execution, paths::claim, paths::extend, paths::checkpoint, paths::complete,
         paths::release, paths::list_records, paths::show_record, paths::resolve_record, paths::revive_record,
         paths::discard_record, paths::resolve_records, paths::revive_records, paths::discard_records,
-        paths::webhook, paths::verify_webhook, paths::list_audit, paths::health, paths::ready, paths::metrics,
+        paths::webhook, paths::verify_webhook, paths::list_dead, paths::group_dead, paths::show_dead, paths::revive_dead, paths::discard_dead,
+        paths::revive_all_dead, paths::discard_all_dead, paths::list_audit, paths::health, paths::ready, paths::metrics,
     ),
     components(schemas(ErrorCode, ErrorEnvelope, FlatError, Problem)),
     tags(
@@ -32,6 +33,7 @@ use crate::error::{ErrorCode, ErrorEnvelope, FlatError, Problem};
         (name = "claims", description = "Claim a key, do the work yourself, complete it."),
         (name = "webhooks", description = "Take partners' events in, once, and find out why a signature does not hold."),
         (name = "records", description = "What operators see and do."),
+        (name = "dead", description = "Dead letters: what died, of what, and what becomes of it."),
         (name = "audit", description = "Who did what to which record."),
         (name = "health", description = "For orchestrators and monitoring."),
     ),

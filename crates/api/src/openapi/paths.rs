@@ -12,6 +12,10 @@ use crate::claims::{
     CheckpointRequest, ClaimGranted, ClaimReplayed, ClaimRequest, CompleteRequest, ExtendRequest, HeldReply,
     ReleaseRequest,
 };
+use crate::dead::{
+    DeadBulkReply, DeadBulkRequest, DeadDetail, DeadFilter, DeadGroups, DeadGroupsPlace, DeadPage, DeadPlace,
+    ReviveReply, ReviveRequest,
+};
 use crate::error::ErrorEnvelope;
 use crate::execute::{ExecuteRequest, Execution};
 use crate::health::Health;
@@ -276,6 +280,92 @@ pub(super) fn revive_records() {}
     security((), ("admin" = [])),
 )]
 pub(super) fn discard_records() {}
+
+/// List dead letters
+///
+/// The latest taken in first. Role `read`.
+#[utoipa::path(
+    get, path = "/v1/dead", tag = "dead", operation_id = "listDead",
+    params(DeadFilter, DeadPlace),
+    responses((status = 200, description = "A page of dead letters.", body = DeadPage), ReadErrors),
+    security((), ("admin" = [])),
+)]
+pub(super) fn list_dead() {}
+
+/// Group dead letters by what they died of
+///
+/// Reads at most 10,000 of them, and says where to go on. Role `read`.
+#[utoipa::path(
+    get, path = "/v1/dead/groups", tag = "dead", operation_id = "groupDead",
+    params(DeadFilter, DeadGroupsPlace),
+    responses((status = 200, description = "The largest groups.", body = DeadGroups), ReadErrors),
+    security((), ("admin" = [])),
+)]
+pub(super) fn group_dead() {}
+
+/// Show a record with all its tries
+///
+/// Any record, dead or not. Bodies and answers are shown to the role `operate` only.
+#[utoipa::path(
+    get, path = "/v1/dead/{id}", tag = "dead", operation_id = "getDead",
+    params(("id" = String, Path, description = "The record; 32 hexadecimal digits.")),
+    responses((status = 200, description = "The record and its tries.", body = DeadDetail), ShowErrors),
+    security((), ("admin" = [])),
+)]
+pub(super) fn show_dead() {}
+
+/// Revive a dead letter
+///
+/// It gets all its tries anew, with the same downstream key. What was done already is repeated only with `force`: as a
+/// new record with a downstream key of its own. Role `operate`.
+#[utoipa::path(
+    post, path = "/v1/dead/{id}/revive", tag = "dead", operation_id = "reviveDead",
+    request_body(content = ReviveRequest, example = json!({"version": "3.1", "reason": "the target is back"})),
+    params(("id" = String, Path, description = "The record; 32 hexadecimal digits.")),
+    responses((status = 200, description = "The record that is tried now.", body = ReviveReply), JudgeErrors),
+    security((), ("admin" = [])),
+)]
+pub(super) fn revive_dead() {}
+
+/// Discard a dead letter
+///
+/// Puts it aside for good. Role `operate`.
+#[utoipa::path(
+    post, path = "/v1/dead/{id}/discard", tag = "dead", operation_id = "discardDead",
+    request_body(content = JudgeRequest, example = json!({"version": "3.1", "reason": "a test order"})),
+    params(("id" = String, Path, description = "The record; 32 hexadecimal digits.")),
+    responses((status = 200, description = "The record as it is now.", body = JudgeReply), JudgeErrors),
+    security((), ("admin" = [])),
+)]
+pub(super) fn discard_dead() {}
+
+/// Revive many dead letters
+///
+/// All that match a filter, or those that are named. `dry_run` counts and changes nothing, `rate` bounds how many a
+/// second. Works on up to `limit` of them and answers where to go on; not going on cancels. Role `operate`.
+#[utoipa::path(
+    post, path = "/v1/dead/revive", tag = "dead", operation_id = "reviveAllDead",
+    request_body(content = DeadBulkRequest, example = json!({
+        "filter": {"source": "xendit", "error": "the target answered 503"}, "rate": 50,
+        "reason": "the target is back"
+    })),
+    responses((status = 200, description = "How far it got.", body = DeadBulkReply), BulkErrors),
+    security((), ("admin" = [])),
+)]
+pub(super) fn revive_all_dead() {}
+
+/// Discard many dead letters
+///
+/// As `revive`, with the same bounds. Role `operate`.
+#[utoipa::path(
+    post, path = "/v1/dead/discard", tag = "dead", operation_id = "discardAllDead",
+    request_body(content = DeadBulkRequest, example = json!({
+        "filter": {"kind": "duplicate", "until": "2026-11-01T00:00:00Z"}, "reason": "looked at"
+    })),
+    responses((status = 200, description = "How far it got.", body = DeadBulkReply), BulkErrors),
+    security((), ("admin" = [])),
+)]
+pub(super) fn discard_all_dead() {}
 
 /// Take a webhook in
 ///

@@ -78,7 +78,9 @@ impl Retry {
         if live.lapse_is_unknown() && self.effect == Effect::Possible {
             return illegal("at most once, an attempt that may have had an effect is unknown, not retried");
         }
-        let age = now.since(live.times().created);
+        // The schedule counts from the time it was taken in. What an operator has revived begins anew, and that may be long
+        // after: its tries alone bound it.
+        let age = if live.generation() > 0 { Duration::ZERO } else { now.since(live.times().created) };
         let spent = self.permanent || live.request().policy().retry().is_spent(live.attempt(), age);
         let error = self.error.clone();
         // A dead record still answers to its last token: a late success is worth more than a dead letter.

@@ -75,9 +75,12 @@ impl Command for Revive {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Script;
+    use super::super::testing::{Script, token};
     use super::*;
+    use crate::command::{Effect, Retry, Take, Taken};
+    use crate::id::Holder;
     use crate::policy::OnLapse;
+    use crate::record::StateName;
 
     #[test]
     fn a_dead_letter_comes_back_with_all_its_tries_and_the_same_downstream_key() {
@@ -91,5 +94,27 @@ mod tests {
         assert_eq!(script.record().id(), id, "the downstream key is the id's");
         assert!(matches!(script.apply(&revive()), Judged::Done(_)), "its answer was lost");
         assert_eq!(script.record().generation(), 1);
+    }
+
+    #[test]
+    fn what_is_revived_long_after_it_was_taken_in_has_all_its_tries_and_not_one() {
+        let max_age = Duration::from_mins(1);
+        let mut script = Script::until(max_age, OnLapse::Resume);
+        let fail = |script: &mut Script| {
+            let id = script.record().id();
+            assert!(matches!(script.apply(&Take { id, token: token(1) }), Taken::Granted(_)));
+            let (holder, error) = (Holder { id, token: token(1) }, "503".into());
+            let (pause, effect) = (Duration::ZERO, Effect::Possible);
+            script.apply(&Retry { holder, error, pause, effect, permanent: false });
+            script.record().state().name()
+        };
+        script.accept();
+        script.after_ms(60_000);
+        assert_eq!(fail(&mut script), StateName::Dead, "it is too old for another try");
+        let (id, version) = (script.record().id(), script.record().version());
+        script.apply(&Revive { id, version, actor: "op".into(), reason: "x".into(), correlation_id: None });
+        assert_eq!(fail(&mut script), StateName::Pending);
+        assert_eq!(fail(&mut script), StateName::Pending);
+        assert_eq!(fail(&mut script), StateName::Dead);
     }
 }

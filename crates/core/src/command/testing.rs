@@ -28,11 +28,16 @@ pub(crate) fn outcome(body: &'static str) -> Outcome {
 }
 
 pub(crate) fn request(operation: &str, on_lapse: OnLapse) -> Arc<Request> {
-    Arc::new(request_in(Namespace::Execute, operation, on_lapse))
+    Arc::new(request_in(Namespace::Execute, operation, on_lapse, None))
 }
 
-fn request_in(namespace: Namespace, operation: &str, on_lapse: OnLapse) -> Request {
-    let schedule = Schedule::try_new(3, Duration::from_secs(1), Duration::from_secs(9), None).unwrap();
+fn request_in(
+    namespace: Namespace,
+    operation: &str,
+    on_lapse: OnLapse,
+    max_age: Option<Duration>,
+) -> Request {
+    let schedule = Schedule::try_new(3, Duration::from_secs(1), Duration::from_secs(9), max_age).unwrap();
     let policy = Policy::try_new(
         Duration::from_millis(LEASE_MS),
         Duration::from_millis(RETENTION_MS),
@@ -64,8 +69,17 @@ impl Script {
         Self::in_namespace(Namespace::Execute, on_lapse)
     }
 
+    /// Whose tries end at this age.
+    pub(crate) fn until(max_age: Duration, on_lapse: OnLapse) -> Self {
+        Self::of(request_in(Namespace::Execute, "charge", on_lapse, Some(max_age)))
+    }
+
     pub(crate) fn in_namespace(namespace: Namespace, on_lapse: OnLapse) -> Self {
-        let request = Arc::new(request_in(namespace, "charge", on_lapse));
+        Self::of(request_in(namespace, "charge", on_lapse, None))
+    }
+
+    fn of(request: Request) -> Self {
+        let request = Arc::new(request);
         let now = Timestamp::from_millis(1_000_000);
         Self { request, now, stored: None, audit: Vec::new(), lapses: 0 }
     }

@@ -20,7 +20,7 @@ use crate::limits::BULK_AT_ONCE;
 
 pub(super) async fn revive(judge: Judge) -> Result<Response, Refusal> {
     let asked = judge.read()?;
-    run(judge, asked, What::Revive).await
+    run(judge, asked, What::Revive { force: false }).await
 }
 
 pub(super) async fn discard(judge: Judge) -> Result<Response, Refusal> {
@@ -151,7 +151,7 @@ impl Job {
     }
 }
 
-fn failure(id: RecordId, error: &ApiError) -> BulkFailure {
+pub(super) fn failure(id: RecordId, error: &ApiError) -> BulkFailure {
     let detail = error.details().first().map(|detail| format!(" ({} {})", detail.field, detail.message));
     BulkFailure {
         id: id.to_string(),

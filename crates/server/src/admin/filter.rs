@@ -39,7 +39,7 @@ impl Parameters {
         self.0.remove(name).filter(|value| !value.is_empty())
     }
 
-    fn time(&mut self, name: &str) -> Result<Option<Time>, ApiError> {
+    pub(super) fn time(&mut self, name: &str) -> Result<Option<Time>, ApiError> {
         let text = self.text(name);
         text.map(|text| Time::parse(&text).ok_or_else(|| wrong(name, TIME))).transpose()
     }
@@ -54,10 +54,15 @@ impl Parameters {
     }
 
     pub(super) fn page(&mut self) -> Result<usize, ApiError> {
-        let Some(text) = self.text("limit") else { return Ok(PAGE_DEFAULT as usize) };
+        self.number("limit", PAGE_DEFAULT, PAGE_MAX)
+    }
+
+    /// A number from 1 to `max`; `usual` if it is not given.
+    pub(super) fn number(&mut self, name: &str, usual: u32, max: u32) -> Result<usize, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(usual as usize) };
         match text.parse::<u32>() {
-            Ok(limit) if (1..=PAGE_MAX).contains(&limit) => Ok(limit as usize),
-            Ok(_) | Err(_) => Err(wrong("limit", format!("must be a number from 1 to {PAGE_MAX}"))),
+            Ok(number) if (1..=max).contains(&number) => Ok(number as usize),
+            Ok(_) | Err(_) => Err(wrong(name, format!("must be a number from 1 to {max}"))),
         }
     }
 }
@@ -139,7 +144,7 @@ pub(super) fn says_nothing(filter: &BulkFilter) -> bool {
     *filter == BulkFilter::default()
 }
 
-fn tag(text: &str) -> Result<Tag, ApiError> {
+pub(super) fn tag(text: &str) -> Result<Tag, ApiError> {
     let (name, value) = text.split_once('=').ok_or_else(|| wrong("tag", "must be name=value"))?;
     let invalid = |error: semel_core::Invalid| wrong("tag", error.to_string());
     Ok(Tag {

@@ -167,6 +167,15 @@ fn route_name(path: &str) -> (&'static str, bool) {
         "/v1/records/resolve" => ("/v1/records/resolve", false),
         "/v1/records/revive" => ("/v1/records/revive", false),
         "/v1/records/discard" => ("/v1/records/discard", false),
+        "/v1/dead" => ("/v1/dead", false),
+        "/v1/dead/groups" => ("/v1/dead/groups", false),
+        "/v1/dead/revive" => ("/v1/dead/revive", false),
+        "/v1/dead/discard" => ("/v1/dead/discard", false),
+        _ if path.starts_with("/v1/dead/") => match path.rsplit('/').next() {
+            Some("revive") => ("/v1/dead/{id}/revive", false),
+            Some("discard") => ("/v1/dead/{id}/discard", false),
+            _ => ("/v1/dead/{id}", false),
+        },
         _ if path.starts_with("/v1/webhooks/") && path.ends_with("/verify") => {
             ("/v1/webhooks/{source}/verify", false)
         }

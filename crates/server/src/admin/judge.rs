@@ -12,7 +12,7 @@ use semel_core::{Record, RecordId, Version};
 use serde::Deserialize;
 
 use super::access::Operator;
-use super::{Admin, Ids, records};
+use super::{Admin, Ids, dead, records};
 use crate::door::{self, Refusal};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::telemetry::logs;
@@ -21,7 +21,10 @@ use crate::telemetry::logs;
 #[derive(Clone, Debug)]
 pub(super) enum What {
     /// Try it anew.
-    Revive,
+    Revive {
+        /// Also a duplicate that is filed for analysis: its event was taken before.
+        force: bool,
+    },
     /// Put it aside.
     Discard,
     /// Say what it did.
@@ -32,7 +35,7 @@ impl What {
     /// The states that it can change.
     pub(super) const fn states(&self) -> &'static [StateName] {
         match self {
-            Self::Revive => &[StateName::Dead],
+            Self::Revive { .. } => &[StateName::Dead],
             Self::Discard => &[StateName::Pending, StateName::Unknown, StateName::Dead],
             Self::Resolve(_) => &[StateName::Unknown, StateName::Dead],
         }
@@ -67,6 +70,30 @@ impl Judge {
         Ok(semel_api::decode(&self.body)?)
     }
 
+    /// What the audit log calls them.
+    pub(super) fn actor(&self) -> Text {
+        Text::new(&self.operator.actor)
+    }
+
+    /// What links what they do.
+    pub(super) fn correlation_id(&self) -> Text {
+        Text::new(&self.ids.correlation_id)
+    }
+
+    /// The ids of the request.
+    pub(super) const fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// Whether it is a delivery that is kept for analysis, of an event that was taken before.
+    async fn is_filed_duplicate(&self, id: RecordId) -> Result<bool, ApiError> {
+        let record = self.admin.ledger.load(id).await.map_err(|error| records::ledger(&error))?;
+        Ok(record.is_some_and(|record| {
+            record.state().name() == StateName::Dead
+                && dead::Kind::of(record.request().tags()) == dead::Kind::Duplicate
+        }))
+    }
+
     /// Does it, unless the record is no longer of this version.
     ///
     /// # Errors
@@ -79,10 +106,15 @@ impl Judge {
         reason: Text,
     ) -> Result<Arc<Record>, ApiError> {
         let ledger = &self.admin.ledger;
-        let actor = Text::new(&self.operator.actor);
-        let correlation_id = Some(Text::new(&self.ids.correlation_id));
+        let actor = self.actor();
+        let correlation_id = Some(self.correlation_id());
         let judged = match what {
-            What::Revive => ledger.apply(&Revive { id, version, actor, reason, correlation_id }).await,
+            What::Revive { force: false } if self.is_filed_duplicate(id).await? => {
+                let why = "is a duplicate of an event that was taken before: only force delivers it";
+                let why = Detail::new("kind", "illegal", why);
+                return Err(ApiError::new(ErrorCode::IllegalTransition).with_detail(why));
+            }
+            What::Revive { .. } => ledger.apply(&Revive { id, version, actor, reason, correlation_id }).await,
             What::Discard => ledger.apply(&Discard { id, version, actor, reason, correlation_id }).await,
             What::Resolve(resolution) => {
                 let resolution = resolution.clone();

@@ -1,14 +1,13 @@
 //! Claims that nobody drives: running, resumable, with a lease whose lapse was seen.
 //!
 //! No store has an order of them, since none but this listing asks for it. They are picked from what is running, and that
-//! is as much as is in progress, however many records there are. A page reads a bounded number of those, and says where to
-//! go on even when it has found too few.
+//! is as much as is in progress, however many records there are.
 
 use semel_core::query::{Cursor, Page, Query, Summary};
 use semel_core::record::StateName;
 use semel_core::{Store, StoreError};
 
-use crate::limits::{LAPSED_READ_AT_ONCE, LAPSED_READ_PER_ROW};
+use super::picked;
 
 /// A page of at most `limit` of them, from after `cursor`.
 ///
@@ -17,39 +16,15 @@ use crate::limits::{LAPSED_READ_AT_ONCE, LAPSED_READ_PER_ROW};
 pub(super) async fn page(
     store: &dyn Store,
     mut query: Query,
-    mut cursor: Option<Cursor>,
+    cursor: Option<Cursor>,
     limit: usize,
 ) -> Result<Page<Summary, Cursor>, StoreError> {
-    let mut found = Page { items: Vec::new(), next: None, entries_read: 0 };
     // All that is given must hold, and these are running.
     if !query.states.is_empty() && !query.states.contains(&StateName::Running) {
-        return Ok(found);
+        return Ok(Page { items: Vec::new(), next: None, entries_read: 0 });
     }
     query.states = vec![StateName::Running];
-    let mut left = limit.saturating_mul(LAPSED_READ_PER_ROW);
-    loop {
-        let wanted = left.min(LAPSED_READ_AT_ONCE);
-        let running = store.search(query.clone(), cursor, wanted).await?;
-        found.entries_read = found.entries_read.saturating_add(running.entries_read);
-        left = left.saturating_sub(wanted);
-        let last = running.items.last().map(Summary::cursor);
-        for summary in running.items {
-            if summary.times.wake.is_some() {
-                continue;
-            }
-            let here = summary.cursor();
-            found.items.push(summary);
-            if found.items.len() == limit {
-                found.next = running.next.or_else(|| last.filter(|last| *last != here)).map(|_| here);
-                return Ok(found);
-            }
-        }
-        cursor = running.next;
-        if cursor.is_none() || left == 0 {
-            found.next = cursor;
-            return Ok(found);
-        }
-    }
+    picked::page(store, &query, cursor, limit, |running| running.times.wake.is_none()).await
 }
 
 #[cfg(test)]
@@ -67,6 +42,7 @@ mod tests {
     use semel_stores::memory::MemoryStore;
 
     use super::*;
+    use crate::limits::PICKED_READ_PER_ROW;
 
     struct Bench {
         clock: SteppedClock,
@@ -149,12 +125,12 @@ mod tests {
         let bench = Bench::new();
         bench.claim("lost", Duration::from_secs(1)).await;
         bench.lapse().await;
-        for n in 0..LAPSED_READ_PER_ROW {
+        for n in 0..PICKED_READ_PER_ROW {
             bench.claim(&format!("live-{n}"), Duration::from_secs(300)).await;
         }
         let first = page(&*bench.store, Query::default(), None, 1).await.unwrap();
         assert!(first.items.is_empty() && first.next.is_some());
-        assert!(first.entries_read <= LAPSED_READ_PER_ROW as u64 + 1, "{}", first.entries_read);
+        assert!(first.entries_read <= PICKED_READ_PER_ROW as u64 + 1, "{}", first.entries_read);
         let none: Vec<String> = Vec::new();
         assert_eq!(bench.pages(&Query::default(), 1).await, [none, vec!["lost".to_owned()]]);
     }

@@ -1,6 +1,8 @@
 //! The admin listener: what operators, scrapers and readers of the documentation come for.
 //!
-//! Rooms: `records` and `bulk` what operators see and do, `judge` how · `lapsed` claims that nobody drives · `audit` who did it · `webhooks` why a signature does not hold · `documents` the OpenAPI
+//! Rooms: `records` and `bulk` what operators see and do, `judge` how · `dead` letters · `lapsed` claims that nobody drives, `picked`
+//! like other rows that no store has an order for · `audit` who did it · `webhooks` why a signature
+//! does not hold · `documents` the OpenAPI
 //! document and its reader · `access` tokens and roles · `gate` what stands before all of it · `filter`, `cursor`,
 //! `view` between the wire and core.
 
@@ -26,11 +28,13 @@ mod access;
 mod audit;
 mod bulk;
 mod cursor;
+mod dead;
 mod documents;
 mod filter;
 mod gate;
 mod judge;
 mod lapsed;
+mod picked;
 mod records;
 mod view;
 mod webhooks;
@@ -89,6 +93,13 @@ impl Admin {
             .route("/v1/records/{id}/resolve", post(records::resolve))
             .route("/v1/records/{id}/revive", post(records::revive))
             .route("/v1/records/{id}/discard", post(records::discard))
+            .route("/v1/dead", get(dead::list))
+            .route("/v1/dead/groups", get(dead::group))
+            .route("/v1/dead/revive", post(dead::revive_many))
+            .route("/v1/dead/discard", post(dead::discard_many))
+            .route("/v1/dead/{id}", get(dead::show))
+            .route("/v1/dead/{id}/revive", post(dead::revive))
+            .route("/v1/dead/{id}/discard", post(dead::discard))
             .route("/v1/webhooks/{source}/verify", post(webhooks::verify))
             .route("/v1/audit", get(audit::list))
             .route("/metrics", get(scrape))

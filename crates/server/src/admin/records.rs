@@ -53,7 +53,7 @@ pub(super) async fn resolve(Path(id): Path<String>, judge: Judge) -> Result<Resp
 
 pub(super) async fn revive(Path(id): Path<String>, judge: Judge) -> Result<Response, Refusal> {
     let wanted: JudgeRequest = judge.read()?;
-    one(judge, &id, What::Revive, &wanted.version, &wanted.reason).await
+    one(judge, &id, What::Revive { force: false }, &wanted.version, &wanted.reason).await
 }
 
 pub(super) async fn discard(Path(id): Path<String>, judge: Judge) -> Result<Response, Refusal> {
@@ -84,13 +84,13 @@ pub(super) fn resolution(
     }
 }
 
-fn version(text: &str) -> Result<Version, ApiError> {
+pub(super) fn version(text: &str) -> Result<Version, ApiError> {
     let wrong = || Detail::new("version", "value", "must be fence.sequence, as the record has it").into();
     Version::parse(text).ok_or_else(wrong)
 }
 
 /// A text that is no id is the id of nothing.
-fn record_id(text: &str) -> Result<RecordId, ApiError> {
+pub(super) fn record_id(text: &str) -> Result<RecordId, ApiError> {
     RecordId::parse(text).ok_or_else(|| ErrorCode::NotFound.into())
 }
 

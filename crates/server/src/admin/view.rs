@@ -17,6 +17,7 @@ use semel_core::record::{State, StateName, Text};
 use semel_core::request::{Fingerprint, Input};
 use semel_core::{Record, Timestamp};
 
+use super::dead;
 use crate::config::Role;
 
 pub(super) fn summary(summary: &Summary) -> RecordSummary {
@@ -45,12 +46,12 @@ pub(super) fn summary(summary: &Summary) -> RecordSummary {
 pub(super) fn detail(record: &Record, role: Role) -> RecordDetail {
     let request = record.request();
     let excerpt = |bytes: &Bytes| (role == Role::Operate).then(|| Excerpt::of(bytes));
-    let (attempt_id, last_error, unknown_because) = match record.state() {
-        State::Pending { last_error } => (None, last_error.as_ref(), None),
-        State::Running { attempt_id } => (attempt_id.as_ref().map(ToString::to_string), None, None),
-        State::Released { last_error } | State::Dead { last_error } => (None, Some(last_error), None),
-        State::Completed { .. } => (None, None, None),
-        State::Unknown { why, detail } => (None, Some(detail), Some(why.as_str().to_owned())),
+    let (attempt_id, unknown_because) = match record.state() {
+        State::Running { attempt_id } => (attempt_id.as_ref().map(ToString::to_string), None),
+        State::Unknown { why, .. } => (None, Some(why.as_str().to_owned())),
+        State::Pending { .. } | State::Released { .. } | State::Dead { .. } | State::Completed { .. } => {
+            (None, None)
+        }
     };
     RecordDetail {
         summary: summary(&Summary::of(record)),
@@ -58,7 +59,7 @@ pub(super) fn detail(record: &Record, role: Role) -> RecordDetail {
         generation: record.generation(),
         tainted: record.tainted(),
         attempt_id,
-        last_error: last_error.map(|text| text.as_str().to_owned()),
+        last_error: record.error().map(|text| text.as_str().to_owned()),
         unknown_because,
         fingerprint: fingerprint(request.fingerprint()),
         downstream_key: record.id().downstream_key(None),
@@ -107,6 +108,10 @@ fn headers(headers: &Headers) -> Vec<HeaderView> {
     headers.iter().map(view).collect()
 }
 
+pub(super) fn state(state: StateName) -> String {
+    state.as_str().to_owned()
+}
+
 fn fingerprint(fingerprint: &Fingerprint) -> String {
     use std::fmt::Write as _;
     let mut text = format!("{}:", fingerprint.version);
@@ -134,9 +139,9 @@ fn policy(policy: &Policy) -> PolicyView {
     }
 }
 
-pub(super) fn audit_entry(entry: &Entry) -> AuditEntry {
+/// An entry of the audit log. What a target answered may be anybody's secret, as bodies are: `Read` does not see it.
+pub(super) fn audit_entry(entry: &Entry, role: Role) -> AuditEntry {
     let text = |text: &Text| text.as_str().to_owned();
-    let state = |state: StateName| state.as_str().to_owned();
     let value = |(name, value): &(Cow<'static, str>, Text)| {
         let value = match (&**name, value.as_str()) {
             ("isRetry", "true") => MetadataValue::Flag(true),
@@ -157,11 +162,16 @@ pub(super) fn audit_entry(entry: &Entry) -> AuditEntry {
         key: entry.key.as_ref().map(ToString::to_string),
         tags: entry.tags.iter().map(|tag| (tag.name.to_string(), tag.value.to_string())).collect(),
         at: time(entry.at),
-        metadata: entry.metadata.iter().map(value).collect(),
+        metadata: entry
+            .metadata
+            .iter()
+            .filter(|(name, _)| role == Role::Operate || name != dead::RESPONSE)
+            .map(value)
+            .collect(),
     }
 }
 
-fn time(time: Timestamp) -> Time {
+pub(super) fn time(time: Timestamp) -> Time {
     Time::from_millis(time.as_millis())
 }
 

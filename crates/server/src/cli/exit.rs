@@ -16,8 +16,11 @@ pub const REFUSED: u8 = 11;
 pub const UNKNOWN: u8 = 12;
 /// It was not done: try again, with the same key.
 pub const TRY_AGAIN: u8 = 13;
+/// Somebody has interrupted it (Ctrl-C), and it has said how far it came. (It is what shells say of any such program.)
+pub const INTERRUPTED: u8 = 130;
 
 /// What `--help` says about them.
 pub(super) const HELP: &str = "\
 Exit codes: 0 done · 1 failed · 2 wrong command line · 3 wrong configuration
-            10 still processing · 11 refused for good · 12 outcome unknown · 13 not done, try again with the same key";
+            10 still processing · 11 refused for good · 12 outcome unknown · 13 not done, try again with the same key
+            130 interrupted";

@@ -10,9 +10,11 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Sources;
 
+mod admin;
 mod carry;
 mod client;
 mod config;
+mod dead;
 mod execute;
 pub mod exit;
 mod migrate;
@@ -43,6 +45,9 @@ enum Command {
     /// See and settle records on a server's admin listener
     #[command(subcommand)]
     Records(Box<records::RecordsCommand>),
+    /// See, revive and discard dead letters on a server's admin listener
+    #[command(subcommand)]
+    Dead(Box<dead::DeadCommand>),
     /// Say why the signature of a webhook does not hold: `semel verify SOURCE < request`
     Verify(Box<verify::VerifyArgs>),
     /// Migrate, check, count, export or import a store
@@ -112,6 +117,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::serve(&args),
         Some(Command::Execute(args)) => execute::execute(&args),
         Some(Command::Records(command)) => records::run(&command),
+        Some(Command::Dead(command)) => dead::run(&command),
         Some(Command::Verify(args)) => verify::verify(&args),
         Some(Command::Store(command)) => store::run(&command),
         Some(Command::Openapi) => openapi::openapi(),

@@ -9,7 +9,7 @@ use semel_api::Time;
 use semel_api::webhooks::{HeaderField, VerifyReply, VerifyRequest};
 use serde_json::json;
 
-use super::records::{AdminArgs, Ended, time};
+use super::admin::{AdminArgs, Ended, time};
 use super::{exit, fail, runtime, say};
 
 /// What `semel verify` takes.
