@@ -204,10 +204,10 @@ impl Job {
         let mut reply = DeadBulkReply::default();
         let mut left = limit;
         'part: while left > 0 {
-            let page = selection.page(&*self.judge.admin.store, from, left.min(PAGE_MAX as usize)).await;
-            let page = page.map_err(|error| ApiError::from(records::storage(&error)))?;
-            left -= page.items.len().min(left);
-            for some in page.items.chunks(pace.at_once()) {
+            let found = selection.page(&*self.judge.admin.store, from, left.min(PAGE_MAX as usize)).await;
+            let found = found.map_err(|error| records::storage(&error))?;
+            left -= found.items.len().min(left);
+            for some in found.items.chunks(pace.at_once()) {
                 reply.matched += some.len() as u64;
                 let (out, meant): (Vec<_>, Vec<_>) =
                     some.iter().partition(|summary| self.command.leaves_out(summary, selection));
@@ -219,7 +219,7 @@ impl Job {
                     break 'part;
                 }
             }
-            from = page.next;
+            from = found.next;
             if from.is_none() || pace.is_over() {
                 break;
             }

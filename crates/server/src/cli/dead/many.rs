@@ -23,14 +23,14 @@ pub(super) async fn run(args: &JudgeArgs, judgement: Judgement) -> Result<u8, En
     } else {
         body["filter"] = json!(args.filter.wire());
     }
-    if let Some(cursor) = &args.cursor {
+    if let Some(cursor) = &args.pass.cursor {
         body["cursor"] = json!(cursor);
     }
     let (preview, text): (DeadBulkReply, Bytes) = args.admin.post(&path, &body).await?;
     let meant = preview.matched - preview.skipped;
     let count = if preview.more { format!("more than {meant}") } else { meant.to_string() };
     let letters = if count == "1" { "dead letter" } else { "dead letters" };
-    if args.dry_run {
+    if args.pass.dry_run {
         if args.json {
             print(&text);
         } else {
@@ -44,12 +44,12 @@ pub(super) async fn run(args: &JudgeArgs, judgement: Judgement) -> Result<u8, En
     }
     body["reason"] = json!(reason(args)?);
     let question = format!("{} {count} {letters}?", judgement.as_str());
-    if meant > 0 && !args.yes && !confirmed(&question)? {
+    if meant > 0 && !args.pass.yes && !confirmed(&question)? {
         return Err(Ended(exit::FAILED, "nothing was changed".to_owned()));
     }
     body["dry_run"] = json!(false);
-    body["limit"] = json!(args.rate.map_or(PART, |rate| rate.min(PART)));
-    if let Some(rate) = args.rate {
+    body["limit"] = json!(args.pass.rate.map_or(PART, |rate| rate.min(PART)));
+    if let Some(rate) = args.pass.rate {
         body["rate"] = json!(rate);
     }
     let bar = if preview.more { ProgressBar::no_length() } else { ProgressBar::new(preview.matched) };
@@ -76,7 +76,7 @@ enum Part {
 impl Passage<'_> {
     async fn go(&self, mut body: Value) -> Result<u8, Ended> {
         let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-        let mut total = DeadBulkReply { next: self.args.cursor.clone(), ..DeadBulkReply::default() };
+        let mut total = DeadBulkReply { next: self.args.pass.cursor.clone(), ..DeadBulkReply::default() };
         let mut is_interrupted = false;
         loop {
             let part = match self.part(&body, &mut interrupts, &mut is_interrupted).await {

@@ -124,6 +124,18 @@ pub(super) struct JudgeArgs {
     reason: Option<String>,
     #[command(flatten)]
     filter: FilterArgs,
+    #[command(flatten)]
+    pass: PassArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// How a command goes through many.
+#[derive(Args, Clone, Debug)]
+struct PassArgs {
     /// Only say how many would be changed
     #[arg(long, conflicts_with = "ids")]
     dry_run: bool,
@@ -136,11 +148,6 @@ pub(super) struct JudgeArgs {
     /// Where to go on: what an interrupted command has said
     #[arg(long, value_name = "CURSOR", conflicts_with = "ids")]
     cursor: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    admin: AdminArgs,
 }
 
 /// Which of the two commands it is.
