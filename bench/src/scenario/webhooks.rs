@@ -157,6 +157,7 @@ fn takes(addr: SocketAddr) -> Result<()> {
             Ok(())
         },
     )
+    .map(drop)
 }
 
 fn warm(harness: &mut Harness, side: &Running) -> Result<()> {
