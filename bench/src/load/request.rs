@@ -59,12 +59,13 @@ impl Template {
             "POST {path} HTTP/1.1\r\nHost: {addr}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
             body_text.len()
         );
-        text.push_str(&match body {
-            Body::Webhook => {
-                format!("X-GitHub-Event: push\r\nX-Hub-Signature-256: sha256={WEBHOOK_SIGNATURE}\r\nX-GitHub-Delivery: ")
-            }
-            Body::Small | Body::Outcome400 | Body::Brief => "Idempotency-Key: ".to_owned(),
-        });
+        if body == Body::Webhook {
+            let _ =
+                write!(text, "X-GitHub-Event: push\r\nX-Hub-Signature-256: sha256={WEBHOOK_SIGNATURE}\r\n");
+            text.push_str("X-GitHub-Delivery: ");
+        } else {
+            text.push_str("Idempotency-Key: ");
+        }
         let key_at = text.len();
         text.push_str(&"0".repeat(KEY_DIGITS));
         text.push_str("\r\n\r\n");
