@@ -48,4 +48,5 @@ mod toxiproxy;
 mod traces;
 mod upstream;
 mod wait;
+mod webhooks;
 mod workers;

@@ -71,7 +71,8 @@
 //!
 //! # Features
 //! `axum` handlers take the claim as an argument · `embedded` a durable store for one node · `postgres` and `redis` stores
-//! for several nodes · `memory` (on) a store for tests · `metrics` (on) counts for a registry of prometheus-client.
+//! for several nodes · `memory` (on) a store for tests · `metrics` (on) counts for a registry of prometheus-client ·
+//! `webhook` verifies and signs webhooks, for services that take them themselves.
 
 use std::fmt;
 use std::sync::Arc;
@@ -104,6 +105,10 @@ pub use semel_core as core;
 
 /// Where records live.
 pub use semel_stores as stores;
+
+/// Webhooks, verified: providers' signatures, the identity of events, signing.
+#[cfg(feature = "webhook")]
+pub use semel_webhook as webhook;
 
 /// A store cannot be opened.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use semel_api::ErrorCode;
 use semel_api::webhooks::{SecretState, VerifyReply, VerifyRequest};
 use semel_core::Timestamp;
-use semel_webhook::{Delivery, Diagnosis, Identity, Rejection, Source};
+use semel_webhook::{Delivery, Diagnosis, Identity, Rejection, Source, Verified};
 
 use super::access::Operator;
 use super::{Admin, json};
@@ -65,7 +65,7 @@ fn look(source: &Source, wanted: VerifyRequest) -> VerifyReply {
         findings: findings.iter().map(ToString::to_string).collect(),
         events: verified
             .iter()
-            .flat_map(|verified| verified.events())
+            .flat_map(Verified::events)
             .map(|event| Identity::as_str(event.identity()).to_owned())
             .collect(),
     }

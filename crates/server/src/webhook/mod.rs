@@ -113,7 +113,7 @@ impl Inbound {
             .filter(|limit| Some(limit.rate()) == config.rate_limit)
             .or_else(|| config.rate_limit.and_then(|rate| Limit::new(rate, "source")));
         let metrics = metrics.webhooks(name);
-        Ok(Self { label, routes, settled, limit, metrics, config })
+        Ok(Self { config, label, routes, settled, limit, metrics })
     }
 
     /// As it is configured.

@@ -58,20 +58,24 @@ fn scheme(table: Section<'_>, builder: SourceBuilder) -> Option<SourceBuilder> {
     if both {
         table.problem("timestamp_prefix", "is given beside `timestamp_header`: there is one time stamp");
     }
-    let separator = match separator.as_deref().map(|text| (text.chars().next(), text.chars().count())) {
-        Some((Some(one), 1)) => Ok(Some(one)),
-        None => Ok(None),
-        Some(_) => Err(table.problem("separator", "must be one character, such as \",\"")),
+    let one = |text: &String| {
+        let mut all = text.chars();
+        all.next().filter(|_| all.next().is_none())
     };
+    let mark = separator.as_ref().and_then(one);
+    let wrong = separator.is_some() && mark.is_none();
+    if wrong {
+        table.problem("separator", "must be one character, such as \",\"");
+    }
     table.finish();
     let mut scheme = Scheme::new(&header?, template?).signature(&prefix, algorithm).encoding(encoding);
-    if let Some(separator) = separator.ok()? {
-        scheme = scheme.separator(separator);
+    if let Some(mark) = mark {
+        scheme = scheme.separator(mark);
     }
     if let Some(header) = &stamp {
         scheme = scheme.timestamp_header(header, unit);
     } else if let Some(prefix) = &item {
         scheme = scheme.timestamp_item(prefix, unit);
     }
-    (!both).then(|| builder.scheme(scheme).key_encoding(keys))
+    (!both && !wrong).then(|| builder.scheme(scheme).key_encoding(keys))
 }

@@ -53,7 +53,7 @@ pub(in crate::config) fn source(
     if conflict_status.is_none() {
         section.problem("conflict_status", "must be 200 or 409");
     }
-    let answer = source.as_ref().map(|source| source.answer());
+    let answer = source.as_ref().map(Source::answer);
     let response = response(section.section("response"), answer);
     let tags = own_tags(&section);
     let most = limits::WEBHOOK_CACHE_MAX;
@@ -135,7 +135,7 @@ fn verifier(section: &Section<'_>, development: bool) -> Option<Source> {
     let provider = provider.and_then(|found| {
         let known = Provider::ALL.map(Provider::as_str).join(", ");
         let said = |_| {
-            section.problem("provider", format!("there is no provider {:?}; known: {known}", found.value))
+            section.problem("provider", format!("there is no provider {:?}; known: {known}", found.value));
         };
         Provider::parse(&found.value).map_err(said).ok()
     });
@@ -152,8 +152,10 @@ fn verifier(section: &Section<'_>, development: bool) -> Option<Source> {
     builder = secrets?.into_iter().fold(builder, SourceBuilder::secret);
     builder = addresses.iter().fold(builder, |builder, range| builder.address(range));
     builder = volatile.iter().fold(builder, |builder, pointer| builder.volatile(pointer));
-    if let Some(rule) = identity? {
-        builder = builder.identity(rule);
+    match identity {
+        Some(rule) => builder = builder.identity(rule),
+        None if section.has("identity") => return None,
+        None => {}
     }
     if let Some(tolerance) = tolerance {
         builder = builder.tolerance(tolerance);
@@ -180,10 +182,10 @@ fn refused(section: &Section<'_>, error: &ConfigError) {
     section.problem(key, if error.what() == key { bare(error) } else { error.to_string() });
 }
 
-/// `["webhook-id", ["/a", "/b"]]`: ways to find the identity, each a place, or several that count together. `None` where it
-/// cannot be read; `Some(None)` where nothing is said.
-fn identity(section: &Section<'_>) -> Option<Option<IdentityRule>> {
-    let Some(entry) = section.ask("identity").cloned() else { return Some(None) };
+/// `["webhook-id", ["/a", "/b"]]`: ways to find the identity, each a place, or several that count together. `None` where
+/// nothing is said, or nothing that can be read.
+fn identity(section: &Section<'_>) -> Option<IdentityRule> {
+    let entry = section.ask("identity")?.clone();
     let allowed =
         "must be an array of headers and JSON Pointers, such as [\"webhook-id\", [\"/account\", \"/id\"]]";
     let way = |entry: &Entry| -> Option<Result<Vec<Part>, ConfigError>> {
@@ -206,7 +208,7 @@ fn identity(section: &Section<'_>) -> Option<Option<IdentityRule>> {
     match rule {
         Ok(rule) => {
             section.reading.show(&entry.origin, section.path_of("identity"), shown(&entry));
-            Some(Some(rule))
+            Some(rule)
         }
         Err(error) => {
             section.problem("identity", bare(&error));
