@@ -71,6 +71,17 @@ impl Lines {
         (*waiting.ended(order) == looked.0).then_some(length)
     }
 
+    /// A record's turn has come, however it was found: it waits no more.
+    pub(super) fn leave(&self, order: &Order, place: Cursor) {
+        let mut waiting = self.0.lock();
+        let Some(line) = waiting.lines.get_mut(order) else { return };
+        let was_there = line.remove(&place);
+        if line.is_empty() {
+            waiting.lines.remove(order);
+        }
+        waiting.number -= usize::from(was_there);
+    }
+
     /// Something of this order has ended: who has waited for it here, the first of all.
     pub(super) fn ended(&self, order: &Order) -> Option<Cursor> {
         let mut waiting = self.0.lock();
@@ -124,6 +135,10 @@ mod tests {
         assert_eq!(lines.first(&a), Some(place(4)));
         assert_eq!(lines.ended(&a), None);
         assert_eq!(lines.ended(&b), Some(place(1)));
+        assert_eq!(lines.wait(&b, place(5), lines.look(&b)), Some(1));
+        lines.leave(&b, place(6));
+        lines.leave(&b, place(5));
+        assert_eq!(lines.ended(&b), None, "its turn had come already");
     }
 
     #[test]

@@ -72,7 +72,9 @@ impl Engine {
         let is_lapsed = record.state().name() == StateName::Running;
         // What is taken over had its turn: what has come before it since then waits for its end.
         if !is_lapsed {
-            let unfinished = order.query(&[StateName::Pending, StateName::Running]);
+            // In this order: a store that reads one state after the other misses nobody who goes back from running to
+            // pending meanwhile, and who went the other way is found by the second look.
+            let unfinished = order.query(&[StateName::Running, StateName::Pending]);
             let before = self.0.ledger.store().search(unfinished, Some(place(record)), 1).await?;
             if let Some(first) = before.items.into_iter().next() {
                 return Ok(Turn::After(Box::new(first), looked));
@@ -81,7 +83,12 @@ impl Engine {
         let other = self.other_running(record, order).await?;
         // Of two whose workers died at once, the earlier one goes on.
         let other = other.filter(|other| !is_lapsed || other.cursor() < place(record));
-        Ok(other.map_or(Turn::Now, |other| Turn::After(Box::new(other), looked)))
+        if let Some(other) = other {
+            return Ok(Turn::After(Box::new(other), looked));
+        }
+        // Whoever ends from now on must not call it up: it may wait for its next try then, and that has its time.
+        self.0.lines.leave(order, place(record));
+        Ok(Turn::Now)
     }
 
     async fn other_running(&self, record: &Record, order: &Order) -> Result<Option<Summary>, StoreError> {
