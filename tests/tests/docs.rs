@@ -2,7 +2,8 @@
 //! what it prints is what the block after it says.
 //!
 //! The blocks of one document share a server and run in order, as a reader would run them. In an expected `json` block the
-//! text `…` stands for any value. Blocks marked `sh test=stores` run without a server, in a folder in which one has been,
+//! text `…` stands for any value. Blocks marked `sh test=webhooks` run against a server with the document's own configuration, its blocks
+//! marked `toml test=webhooks`, whose targets are an inbox of the test. Blocks marked `sh test=stores` run without a server, in a folder in which one has been,
 //! with databases of the test's own for those of the document.
 
 use std::path::{Path, PathBuf};
@@ -10,8 +11,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::server::{Server, binary};
+use crate::inbox::Inbox;
+use crate::server::{Server, binary, command};
 use crate::shared_store::Kind;
+use crate::wait::eventually;
 
 /// Stands for any value in what is expected.
 const ANY: &str = "…";
@@ -21,6 +24,22 @@ const RUN: &str = "sh test=server";
 
 /// The info string of a block that is run on stores.
 const RUN_ON_STORES: &str = "sh test=stores";
+
+/// The info string of a block that is run on a server with the document's configuration, and of that.
+const RUN_ON_WEBHOOKS: &str = "sh test=webhooks";
+const WEBHOOKS: &str = "toml test=webhooks";
+
+/// What the documents take from the environment.
+const SECRETS: [(&str, &str); 5] = [
+    ("XENDIT_CALLBACK_TOKEN", "xnd-callback-token"),
+    ("STRIPE_WEBHOOK_SECRET", "whsec_stripe_signing_secret"),
+    ("GITHUB_WEBHOOK_SECRET", "It's a Secret to Everybody"),
+    ("CARRIER_SECRET", "the carrier's secret"),
+    ("HOOKS_SECRET", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"),
+];
+
+/// Where the documents say that targets are.
+const TARGETS: &str = "http://127.0.0.1:9000";
 
 /// The databases of the documents.
 const DATABASES: [&str; 2] = ["postgres://semel@db.internal/ledger", "postgres://semel@db2.internal/ledger"];
@@ -115,32 +134,39 @@ async fn run(script: &str, server: &Server) -> String {
     if script.contains(ADMIN) {
         script = script.replace(ADMIN, &server.admin_url());
     }
-    run_in(&script, Path::new(".")).await
+    run_in(&script, Path::new("."), &[]).await
 }
 
-async fn run_in(script: &str, folder: &Path) -> String {
+async fn run_in(script: &str, folder: &Path, environment: &[(&str, &str)]) -> String {
     let programs = binary().parent().unwrap();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("bash");
     shell.args(["-euo", "pipefail", "-c", script]).env("PATH", path).current_dir(folder);
+    shell.envs(environment.iter().copied());
     let output = shell.output().await.unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}\nfailed: {errors}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn compare(at: &str, expected: &Expected, printed: &str) {
+/// What is wrong with what was printed, if anything is.
+fn difference(at: &str, expected: &Expected, printed: &str) -> Option<String> {
     match expected {
-        Expected::Text(text) => assert_eq!(printed.trim(), text.trim(), "{at}"),
+        Expected::Text(text) => (printed.trim() != text.trim())
+            .then(|| format!("{at}: expected\n{text}\nbut it printed\n{printed}")),
         Expected::Json(text) => {
             let read = |text: &str| {
                 serde_json::from_str::<Value>(text).unwrap_or_else(|error| panic!("{at}: {error} in {text}"))
             };
-            assert!(
-                matches(&read(text), &read(printed)),
-                "{at}: expected\n{text}\nbut it printed\n{printed}"
-            );
+            let same = matches(&read(text), &read(printed));
+            (!same).then(|| format!("{at}: expected\n{text}\nbut it printed\n{printed}"))
         }
+    }
+}
+
+fn compare(at: &str, expected: &Expected, printed: &str) {
+    if let Some(difference) = difference(at, expected, printed) {
+        panic!("{difference}");
     }
 }
 
@@ -187,7 +213,7 @@ async fn the_commands_of_the_documents_on_stores_print_what_the_documents_say() 
             let quoted = |url: String| format!("'{url}'");
             let script =
                 script.replace(DATABASES[1], &quoted(other.url())).replace(DATABASES[0], &quoted(one.url()));
-            let printed = run_in(&script, folder.path()).await;
+            let printed = run_in(&script, folder.path(), &[]).await;
             if let Some(expected) = expected {
                 compare(&at, &expected, &printed);
             }
@@ -195,6 +221,49 @@ async fn the_commands_of_the_documents_on_stores_print_what_the_documents_say() 
         }
     }
     assert!(ran >= 3, "only {ran} commands were found");
+}
+
+#[tokio::test]
+async fn the_commands_of_the_documents_on_webhooks_print_what_the_documents_say() {
+    let mut ran = 0;
+    for path in documents() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let config: Vec<String> = blocks(&text)
+            .into_iter()
+            .filter(|block| block.info == WEBHOOKS)
+            .map(|block| block.text)
+            .collect();
+        if config.is_empty() {
+            continue;
+        }
+        let inbox = Inbox::open().await;
+        let folder = tempfile::tempdir().unwrap();
+        let config = config.join("\n").replace(TARGETS, &inbox.url(""));
+        std::fs::write(folder.path().join("semel.toml"), config).unwrap();
+        let mut serve = command(&["serve"], folder.path());
+        serve.envs(SECRETS);
+        let server = Server::run(serve).await.unwrap_or_else(|log| panic!("it does not start:\n{log}"));
+        let admin = server.admin_url();
+        let environment = [&SECRETS[..], &[("SEMEL_ADMIN_URL", admin.as_str())]].concat();
+        for Step { line, script, expected } in steps(&text, RUN_ON_WEBHOOKS) {
+            let at = format!("{}:{line}", path.strip_prefix(root()).unwrap().display());
+            let script = script.replace(DOORS, &server.url()).replace(ADMIN, &admin);
+            // What is delivered is delivered a moment later: a reader would look again.
+            eventually(&at, async || {
+                let printed = run_in(&script, folder.path(), &environment).await;
+                let difference = expected.as_ref().and_then(|expected| difference(&at, expected, &printed));
+                if let Some(difference) = &difference {
+                    println!("{difference}");
+                }
+                difference.is_none().then_some(())
+            })
+            .await;
+            ran += 1;
+        }
+        eventually("all four partners' events are delivered", async || (inbox.events() >= 4).then_some(()))
+            .await;
+    }
+    assert!(ran >= 6, "only {ran} commands were found");
 }
 
 #[test]
