@@ -10,12 +10,13 @@ use futures_util::future::join_all;
 use semel_conformance::faulty::{Fault, Faulty};
 use semel_core::audit::Action;
 use semel_core::id::Tenant;
+use semel_core::outcome::{Class, Headers, Outcome};
 use semel_core::query::AuditQuery;
 use semel_core::record::StateName;
 use semel_core::{Fence, Ledger, Store, Timestamp};
 use semel_runtime::job::{
     ALREADY_RUNNING, Force, Forced, GuardError, JobError, JobGuard, JobRun, JobType, Jobs as _, Run,
-    RunClaim, RunProof, RunResults, RunStatus, Start, Started, Turn,
+    RunClaim, RunProof, RunResults, RunStatus, Start, Started, TickAnswer, TickSeen, Turn,
 };
 use semel_runtime::{OsEntropy, Runtime, Unwatched};
 use semel_stores::clock::SteppedClock;
@@ -428,4 +429,50 @@ async fn pages_of_the_history_miss_nothing_and_show_nothing_twice() {
         }
     }
     assert_eq!(seen, [6, 5, 4, 3, 2, 1, 0]);
+}
+
+#[tokio::test]
+async fn an_instant_of_a_schedule_is_one_nodes_and_is_over_once_its_run_has_ended() {
+    let bench = Bench::new();
+    let guard = bench.guard();
+    let instant = "2026-11-21T12:00:00Z";
+    let TickAnswer::Yours(claim) = guard.tick(instant, LEASE).await.unwrap() else { panic!() };
+    let TickAnswer::Busy(record) = guard.tick(instant, LEASE).await.unwrap() else { panic!() };
+    assert_eq!(record.id(), claim.record().id());
+    let seen = |is_over| vec![TickSeen { instant: instant.to_owned(), is_over }];
+    assert_eq!(guard.ticks(10).await.unwrap(), seen(false));
+    assert!(bench.history().await.is_empty(), "it is no run");
+    let outcome = Outcome::try_new(Class::Success, 200, Headers::default(), "ran".into()).unwrap();
+    bench.ledger.complete(claim, outcome).await.unwrap();
+    assert!(matches!(guard.tick(instant, LEASE).await.unwrap(), TickAnswer::Over));
+    assert_eq!(guard.ticks(10).await.unwrap(), seen(true));
+    // The clock is set back by days: what comes again is remembered.
+    bench.clock.advance(Duration::from_secs(6 * 24 * 3_600));
+    assert!(matches!(guard.tick(instant, LEASE).await.unwrap(), TickAnswer::Over));
+}
+
+#[tokio::test]
+async fn an_instant_whose_holder_died_is_taken_over_when_the_guard_of_its_run_has_lapsed() {
+    let bench = Bench::new();
+    let (guard, instant) = (bench.guard(), "2026-11-21T12:00:00Z");
+    let TickAnswer::Yours(first) = guard.tick(instant, LEASE).await.unwrap() else { panic!() };
+    bench.began("dead").await;
+    bench.clock.advance(LEASE);
+    assert!(matches!(guard.tick(instant, LEASE).await.unwrap(), TickAnswer::Busy(_)), "not before the guard");
+    bench.clock.advance(LEASE);
+    let TickAnswer::Yours(second) = guard.tick(instant, LEASE).await.unwrap() else { panic!() };
+    assert_eq!((second.attempt(), second.fence() > first.fence()), (2, true));
+    assert!(bench.began("heir").await.is_taken_over());
+    let told = named(&[("dead", RunStatus::Lapsed), ("heir", RunStatus::Running)]);
+    assert_eq!(bench.told().await, told);
+}
+
+#[tokio::test]
+async fn an_instant_that_nobody_was_there_for_is_recorded() {
+    let bench = Bench::new();
+    let missed = Start { scheduled_at: Some("2026-11-21T12:00:00Z".into()), ..start("late") };
+    let run = bench.guard().missed(&missed).await.unwrap().unwrap();
+    assert_eq!((run.status, run.scheduled_at.as_deref()), (RunStatus::Skipped, Some("2026-11-21T12:00:00Z")));
+    assert_eq!(run.results.details, "Nothing was running at this instant of the schedule");
+    assert_eq!(bench.history().await, [run]);
 }
