@@ -200,7 +200,7 @@ fn keys_of_the_configuration_guide_are_those_of_the_example() {
     let rows = guide.lines().filter(|line| line.matches('|').count() == 4);
     let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
     let keys: Vec<_> =
-        cells.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|key| !key.is_empty()).collect();
+        cells.flat_map(|cell| cell.split(['`', ',', ' ', '†'])).filter(|key| !key.is_empty()).collect();
     assert!(keys.len() > 8, "only {keys:?} were read");
     for key in keys {
         // In a line of its own, or at the end of one that says when it is needed.
