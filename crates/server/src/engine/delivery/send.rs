@@ -91,24 +91,21 @@ impl Targets {
         }
         let said = read.finish();
         let words = excerpt(&said, config);
-        let heard = |result| Heard { result, status: Some(status), response: words };
+        let with = |result| Heard { result, status: Some(status), response: words };
         let detail = || format!("the target answered {status}");
         match verdict {
             Verdict::Done => {
                 let body = if is_whole { Said::Kept(said) } else { Said::Gone };
                 let headers = kept(&head.headers, config);
-                (
-                    heard(TryResult::Delivered),
-                    Reply::Answered { class: Class::Success, status, headers, body },
-                )
+                (with(TryResult::Delivered), Reply::Answered { class: Class::Success, status, headers, body })
             }
             Verdict::Bury => {
                 let reply = Reply::NotExecuted { detail: detail(), retry_after: None, permanent: true };
-                (heard(TryResult::Permanent), reply)
+                (with(TryResult::Permanent), reply)
             }
             Verdict::Retry { not_before } => {
                 let (how, detail) = (Lost::Inconclusive, detail());
-                (heard(TryResult::Refused), Reply::Lost { how, detail, retry_after: not_before })
+                (with(TryResult::Refused), Reply::Lost { how, detail, retry_after: not_before })
             }
         }
     }
