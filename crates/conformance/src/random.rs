@@ -33,9 +33,14 @@ const WORKERS: usize = 8;
 /// Commands between two comparisons of all orders.
 const COMPARE_EVERY: usize = 250;
 
-/// How many commands a history has: ten times as many if `SEMEL_FULL` is set, as in the full run.
+/// Whether histories have their full length, as `SEMEL_FULL` says.
+pub fn is_full() -> bool {
+    std::env::var_os("SEMEL_FULL").is_some()
+}
+
+/// How many commands a history has. A store has two histories, which are 10^5 commands and more in the full run.
 pub fn commands() -> usize {
-    if std::env::var_os("SEMEL_FULL").is_some() { 60_000 } else { 6_000 }
+    if is_full() { 60_000 } else { 6_000 }
 }
 
 /// Gives a command to somebody who wants to see it.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::random;
 use crate::subject::{Doing, Subject};
 
 pub mod audit;
@@ -31,6 +32,9 @@ pub mod time;
 
 /// After so long a case hangs, which is a failure: a wake-up was lost.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// After so long a history hangs: those of the full run are long.
+const PATIENCE_WITH_HISTORIES: Duration = Duration::from_secs(60 * 60);
 
 /// What opening a subject gives: one, or none where its server is not there, which whoever opens it has said.
 pub trait Opened {
@@ -69,7 +73,8 @@ pub fn run<F: Future<Output: Opened>>(
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let Some(mut subject) = open().await.opened() else { return };
-        let judged = tokio::time::timeout(PATIENCE, case(&mut subject)).await;
+        let patience = if random::is_full() { PATIENCE_WITH_HISTORIES } else { PATIENCE };
+        let judged = tokio::time::timeout(patience, case(&mut subject)).await;
         assert!(judged.is_ok(), "{name} hangs: somebody waits for what has happened");
     });
 }
@@ -92,6 +97,28 @@ async fn passes_until<T>(subject: &dyn Subject, task: JoinHandle<T>) -> T {
 /// [`Subject`].
 #[macro_export]
 macro_rules! store_suite {
+    ($open:expr) => {
+        $crate::store_cases!($open);
+        $crate::store_suite! { $open;
+            histories: one_command_after_the_other_answers_as_the_model_does;
+            histories: many_workers_at_once_make_one_chain_of_legal_steps;
+        }
+    };
+    ($open:expr; $($room:ident: $case:ident;)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::suite::run(stringify!($case), $open, |subject| {
+                    ::std::boxed::Box::pin($crate::suite::$room::$case(subject))
+                });
+            }
+        )*
+    };
+}
+
+/// The same without the random histories, for a store that has these in another form.
+#[macro_export]
+macro_rules! store_cases {
     ($open:expr) => {
         $crate::store_suite! { $open;
             swap: an_insert_puts_a_record_where_none_is;
@@ -166,18 +193,6 @@ macro_rules! store_suite {
             restart: what_expires_while_the_store_is_closed_is_swept;
             restart: audit_entries_that_were_forgotten_do_not_come_back;
             corrupt: l13_damaged_bytes_are_an_error_and_never_absent;
-            histories: one_command_after_the_other_answers_as_the_model_does;
-            histories: many_workers_at_once_make_one_chain_of_legal_steps;
         }
-    };
-    ($open:expr; $($room:ident: $case:ident;)*) => {
-        $(
-            #[test]
-            fn $case() {
-                $crate::suite::run(stringify!($case), $open, |subject| {
-                    ::std::boxed::Box::pin($crate::suite::$room::$case(subject))
-                });
-            }
-        )*
     };
 }

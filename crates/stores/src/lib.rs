@@ -35,3 +35,6 @@ pub mod redis;
     allow(dead_code, reason = "not every store needs all of it")
 )]
 mod remote;
+
+#[cfg(any(feature = "mongodb", feature = "postgres", feature = "redis"))]
+pub use remote::open::OpenError;

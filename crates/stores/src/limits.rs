@@ -124,12 +124,17 @@ pub const MONGODB_COLLECTION: &str = "idempotency_keys";
 pub const MONGODB_COLLECTION_CHARS_MAX: usize = 80;
 /// Connections of the MongoDB store's pool, unless the URL says otherwise.
 pub const MONGODB_POOL: u32 = 64;
-/// How long a connection to MongoDB may take, and how long a call waits for a server that can take it.
-pub const MONGODB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection to MongoDB may take, and how long a call waits for a server that can take it. The driver's watch
+/// over a server waits as long for an answer, and so long it may take to see that a network is whole again.
+pub const MONGODB_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the server lets one command run.
 pub const MONGODB_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much longer than that, and than the wait for a server, a call waits before it takes the connection for dead.
 pub const MONGODB_ANSWER_MARGIN: Duration = Duration::from_secs(2);
+/// Between two questions by which those who wait for a connection of the driver's get their turn.
+pub const MONGODB_TURN_PAUSE: Duration = Duration::from_millis(2);
+/// Most of such questions at once: more calls are not left at one moment.
+pub const MONGODB_TURNS_MAX: usize = 1_024;
 /// Between two looks at a record that somebody waits for, or at what is due.
 pub const MONGODB_POLL: Duration = Duration::from_millis(250);
 /// How long what the server said of its time is counted on from, before it is asked again.

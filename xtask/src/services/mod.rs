@@ -25,7 +25,6 @@ use crate::workspace;
 /// Every service, in the order in which they start: what another one needs stands before it.
 const SERVICES: &[&dyn Service] = &[
     &postgres::Postgres, //
-    &pgbouncer::PgBouncer,
     &ferretdb::FerretDb,
     &redis::Redis,
     &toxiproxy::Toxiproxy,
@@ -102,6 +101,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
             let _alone = alone()?;
             SERVICES.iter().try_for_each(|service| up(*service).map(|_| ()))?;
             faketime::library()?;
+            pgbouncer::program()?;
             environment()
         }
         Command::Down => {
@@ -131,6 +131,7 @@ pub(crate) fn for_tests() -> Result<Vec<(&'static str, String)>> {
     };
     let mut places = SERVICES.iter().map(place).collect::<Result<Vec<_>>>()?;
     places.push((faketime::VARIABLE, faketime::library()?.display().to_string()));
+    places.push((pgbouncer::VARIABLE, pgbouncer::program()?.display().to_string()));
     Ok(places)
 }
 
@@ -150,8 +151,11 @@ fn environment() -> Result<()> {
         None => bail!("{} does not run; `cargo xtask services up` starts it", service.name()),
     };
     print!("{}", SERVICES.iter().map(line).collect::<Result<String>>()?);
-    if let Some(library) = faketime::installed() {
-        println!("export {}='{}'", faketime::VARIABLE, library.display());
+    let beside = [(faketime::VARIABLE, faketime::installed()), (pgbouncer::VARIABLE, pgbouncer::installed())];
+    for (variable, path) in beside {
+        if let Some(path) = path {
+            println!("export {variable}='{}'", path.display());
+        }
     }
     Ok(())
 }

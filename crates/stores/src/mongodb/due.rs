@@ -1,22 +1,19 @@
-//! What is due, and who waits for it. The orders may still hold a version that was superseded a moment ago, so whatever is
+//! What is due. The orders may still hold a version that was superseded a moment ago, so whatever is
 //! found in one is compared with its record's newest version.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
 use semel_core::id::Lane;
 use semel_core::record::StateName;
 use semel_core::store::AsOf;
 use semel_core::{Record, StoreError, Timestamp};
-use tokio::sync::futures::Notified;
 
 use super::store::Shared;
 use super::version::{date, unreadable};
+use crate::remote::calls::Lanes;
 use crate::remote::draft::{lane_name, millis};
-use crate::remote::wake::{Woken, wait};
 
 /// Entries of an order that are read at once.
 const WINDOW: i64 = 128;
@@ -91,10 +88,10 @@ impl Shared {
     }
 
     /// The lanes, each with its earliest.
-    async fn lanes(&self, during: &'static str) -> Result<AsOf<Vec<(String, i64)>>, StoreError> {
+    pub(super) async fn lanes(&self, during: &'static str) -> Result<AsOf<Lanes>, StoreError> {
         self.ask_time(during).await?;
         let as_of = self.time.now(Timestamp::ZERO);
-        let mut lanes: Vec<(String, i64)> = Vec::new();
+        let mut lanes = Lanes::new();
         let mut filter = doc! { "lane": { "$gte": "" } };
         loop {
             let order = doc! { "lane": 1, "wakeAt": 1 };
@@ -118,56 +115,6 @@ impl Shared {
         }
         lanes.sort_by(|(lane, wake), (other, later)| (wake, lane).cmp(&(later, other)));
         Ok(AsOf { as_of, value: lanes })
-    }
-
-    pub(super) async fn lanes_due(&self) -> Result<Vec<Option<Lane>>, StoreError> {
-        let AsOf { as_of, value } = self.lanes("lanes").await?;
-        let due = value.into_iter().filter(|(_, wake)| *wake <= millis(as_of)).map(|(lane, _)| lane);
-        let read = |lane: String| {
-            let named = if lane.is_empty() { Ok(None) } else { Lane::try_new(&lane).map(Some) };
-            named.map_err(|error| StoreError::corrupt("lanes", "a lane without a name").with_source(error))
-        };
-        due.take(semel_core::limits::TAKE_MAX).map(read).collect()
-    }
-
-    pub(super) async fn next_due(&self) -> Result<AsOf<Option<Timestamp>>, StoreError> {
-        self.waiters.ask_next_due();
-        let AsOf { as_of, value: lanes } = self.lanes("next_due").await?;
-        let value = lanes.iter().map(|(_, wake)| crate::remote::draft::time(*wake)).min();
-        self.waiters.told_next_due(lanes, value, as_of);
-        Ok(AsOf { as_of, value })
-    }
-
-    /// Waits for something that is due earlier; `woken` watches since the call.
-    pub(super) async fn due_changed(
-        &self,
-        patience: Duration,
-        woken: Notified<'_>,
-    ) -> Result<(), StoreError> {
-        let until = self.time.now(Timestamp::ZERO).plus(patience);
-        let mut woken = pin!(woken);
-        while !self.waiters.take_earlier() {
-            let left = until.since(self.time.now(Timestamp::ZERO));
-            if left.is_zero() {
-                return Ok(());
-            }
-            match wait(self.time.clock(), left, self.look_every, woken.as_mut()).await {
-                Woken::Told => {
-                    self.waiters.take_earlier();
-                    return Ok(());
-                }
-                Woken::OutOfPatience => {}
-                // What cannot be looked at now is found by whoever asks what is due, with the error.
-                Woken::TimeToLook => {
-                    if let Ok(AsOf { as_of, value }) = self.lanes("due_changed").await
-                        && self.waiters.is_news(&value, millis(as_of))
-                    {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     pub(super) async fn oldest_pending(&self) -> Result<AsOf<Option<Timestamp>>, StoreError> {

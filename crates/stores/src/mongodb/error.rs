@@ -3,12 +3,7 @@
 use mongodb::error::{Error, ErrorKind, RETRYABLE_WRITE_ERROR, WriteFailure};
 use semel_core::StoreError;
 
-/// Whether the command changes something: only then is there a doubt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Read,
-    Write,
-}
+pub(super) use crate::remote::Kind;
 
 /// A key that is there already.
 const DUPLICATE_KEY: i32 = 11000;

@@ -13,9 +13,7 @@ use semel_core::{RecordId, StoreError, Timestamp};
 use super::error::Kind;
 use super::store::{COUNTER_BITS, Shared};
 use super::version::{audit_fields, count, date, kind, log_id, read_audit, tag_text, term, unreadable};
-use crate::remote::draft::{
-    EVERYTHING, actor_hash, correlation_hash, key_hash, millis, operation_hash, record_hash, tag_hash, time,
-};
+use crate::remote::draft::{actor_hash, millis, narrowest, operation_hash, time};
 
 /// The number below which all entries were stamped before this time.
 fn audit_number(at: Timestamp) -> i64 {
@@ -180,7 +178,7 @@ impl Shared {
         let name = |name: &str| format!("{prefix}{name}");
         let mut filter = doc! {
             name("number"): { "$lt": below, "$gte": query.from.map_or(0, audit_number) },
-            name("terms"): narrowest(query),
+            name("terms"): term(narrowest(query)),
         };
         if let Some(operation) = &query.operation {
             filter.insert(name("operation"), term(operation_hash(operation)));
@@ -280,13 +278,4 @@ fn place(document: &Document) -> Result<Cursor, StoreError> {
     let id = document.get_str("recordId").ok().and_then(RecordId::parse);
     let id = id.ok_or_else(|| unreadable("an id that is none"))?;
     Ok(Cursor { created: time(created.timestamp_millis()), id })
-}
-
-/// The narrowest thing that a query says.
-fn narrowest(query: &AuditQuery) -> String {
-    let record = query.record.map(record_hash);
-    let correlation = || query.correlation_id.as_deref().map(correlation_hash);
-    let key = || query.key.as_ref().map(key_hash);
-    let tag = || query.tag.as_ref().map(tag_hash);
-    term(record.or_else(correlation).or_else(key).or_else(tag).unwrap_or(EVERYTHING))
 }

@@ -3,7 +3,7 @@
 //! Rooms: [`options`] what a URL says · [`open`] connecting, indexes, what kind of server it is · [`error`] what a failure
 //! means for a command · [`time`] the server's clock, as far as it is known here · [`slot`] compare and swap · [`version`] a
 //! record's version as a document · [`settle`] what follows a version: counts, the audit log, marks · [`sweep`] what
-//! leaves · [`find`] search and audit · [`due`] what is due · [`store`] the contract.
+//! leaves · [`turns`] waiting for connections · [`find`] search and audit · [`due`] what is due · [`store`] the contract.
 //!
 //! # A write
 //! Every version of a record is a document of its own, and the newest one is the record. A swap puts the next version into
@@ -30,6 +30,7 @@ mod slot;
 mod store;
 mod sweep;
 mod time;
+mod turns;
 mod version;
 
 #[cfg(test)]
@@ -41,6 +42,8 @@ mod tests;
 
 /// The driver's database, for whoever is connected already.
 pub use ::mongodb::Database;
-pub use open::{OpenError, initialize_indexes};
-pub use options::{InvalidUrl, Options};
+
+pub use crate::remote::open::{InvalidUrl, OpenError};
+pub use open::initialize_indexes;
+pub use options::Options;
 pub use store::MongoStore;

@@ -1,50 +1,19 @@
 //! Connecting: what kind of server it is, and the indexes, which any number of nodes may create at once.
 
-use std::error::Error;
-use std::fmt;
-
 use mongodb::bson::{Document, doc};
 use mongodb::{Client, Database};
 use semel_core::StoreError;
 use tokio::time::Instant;
 
+use super::error::{Kind, failed};
 use super::options::Options;
 use crate::limits;
-
-/// Why a store does not open.
-#[derive(Debug)]
-pub struct OpenError {
-    message: &'static str,
-    source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-impl OpenError {
-    pub(super) fn because(message: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { message, source: Some(source.into()) }
-    }
-}
+use crate::remote::open::OpenError;
 
 impl OpenError {
     /// For options that cannot be.
     pub fn of(invalid: super::InvalidUrl) -> Self {
         Self::because("no usable options", invalid)
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message)?;
-        match self.source.as_deref() {
-            // What the server says is what an operator needs.
-            Some(source) => write!(f, ": {}", source.source().unwrap_or(source)),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
     }
 }
 
@@ -72,8 +41,9 @@ impl Server {
 }
 
 pub(super) async fn connect(options: &Options) -> Result<Database, OpenError> {
-    let client =
-        options.client().await.map_err(|error| OpenError::because("no usable URL of MongoDB", error))?;
+    // Of `mongodb+srv://` it asks a name server.
+    let no_url = |error| OpenError::because("no usable URL of MongoDB", failed(error, Kind::Read, "open"));
+    let client = options.client().await.map_err(no_url)?;
     let client = Client::with_options(client)
         .map_err(|error| OpenError::because("no usable URL of MongoDB", error))?;
     client

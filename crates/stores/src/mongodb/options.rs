@@ -8,6 +8,7 @@ use mongodb::options::{ClientOptions, ServerAddress, Tls};
 
 use crate::clock::Clock;
 use crate::limits;
+use crate::remote::open::InvalidUrl;
 
 /// Where the cluster is, and how it is used.
 #[derive(Clone)]
@@ -22,18 +23,6 @@ pub struct Options {
     pub(super) command_timeout: Duration,
     pub(super) stepped: Option<Arc<dyn Clock>>,
 }
-
-/// A URL that says something else than it should. Nothing of the URL itself is in it: that holds a password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidUrl(String);
-
-impl fmt::Display for InvalidUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for InvalidUrl {}
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +39,7 @@ impl Options {
     /// It is no URL of MongoDB, or a value of ours cannot be. What the driver makes of its keys is known when it is opened.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
         if !url.starts_with("mongodb://") && !url.starts_with("mongodb+srv://") {
-            return Err(InvalidUrl("it is no URL of MongoDB".to_owned()));
+            return Err(InvalidUrl::new("it is no URL of MongoDB"));
         }
         let mut collection = limits::MONGODB_COLLECTION.to_owned();
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
@@ -62,7 +51,7 @@ impl Options {
                 "tlsInsecure" | "tlsAllowInvalidCertificates" | "tlsAllowInvalidHostnames"
                     if value == "true" =>
                 {
-                    return Err(InvalidUrl(format!(
+                    return Err(InvalidUrl::new(format!(
                         "`{key}` would trust anybody; name the authority by `tlsCAFile`"
                     )));
                 }
@@ -151,7 +140,7 @@ fn is_local(host: &ServerAddress) -> bool {
 fn checked(name: &str) -> Result<String, InvalidUrl> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if !plain || name.is_empty() || name.len() > limits::MONGODB_COLLECTION_CHARS_MAX {
-        return Err(InvalidUrl("`collection` must be letters, digits and `_`, at most 80".to_owned()));
+        return Err(InvalidUrl::new("`collection` must be letters, digits and `_`, at most 80"));
     }
     Ok(name.to_owned())
 }

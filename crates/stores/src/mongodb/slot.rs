@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::error::{Kind, failed, is_duplicate, no_answer};
 use super::store::Shared;
+use super::turns::Turn;
 use super::version::{Placed, date, read_record, unreadable};
 use crate::limits;
 use crate::remote::draft::time;
@@ -96,7 +97,11 @@ impl Shared {
     ) -> Result<Result<T, Error>, StoreError> {
         self.open(during)?;
         let patience = self.command_timeout + limits::MONGODB_CONNECT_TIMEOUT + limits::MONGODB_ANSWER_MARGIN;
-        tokio::time::timeout(patience, asking.into_future()).await.map_err(|_| no_answer(kind, during))
+        let turn = Turn::begin(&self.left);
+        let answer = tokio::time::timeout(patience, asking.into_future()).await;
+        let answer = answer.map_err(|_| no_answer(kind, during))?;
+        turn.end();
+        Ok(answer)
     }
 
     /// Sees to it that the server's time is known well enough.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -25,20 +24,24 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::error::{Kind, failed};
-use super::open::{OpenError, Server, connect, create_indexes};
+use super::open::{Server, connect, create_indexes};
 use super::options::Options;
 use super::settle::settles;
 use super::slot::{Known, Put, birth, slot};
 use super::time::ServerTime;
+use super::turns::gives_turns;
 use super::version::{REMOVED, audit_fields, date, fence, fields, kind_of, unreadable};
+use crate::clock::Clock;
 use crate::limits;
+use crate::remote::calls::{self, Lanes, Remote, calls_of_shared};
 use crate::remote::draft::{millis, time};
-use crate::remote::wake::{Waiters, wait};
+use crate::remote::open::OpenError;
+use crate::remote::wake::Waiters;
 
 /// Records in MongoDB.
 pub struct MongoStore {
     shared: Arc<Shared>,
-    settler: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 /// What calls and background tasks share.
@@ -59,6 +62,8 @@ pub(super) struct Shared {
     pub(super) look_every: Duration,
     pub(super) keep: Duration,
     pub(super) command_timeout: Duration,
+    /// Somebody has left a call before its end.
+    pub(super) left: Arc<Notify>,
     /// There are versions that nobody has settled.
     pub(super) unsettled: Notify,
     /// The last number of an audit entry here.
@@ -76,7 +81,7 @@ impl fmt::Debug for MongoStore {
 
 impl Drop for MongoStore {
     fn drop(&mut self) {
-        self.settler.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -116,6 +121,7 @@ impl MongoStore {
             look_every: options.poll,
             keep: options.keep,
             command_timeout: options.command_timeout,
+            left: Arc::default(),
             unsettled: Notify::new(),
             last_entry: AtomicI64::new(0),
             seed: seed(),
@@ -127,7 +133,8 @@ impl MongoStore {
         shared.time.heard(time(said.timestamp_millis()), sent);
         shared.unsettled.notify_one();
         let settler = tokio::spawn(settles(Arc::downgrade(&shared)));
-        Ok(Self { shared, settler })
+        let giver = tokio::spawn(gives_turns(Arc::downgrade(&shared)));
+        Ok(Self { shared, tasks: [settler, giver] })
     }
 
     /// Whether the server is FerretDB, which speaks MongoDB's protocol over PostgreSQL: right, but every question reads all
@@ -381,27 +388,6 @@ impl Shared {
         Ok(AsOf { as_of, value: record })
     }
 
-    async fn changed(
-        &self,
-        id: RecordId,
-        seen: Version,
-        patience: Duration,
-    ) -> Result<AsOf<Option<Arc<Record>>>, StoreError> {
-        let mut until = None;
-        loop {
-            // Watched before it is looked at, so that no change falls between the two.
-            let mut woken = pin!(self.waiters.of(id).notified());
-            woken.as_mut().enable();
-            let found = self.load(id).await?;
-            let waits = found.value.as_ref().is_some_and(|record| record.version() <= seen);
-            let left = until.get_or_insert(found.as_of.plus(patience)).since(found.as_of);
-            if !waits || left.is_zero() {
-                return Ok(found);
-            }
-            wait(self.time.clock(), left, self.look_every, woken).await;
-        }
-    }
-
     async fn ready(&self) -> Result<(), StoreError> {
         let sent = Instant::now();
         let hello = self.answer("ready", Kind::Read, self.database.run_command(doc! { "hello": 1 })).await?;
@@ -414,108 +400,51 @@ impl Shared {
     }
 }
 
+impl Remote for Arc<Shared> {
+    fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.time.clock()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.time.now(Timestamp::ZERO)
+    }
+
+    fn look_every(&self) -> Duration {
+        self.look_every
+    }
+
+    fn find(
+        &self,
+        id: RecordId,
+    ) -> impl Future<Output = Result<AsOf<Option<Arc<Record>>>, StoreError>> + Send {
+        self.load(id)
+    }
+
+    fn lanes(&self, during: &'static str) -> impl Future<Output = Result<AsOf<Lanes>, StoreError>> + Send {
+        Shared::lanes(self, during)
+    }
+}
+
 impl Store for MongoStore {
     fn name(&self) -> &'static str {
         "mongodb"
     }
 
-    fn time(&self) -> Timestamp {
-        self.shared.time.now(Timestamp::ZERO)
-    }
-
-    fn insert(&self, write: Write) -> Answer<'_, AsOf<Inserted>> {
-        Box::pin(self.shared.insert(write))
-    }
-
-    fn replace(&self, write: Write, expected: Version) -> Answer<'_, AsOf<Replaced>> {
-        Box::pin(self.shared.replace(write, expected))
-    }
-
-    fn remove(&self, id: RecordId, expected: Version) -> Answer<'_, bool> {
-        Box::pin(self.shared.remove(id, expected))
-    }
-
-    fn load(&self, id: RecordId) -> Answer<'_, AsOf<Option<Arc<Record>>>> {
-        Box::pin(self.shared.load(id))
-    }
-
-    fn take_due(&self, lane: Option<Lane>, limit: usize) -> Answer<'_, AsOf<Vec<Arc<Record>>>> {
-        Box::pin(self.shared.take_due(lane, limit))
-    }
-
-    fn lanes(&self) -> Answer<'_, Vec<Option<Lane>>> {
-        Box::pin(self.shared.lanes_due())
-    }
-
-    fn next_due(&self) -> Answer<'_, AsOf<Option<Timestamp>>> {
-        Box::pin(self.shared.next_due())
-    }
-
-    fn changed(
-        &self,
-        id: RecordId,
-        seen: Version,
-        patience: Duration,
-    ) -> Answer<'_, AsOf<Option<Arc<Record>>>> {
-        Box::pin(self.shared.changed(id, seen, patience))
-    }
-
-    fn due_changed(&self, patience: Duration) -> Answer<'_, ()> {
-        // Watches from the call on, so that a caller who calls before it asks for `next_due` misses nothing.
-        Box::pin(self.shared.due_changed(patience, self.shared.waiters.due_changed()))
-    }
-
-    fn sweep(&self, limit: usize) -> Answer<'_, usize> {
-        Box::pin(self.shared.sweep(limit))
-    }
-
-    fn counts(&self) -> Answer<'_, Vec<Count>> {
-        Box::pin(self.shared.counts())
-    }
-
-    fn oldest_pending(&self) -> Answer<'_, AsOf<Option<Timestamp>>> {
-        Box::pin(self.shared.oldest_pending())
-    }
-
-    fn search(
-        &self,
-        query: Query,
-        cursor: Option<Cursor>,
-        limit: usize,
-    ) -> Answer<'_, Page<Summary, Cursor>> {
-        Box::pin(async move { self.shared.search(&query, cursor, limit).await })
-    }
-
-    fn append_audit(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
-        Box::pin(self.shared.append_audit(entries))
-    }
-
-    fn audit(
-        &self,
-        query: AuditQuery,
-        cursor: Option<AuditCursor>,
-        limit: usize,
-    ) -> Answer<'_, Page<Entry, AuditCursor>> {
-        Box::pin(async move { self.shared.audit(&query, cursor, limit).await })
-    }
-
-    fn forget_audit(&self, before: Timestamp, limit: usize) -> Answer<'_, usize> {
-        Box::pin(self.shared.forget_audit(before, limit))
-    }
+    calls_of_shared!();
 
     /// Whatever is acknowledged is on a majority, or there is only one server.
     fn survives_failover(&self) -> bool {
         true
     }
 
-    fn ready(&self) -> Answer<'_, ()> {
-        Box::pin(self.shared.ready())
-    }
-
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             self.shared.closed.store(true, Ordering::Release);
-            self.settler.abort();
+            self.tasks.iter().for_each(JoinHandle::abort);
             Ok(())
         })
     }

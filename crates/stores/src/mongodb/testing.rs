@@ -9,30 +9,14 @@ use semel_core::Timestamp;
 
 use super::{MongoStore, Options};
 use crate::clock::{Clock, SteppedClock};
+use crate::remote::testing::{name_of_this_test, variable};
 
 /// Where `cargo xtask services up` says that FerretDB listens.
 const VARIABLE: &str = "SEMEL_TEST_MONGODB";
 
-/// The URL of the server, or `None` where tests need none: by hand, and in a quick run. Under CI a missing server is a
-/// failure.
+/// The URL of the server, or `None` where tests need none.
 pub(super) fn url() -> Option<String> {
-    let url = std::env::var(VARIABLE).ok();
-    if url.is_none() {
-        assert!(
-            std::env::var_os("CI").is_none() || std::env::var_os("SEMEL_QUICK").is_some(),
-            "{VARIABLE} is not set; `cargo xtask test` sets it"
-        );
-        println!("skipped: {VARIABLE} is not set; `eval \"$(cargo xtask services env)\"` sets it");
-    }
-    url
-}
-
-/// A name that no other test has.
-fn name_of_this_test() -> String {
-    let thread = std::thread::current();
-    let test = thread.name().expect("a test's thread has its name");
-    let hash = crate::remote::draft::hash(&[test.as_bytes(), &std::process::id().to_le_bytes()]);
-    format!("t_{:016x}", hash.cast_unsigned())
+    variable(VARIABLE)
 }
 
 /// Collections of the test's own, empty, and gone when it is dropped. The database is shared: a database of FerretDB's is a

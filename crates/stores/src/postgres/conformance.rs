@@ -82,13 +82,13 @@ mod apart {
     }
 }
 
-/// The whole suite again behind `PgBouncer` in transaction mode, where a session belongs to nobody.
+/// The whole suite again behind `PgBouncer` in transaction mode, where a session belongs to nobody. Each case has a pooler of
+/// its own, so that a crash ends the sessions behind it, too.
 mod pooled {
     use super::{Stepped, url};
 
     async fn open() -> Option<Stepped> {
-        let pooler = super::super::testing::variable("SEMEL_TEST_PGBOUNCER")?;
-        Some(Stepped::behind(url()?, pooler).await)
+        Stepped::behind_pooler(url()?).await
     }
 
     semel_conformance::store_suite!(open);

@@ -5,12 +5,7 @@ use semel_core::StoreError;
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-/// Whether the statement changes something: only then is there a doubt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Read,
-    Write,
-}
+pub(super) use crate::remote::Kind;
 
 /// How a statement ended that has no answer.
 #[derive(Debug)]

@@ -9,11 +9,12 @@ use tokio_postgres::types::ToSql;
 use super::error::Kind;
 use super::pool::Statement;
 use super::rows::{
-    AuditDraft, EVERYTHING, Id, actor_hash, correlation_hash, corrupt, key_hash, literal, millis,
-    namespace_number, operation_hash, record, record_hash, state_number, tag_hash, time, unreadable,
+    AuditDraft, EVERYTHING, Id, actor_hash, corrupt, key_hash, literal, millis, namespace_number,
+    operation_hash, record, state_number, tag_hash, time, unreadable,
 };
 use super::store::Shared;
 use crate::codec::{Corrupt, decode_audit};
+use crate::remote::draft::narrowest;
 
 /// Bits of an audit entry's number below its time.
 const COUNTER_BITS: u32 = 21;
@@ -157,7 +158,7 @@ impl Shared {
         let operation = query.operation.as_ref().map(operation_hash);
         let actor = query.actor.as_deref().map(actor_hash);
         let action = query.action.map(semel_core::audit::Action::as_str);
-        let term = term(query);
+        let term = narrowest(query);
         let rows = if term == EVERYTHING && operation.is_none() && actor.is_none() && action.is_none() {
             self.rows("audit", Kind::Read, &self.sql.audit, &[&below, &from, &count]).await?
         } else {
@@ -208,13 +209,4 @@ impl Shared {
 /// How many entries of an order a statement says it has read.
 fn entries(row: &tokio_postgres::Row, at: usize) -> Result<u64, StoreError> {
     row.try_get::<_, i64>(at).map(i64::unsigned_abs).map_err(unreadable)
-}
-
-/// The narrowest thing that a query says.
-fn term(query: &AuditQuery) -> i64 {
-    let record = query.record.map(record_hash);
-    let correlation = || query.correlation_id.as_deref().map(correlation_hash);
-    let key = || query.key.as_ref().map(key_hash);
-    let tag = || query.tag.as_ref().map(tag_hash);
-    record.or_else(correlation).or_else(key).or_else(tag).unwrap_or(EVERYTHING)
 }

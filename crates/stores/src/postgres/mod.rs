@@ -42,8 +42,12 @@ mod batches_tests;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod joined_random;
+#[cfg(test)]
 #[cfg(feature = "sqlx")]
 mod joined_tests;
+#[cfg(test)]
+mod pooler;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -51,9 +55,9 @@ mod tests;
 #[cfg(test)]
 mod tls_tests;
 
+pub use crate::remote::open::{InvalidUrl, OpenError};
 use crate::remote::{time, wake};
 
 pub use joined::{Cells, JoinError, Joined, Transaction, Value};
-pub use options::{InvalidUrl, Options};
-pub use schema::OpenError;
+pub use options::Options;
 pub use store::PostgresStore;

@@ -12,6 +12,7 @@ use tokio_postgres::config::{Host, SslMode};
 
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
+use crate::remote::open::InvalidUrl;
 
 /// Statements are planned once for a session, perhaps while the tables are empty: a plan that reads all of a table would
 /// stay when it is full. What that makes look dear is not worth compiling.
@@ -42,18 +43,6 @@ pub struct Options {
     pub(super) batch: bool,
     pub(super) clock: Arc<dyn Clock>,
 }
-
-/// A URL that says something else than it should. Nothing of the URL itself is in it: that holds a password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidUrl(String);
-
-impl fmt::Display for InvalidUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for InvalidUrl {}
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -158,10 +147,10 @@ impl Options {
 fn config(url: &str) -> Result<Config, InvalidUrl> {
     let config = Config::from_str(url).map_err(|error| {
         let source = std::error::Error::source(&error);
-        InvalidUrl(source.map_or_else(|| "it is no URL of PostgreSQL".to_owned(), ToString::to_string))
+        InvalidUrl::new(source.map_or_else(|| "it is no URL of PostgreSQL".to_owned(), ToString::to_string))
     })?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err(InvalidUrl("the host is missing".to_owned()));
+        return Err(InvalidUrl::new("the host is missing"));
     }
     Ok(config)
 }
@@ -197,7 +186,7 @@ fn split(url: &str) -> Result<(Ours, String), InvalidUrl> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
-        let wrong = |expected: &str| InvalidUrl(format!("`{key}` must be {expected}"));
+        let wrong = |expected: &str| InvalidUrl::new(format!("`{key}` must be {expected}"));
         match key {
             "schema" => ours.schema = Some(schema(&value)?),
             "pool" => {
@@ -239,7 +228,7 @@ fn split(url: &str) -> Result<(Ours, String), InvalidUrl> {
 fn schema(name: &str) -> Result<String, InvalidUrl> {
     let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     if !plain || name.len() > 48 || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
-        return Err(InvalidUrl("`schema` must be lower-case letters, digits and `_`, at most 48".to_owned()));
+        return Err(InvalidUrl::new("`schema` must be lower-case letters, digits and `_`, at most 48"));
     }
     Ok(name.to_owned())
 }

@@ -9,9 +9,9 @@ use tokio_postgres::{Config, Row};
 
 use super::error::Failure;
 use super::options::Options;
-use super::schema::OpenError;
 use super::tls::Tls;
 use crate::limits;
+use crate::remote::open::OpenError;
 
 /// Inserts, replacements, loads.
 const KINDS_OF_BATCHES: usize = 3;

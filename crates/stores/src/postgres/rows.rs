@@ -15,8 +15,8 @@ use crate::limits;
 pub(super) use crate::remote::draft::hash;
 use crate::remote::draft::without_input;
 pub(super) use crate::remote::draft::{
-    AuditDraft, EVERYTHING, actor_hash, correlation_hash, key_hash, lane_name, length, millis,
-    namespace_number, namespace_of, operation_hash, record_hash, state_number, state_of, tag_hash, time,
+    AuditDraft, EVERYTHING, actor_hash, key_hash, lane_name, length, millis, namespace_number, namespace_of,
+    operation_hash, state_number, state_of, tag_hash, time,
 };
 
 /// An id as the database's `uuid`: sixteen bytes in their order.

@@ -4,59 +4,18 @@
 //! to create anything can open a schema that is up to date. The lock is of the transaction, not of the session: behind a
 //! pooler, a session is nobody's.
 
-use std::error::Error;
-use std::fmt;
-
 use tokio_postgres::{Client, IsolationLevel};
 
-/// Why a store does not open.
-#[derive(Debug)]
-pub struct OpenError {
-    message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
-}
+use super::error::{Failure, Kind};
+use crate::remote::open::OpenError;
 
-impl OpenError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
-    }
-
-    pub(super) fn because(
-        message: impl Into<String>,
-        source: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Self {
-        Self { message: message.into(), source: Some(source.into()) }
-    }
-}
-
-impl OpenError {
-    /// Whether it is only that the connection was lost, perhaps long before: a pooler keeps some that are dead.
-    pub(super) fn is_lost_connection(&self) -> bool {
-        let source = self.source.as_ref().and_then(|source| source.downcast_ref::<tokio_postgres::Error>());
-        source.is_some_and(|error| {
-            let code = error.code().map(tokio_postgres::error::SqlState::code);
-            error.is_closed() || code.is_some_and(|code| code == "57P01" || code.starts_with("08"))
-        })
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        // What an operator needs is at the bottom: what the server says, or what is wrong with its certificate.
-        let Some(source) = self.source.as_deref() else { return Ok(()) };
-        let mut bottom: &dyn Error = source;
-        while let Some(below) = bottom.source() {
-            bottom = below;
-        }
-        write!(f, ": {bottom}")
-    }
-}
-
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
+/// Whether it is only that the connection was lost, perhaps long before: a pooler keeps some that are dead.
+pub(super) fn is_lost_connection(error: &OpenError) -> bool {
+    let cause = error.causes().find_map(|cause| cause.downcast_ref::<tokio_postgres::Error>());
+    cause.is_some_and(|error| {
+        let code = error.code().map(tokio_postgres::error::SqlState::code);
+        error.is_closed() || code.is_some_and(|code| code == "57P01" || code.starts_with("08"))
+    })
 }
 
 /// Each brings the schema from the version of its place in the list to the next; none is changed once it was released.
@@ -72,7 +31,10 @@ const _: () = assert!(MIGRATIONS.len() == VERSION as usize);
 /// # Errors
 /// The database cannot be reached, the role may not create what is missing, or a newer program has been there.
 pub(super) async fn migrate(client: &mut Client, schema: &str) -> Result<(), OpenError> {
-    let failed = |error| OpenError::because(format!("cannot migrate the schema `{schema}`"), error);
+    let failed = |error| {
+        let error = Failure::Sent(error).into_error(Kind::Read, "migrate");
+        OpenError::because(format!("cannot migrate the schema `{schema}`"), error)
+    };
     if version(client, schema).await.map_err(failed)? == Some(VERSION) {
         return Ok(());
     }

@@ -20,12 +20,15 @@ use super::listen::{channel, hear, tell};
 use super::options::Options;
 use super::pool::{Database, Statement, Values};
 use super::rows::{Draft, Stamps, time, unreadable};
-use super::schema::{OpenError, migrate};
+use super::schema::{is_lost_connection, migrate};
 use super::sql::Sql;
 use super::time::Time;
 use super::tls::Tls;
 use super::wake::Waiters;
+use crate::clock::Clock;
 use crate::limits;
+use crate::remote::calls::{self, Lanes, Remote, calls_of_shared};
+use crate::remote::open::OpenError;
 
 /// Records in PostgreSQL.
 pub struct PostgresStore {
@@ -84,7 +87,7 @@ impl PostgresStore {
             match migrate(&mut connection, &options.schema).await {
                 Ok(()) => break,
                 // A migration is a transaction: it happened or not, and whoever comes next looks.
-                Err(error) if error.is_lost_connection() && again > 0 => {
+                Err(error) if is_lost_connection(&error) && again > 0 => {
                     again -= 1;
                     drop(deadpool_postgres::Object::take(connection));
                 }
@@ -185,103 +188,46 @@ impl Shared {
     }
 }
 
+impl Remote for Arc<Shared> {
+    fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.time.clock()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    fn look_every(&self) -> Duration {
+        self.look
+    }
+
+    fn find(
+        &self,
+        id: RecordId,
+    ) -> impl Future<Output = Result<AsOf<Option<Arc<Record>>>, StoreError>> + Send {
+        self.load(id)
+    }
+
+    fn lanes(&self, during: &'static str) -> impl Future<Output = Result<AsOf<Lanes>, StoreError>> + Send {
+        Shared::lanes(self, during)
+    }
+}
+
 impl Store for PostgresStore {
     fn name(&self) -> &'static str {
         "postgres"
     }
 
-    fn time(&self) -> Timestamp {
-        self.shared.time.now()
-    }
-
-    fn insert(&self, write: Write) -> Answer<'_, AsOf<Inserted>> {
-        Box::pin(self.shared.insert(write))
-    }
-
-    fn replace(&self, write: Write, expected: Version) -> Answer<'_, AsOf<Replaced>> {
-        Box::pin(self.shared.replace(write, expected))
-    }
-
-    fn remove(&self, id: RecordId, expected: Version) -> Answer<'_, bool> {
-        Box::pin(self.shared.remove(id, expected))
-    }
-
-    fn load(&self, id: RecordId) -> Answer<'_, AsOf<Option<Arc<Record>>>> {
-        Box::pin(self.shared.load(id))
-    }
-
-    fn take_due(&self, lane: Option<Lane>, limit: usize) -> Answer<'_, AsOf<Vec<Arc<Record>>>> {
-        Box::pin(self.shared.take_due(lane, limit))
-    }
-
-    fn lanes(&self) -> Answer<'_, Vec<Option<Lane>>> {
-        Box::pin(self.shared.lanes_due())
-    }
-
-    fn next_due(&self) -> Answer<'_, AsOf<Option<Timestamp>>> {
-        Box::pin(self.shared.next_due())
-    }
-
-    fn changed(
-        &self,
-        id: RecordId,
-        seen: Version,
-        patience: Duration,
-    ) -> Answer<'_, AsOf<Option<Arc<Record>>>> {
-        Box::pin(self.shared.changed(id, seen, patience))
-    }
-
-    fn due_changed(&self, patience: Duration) -> Answer<'_, ()> {
-        // Watches from the call on, so that a caller who calls before it asks for `next_due` misses nothing.
-        Box::pin(self.shared.due_changed(patience, self.shared.waiters.due_changed()))
-    }
-
-    fn sweep(&self, limit: usize) -> Answer<'_, usize> {
-        Box::pin(self.shared.sweep(limit))
-    }
-
-    fn counts(&self) -> Answer<'_, Vec<Count>> {
-        Box::pin(self.shared.counts())
-    }
-
-    fn oldest_pending(&self) -> Answer<'_, AsOf<Option<Timestamp>>> {
-        Box::pin(self.shared.oldest_pending())
-    }
-
-    fn search(
-        &self,
-        query: Query,
-        cursor: Option<Cursor>,
-        limit: usize,
-    ) -> Answer<'_, Page<Summary, Cursor>> {
-        Box::pin(async move { self.shared.search(&query, cursor, limit).await })
-    }
-
-    fn append_audit(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
-        Box::pin(self.shared.append_audit(entries))
-    }
-
-    fn audit(
-        &self,
-        query: AuditQuery,
-        cursor: Option<AuditCursor>,
-        limit: usize,
-    ) -> Answer<'_, Page<Entry, AuditCursor>> {
-        Box::pin(async move { self.shared.audit(&query, cursor, limit).await })
-    }
-
-    fn forget_audit(&self, before: Timestamp, limit: usize) -> Answer<'_, usize> {
-        Box::pin(self.shared.forget_audit(before, limit))
-    }
+    calls_of_shared!();
 
     /// As far as the server could tell when it was opened: it syncs its log, and what it acknowledges is on a standby,
     /// too, or there is none.
     fn survives_failover(&self) -> bool {
         self.shared.survives_failover
-    }
-
-    fn ready(&self) -> Answer<'_, ()> {
-        Box::pin(self.shared.ready())
     }
 
     fn close(&self) -> Answer<'_, ()> {

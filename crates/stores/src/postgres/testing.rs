@@ -6,30 +6,18 @@ use std::time::Duration;
 use semel_core::Timestamp;
 use tokio_postgres::{Client, NoTls};
 
+use super::pooler::Pooler;
 use super::schema::migrate;
 use super::{Options, PostgresStore};
 use crate::clock::{Clock, SteppedClock};
+use crate::remote::testing::{name_of_this_test, variable};
 
 /// Where `cargo xtask services up` says that PostgreSQL listens.
 const VARIABLE: &str = "SEMEL_TEST_POSTGRES";
 
-/// The URL of the server, or `None` where tests need none: by hand, and in a quick run. Under CI a missing server is a
-/// failure.
+/// The URL of the server, or `None` where tests need none.
 pub(super) fn url() -> Option<String> {
     variable(VARIABLE)
-}
-
-/// The same for any service.
-pub(super) fn variable(name: &str) -> Option<String> {
-    let url = std::env::var(name).ok();
-    if url.is_none() {
-        assert!(
-            std::env::var_os("CI").is_none() || std::env::var_os("SEMEL_QUICK").is_some(),
-            "{name} is not set; `cargo xtask test` sets it"
-        );
-        println!("skipped: {name} is not set; `eval \"$(cargo xtask services env)\"` sets it");
-    }
-    url
 }
 
 /// A connection past the store.
@@ -37,14 +25,6 @@ pub(super) async fn client(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
     client
-}
-
-/// A name that no other test has.
-fn schema_of_this_test() -> String {
-    let thread = std::thread::current();
-    let test = thread.name().expect("a test's thread has its name");
-    let hash = crate::remote::draft::hash(&[test.as_bytes(), &std::process::id().to_le_bytes()]);
-    format!("t_{:016x}", hash.cast_unsigned())
 }
 
 /// A schema of the test's own, empty, and gone when it is dropped.
@@ -56,7 +36,7 @@ pub(super) struct Schema {
 
 impl Schema {
     pub(super) async fn new(server: String) -> Self {
-        let (name, client) = (schema_of_this_test(), client(&server).await);
+        let (name, client) = (name_of_this_test(), client(&server).await);
         client.batch_execute(&format!("DROP SCHEMA IF EXISTS {name} CASCADE")).await.unwrap();
         Self { name, server, client }
     }
@@ -99,14 +79,14 @@ impl Schema {
         self.run(&format!("UPDATE SCHEMA.test_clock SET ms = ms + {length}")).await;
     }
 
-    /// Ends every connection of the store, as a server does that goes down.
+    /// Ends every session of the store, as a server does that goes down; of those behind a pooler, too.
     pub(super) async fn cut(&self) {
         // Each is gone when its turn is over.
-        self.run(
+        let ended = self.number(
             "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
              WHERE application_name = 'SCHEMA'",
-        )
-        .await;
+        );
+        assert!(ended.await > 0, "a store that is open has a session");
     }
 }
 
@@ -133,6 +113,8 @@ pub(super) struct Stepped {
     pub(super) store: Option<Arc<PostgresStore>>,
     /// The URL that the store is opened by.
     url: String,
+    /// What is between the two, if anything; gone with it.
+    _pooler: Option<Pooler>,
 }
 
 impl Stepped {
@@ -144,23 +126,24 @@ impl Stepped {
     pub(super) async fn with(server: String, more: &str) -> Self {
         let schema = Schema::migrated(server).await;
         let url = format!("{}{more}", schema.url());
-        Self::over(schema, url).await
+        Self::over(schema, url, None).await
     }
 
-    /// Behind a pooler, which takes no options for a session.
-    pub(super) async fn behind(server: String, pooler: String) -> Self {
+    /// Behind a pooler of its own, which takes no options for a session.
+    pub(super) async fn behind_pooler(server: String) -> Option<Self> {
+        let pooler = Pooler::before(&server)?;
         let schema = Schema::migrated(server).await;
-        let name = &schema.name;
-        // Without the name by which `cut` finds connections: those of a pooler serve other tests as well.
-        let url = format!("{pooler}?schema={name}&pool=8&pgbouncer=true");
-        Self::over(schema, url).await
+        // The pooler hands the name on, by which `cut` finds its sessions.
+        let url =
+            format!("{}?schema={1}&application_name={1}&pool=8&pgbouncer=true", pooler.url(), schema.name);
+        Some(Self::over(schema, url, Some(pooler)).await)
     }
 
-    async fn over(schema: Schema, url: String) -> Self {
+    async fn over(schema: Schema, url: String, pooler: Option<Pooler>) -> Self {
         let began = Timestamp::from_millis(1_700_000_000_000);
         let clock = SteppedClock::at(began);
         schema.step_clock(began).await;
-        let mut stepped = Self { schema, clock, store: None, url };
+        let mut stepped = Self { schema, clock, store: None, url, _pooler: pooler };
         stepped.open().await;
         stepped
     }

@@ -15,7 +15,7 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as Encrypted;
 
-use super::schema::OpenError;
+use crate::remote::open::OpenError;
 
 /// Encrypts connections. Without certificates it refuses; it is then not asked.
 #[derive(Clone)]

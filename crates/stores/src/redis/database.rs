@@ -9,10 +9,10 @@ use redis::{Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, TlsCertificat
 
 use super::error::Failure;
 use super::node::Node;
-use super::open::OpenError;
 use super::options::{Options, Wait};
 use super::script::Script;
 use crate::limits;
+use crate::remote::open::OpenError;
 
 /// A server alone, or a cluster of them.
 pub(super) struct Database {
@@ -237,18 +237,10 @@ impl Database {
             answers.next();
         }
         let answer = said(answers.next())?;
-        let Some(wait) = wait else { return Ok(answer) };
-        match said(answers.next())? {
-            Value::Int(replicas) if is_enough(replicas, wait.replicas) => Ok(answer),
-            Value::Int(replicas) => Err(Failure::TooFewReplicas(replicas)),
-            // How many have synced it here, and how many there.
-            Value::Array(synced) => match synced.as_slice() {
-                [Value::Int(1..), Value::Int(replicas)] if is_enough(*replicas, wait.replicas) => Ok(answer),
-                [_, Value::Int(replicas)] => Err(Failure::TooFewReplicas(*replicas)),
-                _ => Err(Failure::TooFewReplicas(0)),
-            },
-            _ => Err(Failure::TooFewReplicas(0)),
+        if let Some(wait) = wait {
+            enough(&said(answers.next())?, wait)?;
         }
+        Ok(answer)
     }
 
     /// Sends scripts before they are needed, so that the first call of each is not made twice. A server that has not taken
@@ -300,8 +292,20 @@ fn wait_for(wait: Wait) -> Cmd {
     command
 }
 
-fn is_enough(have: i64, wanted: usize) -> bool {
-    usize::try_from(have).is_ok_and(|have| have >= wanted)
+/// Reads the answer to that: whether what was waited for has come about in time.
+fn enough(answer: &Value, wait: Wait) -> Result<(), Failure> {
+    let is_enough = |have: i64| usize::try_from(have).is_ok_and(|have| have >= wait.replicas);
+    match answer {
+        Value::Int(replicas) if !wait.synced && is_enough(*replicas) => Ok(()),
+        Value::Int(replicas) if !wait.synced => Err(Failure::TooFewReplicas(*replicas)),
+        // How many have synced it here, and how many there.
+        Value::Array(synced) if wait.synced => match synced.as_slice() {
+            [Value::Int(1..), Value::Int(replicas)] if is_enough(*replicas) => Ok(()),
+            [Value::Int(1..), Value::Int(replicas)] => Err(Failure::TooFewReplicas(*replicas)),
+            _ => Err(Failure::NotSynced),
+        },
+        _ => Err(Failure::NotSynced),
+    }
 }
 
 /// One command to one server.
@@ -341,5 +345,45 @@ pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::VerbatimString { text, .. } => Some(text.clone()),
         other => bytes(other).map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(replicas: usize, synced: bool) -> Wait {
+        Wait { replicas, synced, timeout: Duration::from_millis(300) }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_as_the_server_reads_it() {
+        let packed =
+            |wait| String::from_utf8(wait_for(wait).get_packed_command()).unwrap().replace("\r\n", " ");
+        assert_eq!(packed(wait(2, false)), "*3 $4 WAIT $1 2 $3 300 ");
+        assert_eq!(packed(wait(2, true)), "*4 $7 WAITAOF $1 1 $1 2 $3 300 ");
+        assert_eq!(packed(wait(0, true)), "*4 $7 WAITAOF $1 1 $1 0 $3 300 ");
+    }
+
+    #[test]
+    fn l4_less_than_what_was_waited_for_is_not_enough() {
+        let pair = |here, there| Value::Array(vec![Value::Int(here), Value::Int(there)]);
+        for (answer, asked, is_enough) in [
+            (Value::Int(1), wait(1, false), true),
+            (Value::Int(2), wait(1, false), true),
+            (Value::Int(0), wait(1, false), false),
+            (Value::Int(-1), wait(0, false), false),
+            (Value::Nil, wait(0, false), false),
+            (pair(1, 1), wait(1, false), false),
+            (pair(1, 0), wait(0, true), true),
+            (pair(1, 2), wait(2, true), true),
+            (pair(1, 1), wait(2, true), false),
+            (pair(0, 2), wait(2, true), false),
+            (Value::Int(2), wait(2, true), false),
+            (Value::Array(vec![Value::Int(1)]), wait(0, true), false),
+            (Value::Nil, wait(0, true), false),
+        ] {
+            assert_eq!(enough(&answer, asked).is_ok(), is_enough, "{answer:?} for {asked:?}");
+        }
     }
 }

@@ -3,12 +3,7 @@
 use redis::RedisError;
 use semel_core::StoreError;
 
-/// Whether the command changes something: only then is there a doubt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Read,
-    Write,
-}
+pub(super) use crate::remote::Kind;
 
 /// How a command ended that has no answer.
 #[derive(Debug)]
@@ -21,6 +16,8 @@ pub(super) enum Failure {
     NoAnswer,
     /// It is done here, and so many replicas have it, which is not enough.
     TooFewReplicas(i64),
+    /// It is done here, and not synced in time, as far as the server says.
+    NotSynced,
 }
 
 impl Failure {
@@ -33,7 +30,7 @@ impl Failure {
     fn code(&self) -> Option<&str> {
         match self {
             Self::Sent(error) => error.code(),
-            Self::NotSent(..) | Self::NoAnswer | Self::TooFewReplicas(_) => None,
+            Self::NotSent(..) | Self::NoAnswer | Self::TooFewReplicas(_) | Self::NotSynced => None,
         }
     }
 
@@ -52,7 +49,7 @@ impl Failure {
     pub(super) fn spoils_connection(&self) -> bool {
         match self {
             Self::NoAnswer => true,
-            Self::NotSent(..) | Self::TooFewReplicas(_) => false,
+            Self::NotSent(..) | Self::TooFewReplicas(_) | Self::NotSynced => false,
             Self::Sent(error) => {
                 error.code().is_none_or(|code| matches!(code, "READONLY" | "MASTERDOWN" | "UNBLOCKED"))
             }
@@ -87,6 +84,8 @@ impl Failure {
             Self::TooFewReplicas(have) => {
                 StoreError::not_applied(during, true, format!("only {have} replicas have what is there"))
             }
+            Self::NotSynced if write => StoreError::in_doubt(during, "it was not synced in time"),
+            Self::NotSynced => StoreError::not_applied(during, true, "what is there was not synced in time"),
             Self::Sent(error) => sent(error, kind, during),
         }
     }
@@ -175,7 +174,7 @@ mod tests {
     #[test]
     fn l12_what_has_no_answer_is_in_doubt_if_it_writes() {
         let io = || RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        for failure in [|| Failure::NoAnswer, || Failure::TooFewReplicas(0)] {
+        for failure in [|| Failure::NoAnswer, || Failure::TooFewReplicas(0), || Failure::NotSynced] {
             assert!(failure().into_error(Kind::Write, "insert").is_in_doubt());
             let read = failure().into_error(Kind::Read, "load").kind();
             assert_eq!(read, StoreErrorKind::NotApplied { retry_helps: true });

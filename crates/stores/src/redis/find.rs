@@ -19,8 +19,8 @@ use super::store::Shared;
 use crate::codec::{Corrupt, decode_audit};
 use crate::limits;
 use crate::remote::draft::{
-    AuditDraft, EVERYTHING, actor_hash, correlation_hash, key_hash, namespace_number, operation_hash,
-    record_hash, state_number, tag_hash,
+    AuditDraft, EVERYTHING, actor_hash, key_hash, namespace_number, narrowest, operation_hash, state_number,
+    tag_hash,
 };
 
 /// Bits of an audit entry's number below its time: its place within the millisecond, and its shard.
@@ -196,7 +196,7 @@ impl Shared {
         let operation = operation.map_or_else(Vec::new, |operation| operation_of_cell(Some(operation)));
         let actor = query.actor.as_deref().map(actor_hash).map(i64::to_be_bytes);
         let action = query.action.map_or("", semel_core::audit::Action::as_str);
-        let term = term(query);
+        let term = narrowest(query);
         let all = term == EVERYTHING && operation.is_empty() && actor.is_none() && action.is_empty();
         let (term, count) = (term.to_be_bytes(), window.to_string());
         let mut run = Run { items: Vec::new(), full: false, read: 0 };
@@ -320,15 +320,6 @@ fn numbered(answer: &Value) -> Result<Numbered, StoreError> {
     });
     let pairs: Option<Vec<_>> = pairs.collect();
     Ok((read.unsigned_abs(), pairs.ok_or_else(|| unreadable("audit"))?))
-}
-
-/// The narrowest thing that a query says.
-fn term(query: &AuditQuery) -> i64 {
-    let record = query.record.map(record_hash);
-    let correlation = || query.correlation_id.as_deref().map(correlation_hash);
-    let key = || query.key.as_ref().map(key_hash);
-    let tag = || query.tag.as_ref().map(tag_hash);
-    record.or_else(correlation).or_else(key).or_else(tag).unwrap_or(EVERYTHING)
 }
 
 /// Which of a shard's keys a script is given.

@@ -43,20 +43,37 @@ impl Instance {
         replica
     }
 
+    /// One that watches others, and watches none.
+    pub(super) fn sentinel() -> Self {
+        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let file = folder.path().join("sentinel.conf");
+        std::fs::write(&file, format!("port {port}\nbind 127.0.0.1\n")).unwrap();
+        let mut sentinel = Self { port, arguments: Vec::new(), folder, child: None };
+        let mut command = Command::new("redis-server");
+        command.arg(file).arg("--sentinel").current_dir(sentinel.folder.path());
+        sentinel.run(command, "Sentinel ID is");
+        sentinel
+    }
+
     /// On the same port, with what is on its disk. Waits until it says that it is ready.
     pub(super) fn start_again(&mut self) {
-        let mut child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"])
             .arg("--dir")
             .arg(self.folder.path())
-            .args(self.arguments.iter().flat_map(|argument| argument.split(' ')))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server is on the path, as `cargo xtask services up` has it");
+            .args(self.arguments.iter().flat_map(|argument| argument.split(' ')));
+        self.run(command, "Ready to accept connections");
+    }
+
+    /// Starts it, and waits until it says that it is ready.
+    fn run(&mut self, mut command: Command, ready: &str) {
+        let started = command.stdout(Stdio::piped()).spawn();
+        let mut child = started.expect("redis-server is on the path, as `cargo xtask services up` has it");
         let mut log = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        while !line.contains("Ready to accept connections") {
+        while !line.contains(ready) {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "redis-server has ended");
         }

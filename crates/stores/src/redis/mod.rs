@@ -42,6 +42,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use open::OpenError;
-pub use options::{InvalidUrl, Options};
+pub use crate::remote::open::{InvalidUrl, OpenError};
+pub use options::Options;
 pub use store::RedisStore;

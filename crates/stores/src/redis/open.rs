@@ -1,8 +1,5 @@
 //! What a server must be to keep records, what is said about it, and how a prefix is laid out.
 
-use std::error::Error;
-use std::fmt;
-
 use redis::{Value, cmd};
 
 use super::database::{Database, bytes, items, one, text};
@@ -11,46 +8,10 @@ use super::keys::{layout, slot};
 use super::node::Node;
 use super::options::Options;
 use crate::limits;
+use crate::remote::open::OpenError;
 
-/// Why a store does not open.
-#[derive(Debug)]
-pub struct OpenError {
-    message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-impl OpenError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
-    }
-
-    pub(super) fn because(
-        message: impl Into<String>,
-        source: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Self {
-        Self { message: message.into(), source: Some(source.into()) }
-    }
-
-    pub(super) fn failed(message: &str, failure: Failure) -> Self {
-        Self::because(message, failure.into_error(Kind::Read, "open"))
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        // What the server says is what an operator needs.
-        match self.source.as_deref().and_then(|source| source.source().or(Some(source))) {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
+fn failed(message: &str, failure: Failure) -> OpenError {
+    OpenError::because(message, failure.into_error(Kind::Read, "open"))
 }
 
 /// What a server says of itself.
@@ -59,7 +20,7 @@ struct Info(String);
 impl Info {
     async fn of(node: &Node) -> Result<Self, OpenError> {
         let said = one(node, &cmd("INFO")).await;
-        let said = said.map_err(|failure| OpenError::failed("cannot connect to Redis", failure))?;
+        let said = said.map_err(|failure| failed("cannot connect to Redis", failure))?;
         Ok(Self(text(&said).unwrap_or_default()))
     }
 
@@ -83,8 +44,8 @@ impl Info {
 pub(super) async fn examine(database: &Database, options: &Options) -> Result<Vec<String>, OpenError> {
     let info = Info::of(database.first()).await?;
     if info.get("cluster_enabled") == "1" {
-        let failed = |failure| OpenError::failed("cannot read the map of the cluster", failure);
-        database.use_cluster().await.map_err(failed)?;
+        let no_map = |failure| failed("cannot read the map of the cluster", failure);
+        database.use_cluster().await.map_err(no_map)?;
     }
     let mut warnings = Vec::new();
     if options.is_open_to_the_network() {
@@ -105,6 +66,12 @@ pub(super) async fn examine(database: &Database, options: &Options) -> Result<Ve
 }
 
 fn refuse(info: &Info, options: &Options) -> Result<(), OpenError> {
+    if info.get("redis_mode") == "sentinel" {
+        return Err(OpenError::new(
+            "this is a Sentinel, which keeps no records: the URL must lead to the server that takes writes, such as by a \
+             name that follows it",
+        ));
+    }
     let (major, minor) = info.version();
     if major < limits::REDIS_VERSION_MIN {
         let found = info.get("redis_version");
@@ -114,7 +81,15 @@ fn refuse(info: &Info, options: &Options) -> Result<(), OpenError> {
         )));
     }
     if options.wait.is_some_and(|wait| wait.synced) && (major, minor) < limits::REDIS_WAITAOF_VERSION {
-        return Err(OpenError::new("`wait_aof` needs Redis 7.2 or later"));
+        let found = info.get("redis_version");
+        return Err(OpenError::new(format!(
+            "`wait_aof` needs Redis 7.2 or later; this one has version `{found}`"
+        )));
+    }
+    if options.wait.is_some_and(|wait| wait.synced) && info.get("aof_enabled") == "0" {
+        return Err(OpenError::new(
+            "`wait_aof` waits for a log that this Redis does not write: set `appendonly yes`",
+        ));
     }
     let policy = info.get("maxmemory_policy");
     if policy.starts_with("allkeys") {
@@ -182,10 +157,10 @@ pub(super) async fn shards(database: &Database, options: &Options) -> Result<usi
     let wanted = options.shards.unwrap_or(default);
     for (field, value) in [("layout", LAYOUT), ("shards", wanted)] {
         let set = database.command(slot, cmd("HSETNX").arg(&key).arg(field).arg(value)).await;
-        set.map_err(|failure| OpenError::failed("Redis takes no writes", failure))?;
+        set.map_err(|failure| failed("Redis takes no writes", failure))?;
     }
     let found = database.command(slot, cmd("HMGET").arg(&key).arg("layout").arg("shards")).await;
-    let found = found.map_err(|failure| OpenError::failed("cannot read the layout", failure))?;
+    let found = found.map_err(|failure| failed("cannot read the layout", failure))?;
     let number = |at: usize| {
         let digits = items(&found).get(at).and_then(bytes)?;
         std::str::from_utf8(digits).ok()?.parse::<usize>().ok()

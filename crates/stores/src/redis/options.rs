@@ -10,6 +10,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion}
 
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
+use crate::remote::open::InvalidUrl;
 
 /// Where Redis is, and how it is used.
 #[derive(Clone)]
@@ -37,18 +38,6 @@ pub(super) struct Wait {
     pub(super) synced: bool,
     pub(super) timeout: Duration,
 }
-
-/// A URL that says something else than it should. Nothing of the URL itself is in it: that holds a password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidUrl(String);
-
-impl fmt::Display for InvalidUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for InvalidUrl {}
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,10 +72,9 @@ impl Options {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let said = query.split('&').filter(|pair| !pair.is_empty()).try_fold(Said::default(), read)?;
         if base.contains('#') {
-            return Err(InvalidUrl("a fragment has no place here".to_owned()));
+            return Err(InvalidUrl::new("a fragment has no place here"));
         }
-        let server =
-            base.into_connection_info().map_err(|_| InvalidUrl("it is no URL of Redis".to_owned()))?;
+        let server = base.into_connection_info().map_err(|_| InvalidUrl::new("it is no URL of Redis"))?;
         let redis = server.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let tcp = server.tcp_settings().clone().set_nodelay(true);
         let wait = match (said.replicas, said.synced) {
@@ -99,7 +87,7 @@ impl Options {
         };
         let timeout = said.timeout.unwrap_or(limits::REDIS_TIMEOUT);
         if wait.is_some_and(|wait| wait.timeout >= timeout) {
-            return Err(InvalidUrl("`wait_timeout_ms` must be below `timeout_ms`".to_owned()));
+            return Err(InvalidUrl::new("`wait_timeout_ms` must be below `timeout_ms`"));
         }
         Ok(Self {
             server: server.set_redis_settings(redis).set_tcp_settings(tcp),
@@ -154,7 +142,7 @@ fn is_here(host: &str) -> bool {
 fn read(mut said: Said, pair: &str) -> Result<Said, InvalidUrl> {
     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
     let value = percent_decode_str(value).decode_utf8_lossy();
-    let wrong = |expected: &str| InvalidUrl(format!("`{key}` must be {expected}"));
+    let wrong = |expected: &str| InvalidUrl::new(format!("`{key}` must be {expected}"));
     let number = |from: usize, to: usize| {
         let number = value.parse().ok().filter(|number| (from..=to).contains(number));
         number.ok_or_else(|| wrong(&format!("a number from {from} to {to}")))
@@ -188,7 +176,7 @@ fn read(mut said: Said, pair: &str) -> Result<Said, InvalidUrl> {
         "wait_timeout_ms" => said.wait_timeout = Some(length()?),
         "notify" => said.quiet = !flag()?,
         "ca_file" => said.root_certificates = Some(value.into_owned().into()),
-        _ => return Err(InvalidUrl(format!("`{key}` is not known"))),
+        _ => return Err(InvalidUrl::new(format!("`{key}` is not known"))),
     }
     Ok(said)
 }

@@ -1,7 +1,6 @@
 //! The contract of stores over Redis.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,14 +22,17 @@ use super::fences::Fences;
 use super::find::place_of;
 use super::keys::{Shard, channel, shard_of};
 use super::listen::{Listener, NODE};
-use super::open::{OpenError, examine, shards};
+use super::open::{examine, shards};
 use super::options::Options;
 use super::record::{Draft, Swapped, record, swapped, time, unreadable, version_bytes};
 use super::script::{Script, Scripts};
+use crate::clock::Clock;
 use crate::limits;
-use crate::remote::draft::{lane_name, millis, namespace_of, state_of, time as timestamp};
+use crate::remote::calls::{self, Lanes, Remote, calls_of_shared};
+use crate::remote::draft::{lane_name, namespace_of, state_of};
+use crate::remote::open::OpenError;
 use crate::remote::time::Time;
-use crate::remote::wake::{Waiters, Woken, wait};
+use crate::remote::wake::Waiters;
 
 /// Records in Redis.
 pub struct RedisStore {
@@ -270,7 +272,12 @@ impl Shared {
     }
 
     /// Removes the version that is expected; without one, whatever has expired.
-    async fn remove(&self, during: &'static str, id: RecordId, expected: &[u8]) -> Result<bool, StoreError> {
+    async fn take_away(
+        &self,
+        during: &'static str,
+        id: RecordId,
+        expected: &[u8],
+    ) -> Result<bool, StoreError> {
         let shard = self.shard(id);
         let record_key = shard.record(id);
         let keys = [&shard.own, &record_key, &shard.due, &shard.names, &shard.expires, &shard.counts];
@@ -285,19 +292,23 @@ impl Shared {
         Ok(removed)
     }
 
+    async fn remove(&self, id: RecordId, expected: Version) -> Result<bool, StoreError> {
+        self.take_away("remove", id, &version_bytes(expected)).await
+    }
+
     /// Whether it was removed; `None` if it cannot be read.
     async fn remove_expired(&self, id: RecordId) -> Result<Option<bool>, StoreError> {
-        match self.remove("sweep", id, &[]).await {
+        match self.take_away("sweep", id, &[]).await {
             Err(error) if error.kind() == StoreErrorKind::Corrupt => Ok(None),
             removed => removed.map(Some),
         }
     }
 
     /// The lanes, each with its earliest; and the time.
-    async fn lanes(&self, during: &'static str) -> Result<AsOf<Vec<(String, i64)>>, StoreError> {
+    async fn lanes(&self, during: &'static str) -> Result<AsOf<Lanes>, StoreError> {
         let (as_of, answers) =
             self.timed(during, &self.scripts.lanes, &[], |shard| vec![&shard.own, &shard.due]).await?;
-        let mut lanes = Vec::<(String, i64)>::new();
+        let mut lanes = Lanes::new();
         for pair in answers.chunks(2) {
             let [lane, wake] = pair else { return Err(unreadable(during)) };
             let wake = bytes(wake).and_then(|wake| wake.try_into().ok()).map(i64::from_be_bytes);
@@ -309,24 +320,6 @@ impl Shared {
         }
         lanes.sort_by(|one, other| (one.1, &one.0).cmp(&(other.1, &other.0)));
         Ok(AsOf { as_of, value: lanes })
-    }
-
-    async fn lanes_due(&self) -> Result<Vec<Option<Lane>>, StoreError> {
-        let AsOf { as_of, value } = self.lanes("lanes").await?;
-        let due = value.into_iter().filter(|(_, wake)| timestamp(*wake) <= as_of).map(|(lane, _)| lane);
-        let read = |lane: String| {
-            let named = if lane.is_empty() { Ok(None) } else { Lane::try_new(&lane).map(Some) };
-            named.map_err(|error| StoreError::corrupt("lanes", "a lane without a name").with_source(error))
-        };
-        due.take(semel_core::limits::TAKE_MAX).map(read).collect()
-    }
-
-    async fn next_due(&self) -> Result<AsOf<Option<Timestamp>>, StoreError> {
-        self.waiters.ask_next_due();
-        let AsOf { as_of, value: lanes } = self.lanes("next_due").await?;
-        let value = lanes.iter().map(|(_, wake)| timestamp(*wake)).min();
-        self.waiters.told_next_due(lanes, value, as_of);
-        Ok(AsOf { as_of, value })
     }
 
     async fn take_due(&self, lane: Option<Lane>, limit: usize) -> Result<AsOf<Vec<Arc<Record>>>, StoreError> {
@@ -349,59 +342,6 @@ impl Shared {
             }
         }
         Ok(AsOf { as_of, value: due })
-    }
-
-    async fn changed(
-        &self,
-        id: RecordId,
-        seen: Version,
-        patience: Duration,
-    ) -> Result<AsOf<Option<Arc<Record>>>, StoreError> {
-        let mut until = None;
-        loop {
-            // Watched before it is looked at, so that no change falls between the two.
-            let mut woken = pin!(self.waiters.of(id).notified());
-            woken.as_mut().enable();
-            let found = self.load(id).await?;
-            let waits = found.value.as_ref().is_some_and(|record| record.version() <= seen);
-            let left = until.get_or_insert(found.as_of.plus(patience)).since(found.as_of);
-            if !waits || left.is_zero() {
-                return Ok(found);
-            }
-            wait(self.time.clock(), left, self.look, woken).await;
-        }
-    }
-
-    /// Waits for something that is due earlier; `woken` watches since the call.
-    async fn due_changed(
-        &self,
-        patience: Duration,
-        woken: tokio::sync::futures::Notified<'_>,
-    ) -> Result<(), StoreError> {
-        let until = self.time.now().plus(patience);
-        let mut woken = pin!(woken);
-        while !self.waiters.take_earlier() {
-            let left = until.since(self.time.now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            match wait(self.time.clock(), left, self.look, woken.as_mut()).await {
-                Woken::Told => {
-                    self.waiters.take_earlier();
-                    return Ok(());
-                }
-                Woken::OutOfPatience => {}
-                // What cannot be looked at now is found by whoever asks what is due, with the error.
-                Woken::TimeToLook => {
-                    if let Ok(AsOf { as_of, value }) = self.lanes("due_changed").await
-                        && self.waiters.is_news(&value, millis(as_of))
-                    {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
@@ -496,102 +436,45 @@ impl Shared {
     }
 }
 
+impl Remote for Arc<Shared> {
+    fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.time.clock()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    fn look_every(&self) -> Duration {
+        self.look
+    }
+
+    fn find(
+        &self,
+        id: RecordId,
+    ) -> impl Future<Output = Result<AsOf<Option<Arc<Record>>>, StoreError>> + Send {
+        self.load(id)
+    }
+
+    fn lanes(&self, during: &'static str) -> impl Future<Output = Result<AsOf<Lanes>, StoreError>> + Send {
+        Shared::lanes(self, during)
+    }
+}
+
 impl Store for RedisStore {
     fn name(&self) -> &'static str {
         "redis"
     }
 
-    fn time(&self) -> Timestamp {
-        self.shared.time.now()
-    }
-
-    fn insert(&self, write: Write) -> Answer<'_, AsOf<Inserted>> {
-        Box::pin(self.shared.insert(write))
-    }
-
-    fn replace(&self, write: Write, expected: Version) -> Answer<'_, AsOf<Replaced>> {
-        Box::pin(self.shared.replace(write, expected))
-    }
-
-    fn remove(&self, id: RecordId, expected: Version) -> Answer<'_, bool> {
-        Box::pin(async move { self.shared.remove("remove", id, &version_bytes(expected)).await })
-    }
-
-    fn load(&self, id: RecordId) -> Answer<'_, AsOf<Option<Arc<Record>>>> {
-        Box::pin(self.shared.load(id))
-    }
-
-    fn take_due(&self, lane: Option<Lane>, limit: usize) -> Answer<'_, AsOf<Vec<Arc<Record>>>> {
-        Box::pin(self.shared.take_due(lane, limit))
-    }
-
-    fn lanes(&self) -> Answer<'_, Vec<Option<Lane>>> {
-        Box::pin(self.shared.lanes_due())
-    }
-
-    fn next_due(&self) -> Answer<'_, AsOf<Option<Timestamp>>> {
-        Box::pin(self.shared.next_due())
-    }
-
-    fn changed(
-        &self,
-        id: RecordId,
-        seen: Version,
-        patience: Duration,
-    ) -> Answer<'_, AsOf<Option<Arc<Record>>>> {
-        Box::pin(self.shared.changed(id, seen, patience))
-    }
-
-    fn due_changed(&self, patience: Duration) -> Answer<'_, ()> {
-        // Watches from the call on, so that a caller who calls before it asks for `next_due` misses nothing.
-        Box::pin(self.shared.due_changed(patience, self.shared.waiters.due_changed()))
-    }
-
-    fn sweep(&self, limit: usize) -> Answer<'_, usize> {
-        Box::pin(self.shared.sweep(limit))
-    }
-
-    fn counts(&self) -> Answer<'_, Vec<Count>> {
-        Box::pin(self.shared.counts())
-    }
-
-    fn oldest_pending(&self) -> Answer<'_, AsOf<Option<Timestamp>>> {
-        Box::pin(self.shared.oldest_pending())
-    }
-
-    fn search(
-        &self,
-        query: Query,
-        cursor: Option<Cursor>,
-        limit: usize,
-    ) -> Answer<'_, Page<Summary, Cursor>> {
-        Box::pin(async move { self.shared.search(&query, cursor, limit).await })
-    }
-
-    fn append_audit(&self, entries: Vec<Entry>) -> Answer<'_, ()> {
-        Box::pin(self.shared.append_audit(entries))
-    }
-
-    fn audit(
-        &self,
-        query: AuditQuery,
-        cursor: Option<AuditCursor>,
-        limit: usize,
-    ) -> Answer<'_, Page<Entry, AuditCursor>> {
-        Box::pin(async move { self.shared.audit(&query, cursor, limit).await })
-    }
-
-    fn forget_audit(&self, before: Timestamp, limit: usize) -> Answer<'_, usize> {
-        Box::pin(self.shared.forget_audit(before, limit))
-    }
+    calls_of_shared!();
 
     /// Never: replicas follow behind, and whichever is promoted may lack the last writes.
     fn survives_failover(&self) -> bool {
         false
-    }
-
-    fn ready(&self) -> Answer<'_, ()> {
-        Box::pin(self.shared.ready())
     }
 
     fn close(&self) -> Answer<'_, ()> {

@@ -10,22 +10,14 @@ use semel_core::Timestamp;
 use super::keys::Shard;
 use super::{Options, RedisStore};
 use crate::clock::{Clock, SteppedClock};
+use crate::remote::testing::{name_of_this_test, variable};
 
 /// Where `cargo xtask services up` says that Redis listens.
 const VARIABLE: &str = "SEMEL_TEST_REDIS";
 
-/// The URL of the server, or `None` where tests need none: by hand, and in a quick run. Under CI a missing server is a
-/// failure.
+/// The URL of the server, or `None` where tests need none.
 pub(super) fn url() -> Option<String> {
-    let url = std::env::var(VARIABLE).ok();
-    if url.is_none() {
-        assert!(
-            std::env::var_os("CI").is_none() || std::env::var_os("SEMEL_QUICK").is_some(),
-            "{VARIABLE} is not set; `cargo xtask test` sets it"
-        );
-        println!("skipped: {VARIABLE} is not set; `eval \"$(cargo xtask services env)\"` sets it");
-    }
-    url
+    variable(VARIABLE)
 }
 
 /// A connection past the store.
@@ -33,14 +25,6 @@ pub(super) async fn client(url: &str) -> MultiplexedConnection {
     let patient = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let client = Client::open(url).unwrap();
     client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
-}
-
-/// A name that no other test has.
-fn prefix_of_this_test() -> String {
-    let thread = std::thread::current();
-    let test = thread.name().expect("a test's thread has its name");
-    let hash = crate::remote::draft::hash(&[test.as_bytes(), &std::process::id().to_le_bytes()]);
-    format!("t-{:016x}", hash.cast_unsigned())
 }
 
 /// A prefix of the test's own, empty, and gone when it is dropped.
@@ -52,7 +36,7 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) async fn new(server: &str) -> Self {
-        let (prefix, client) = (prefix_of_this_test(), client(server).await);
+        let (prefix, client) = (name_of_this_test(), client(server).await);
         Self { prefix, server: server.to_owned(), client }
     }
 

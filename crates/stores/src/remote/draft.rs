@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use semel_core::audit::Entry;
 use semel_core::id::{Key, Lane, Namespace, Operation, RecordId, Tag};
+use semel_core::query::AuditQuery;
 use semel_core::record::StateName;
 use semel_core::{Request, Timestamp};
 
@@ -106,6 +107,15 @@ impl AuditDraft {
 
 /// What every audit entry is looked up by.
 pub(crate) const EVERYTHING: i64 = 0;
+
+/// The narrowest thing that a query of the audit log says, as one of its terms.
+pub(crate) fn narrowest(query: &AuditQuery) -> i64 {
+    let record = query.record.map(record_hash);
+    let correlation = || query.correlation_id.as_deref().map(correlation_hash);
+    let key = || query.key.as_ref().map(key_hash);
+    let tag = || query.tag.as_ref().map(tag_hash);
+    record.or_else(correlation).or_else(key).or_else(tag).unwrap_or(EVERYTHING)
+}
 
 pub(crate) fn record_hash(id: RecordId) -> i64 {
     hash(&[b"record", id.as_bytes()])

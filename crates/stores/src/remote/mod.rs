@@ -1,6 +1,18 @@
-//! What the stores over a network share, whatever they talk to: [`draft`] writes as what a back end is given · [`time`] the
-//! back end's clock, as far as it is known here · [`wake`] waiters of this node.
+//! What the stores over a network share, whatever they talk to: [`calls`] what is due and who waits · [`draft`] writes as what a
+//! back end is given · [`open`] why a store does not open · [`time`] the back end's clock, as far as it is known here · [`wake`]
+//! waiters of this node.
 
+pub(crate) mod calls;
 pub(crate) mod draft;
+pub(crate) mod open;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod time;
 pub(crate) mod wake;
+
+/// Whether a command changes something: only then is there a doubt when it has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+}

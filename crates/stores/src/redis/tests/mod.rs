@@ -167,6 +167,42 @@ async fn a_server_that_would_throw_records_away_is_refused() {
     assert!(error.contains("maxmemory-policy allkeys-lru") && error.contains("noeviction"), "{error}");
 }
 
+/// Whichever version is installed: before 7.2 there is no `WAITAOF`, and from then on it is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_what_is_to_be_synced_is_waited_for_or_refused_at_once_where_the_server_cannot_say() {
+    if url().is_none() {
+        return;
+    }
+    let server = Instance::start(&["--appendfsync", "everysec"]);
+    let asked = options(&server.url(), "&wait_aof=true&wait_timeout_ms=4000");
+    let info: String = server.ask(cmd("INFO").arg("server")).await;
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap());
+    if (parts.next().unwrap(), parts.next().unwrap()) < (7, 2) {
+        let error = RedisStore::open(&asked).await.unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("`wait_aof` needs Redis 7.2 or later") && said.contains(version), "{said}");
+        assert!(!error.retry_helps(), "waiting makes it no younger");
+        return;
+    }
+    let store = store(&asked).await;
+    let there = inserted(&store, &Ask::key("a")).await;
+    assert_eq!(store.load(there.id()).await.unwrap().value, Some(there));
+    let no_log = Instance::start(&["--appendonly", "no"]);
+    let error = RedisStore::open(&options(&no_log.url(), "&wait_aof=true")).await.unwrap_err().to_string();
+    assert!(error.contains("appendonly yes"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_is_no_place_for_records() {
+    if url().is_none() {
+        return;
+    }
+    let sentinel = Instance::sentinel();
+    let error = RedisStore::open(&options(&sentinel.url(), "")).await.unwrap_err().to_string();
+    assert!(error.contains("this is a Sentinel") && error.contains("takes writes"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_server_may_lose_is_said() {
     let Some(url) = url() else { return };
