@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::http::{Answer, Http};
 use crate::wait::eventually;
@@ -73,6 +74,93 @@ fn without_environment(mut command: Command, arguments: &[&str], folder: &Path) 
     command
 }
 
+/// A server that starts: it may say where it listens, or end. It is killed when it is dropped.
+pub(crate) struct Starting {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl Starting {
+    /// Starts a command that serves, on free ports.
+    pub(crate) fn of(mut command: Command) -> Self {
+        command.env("SEMEL__SERVER__LISTEN", "127.0.0.1:0").env("SEMEL__ADMIN__LISTEN", "127.0.0.1:0");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        let kept = Arc::clone(&log);
+        let reader = tokio::spawn(async move {
+            while let Ok(Some(line)) = errors.next_line().await {
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        Self { child, log, reader }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until a line of the log holds this text.
+    pub(crate) async fn logged(&self, text: &str) {
+        let what = format!("a line of the log that holds {text:?}");
+        eventually(&what, async || self.log().contains(text).then_some(())).await;
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(process_of(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end, and says what it has logged.
+    pub(crate) async fn ended(mut self) -> (ExitStatus, String) {
+        let status = ended(&mut self.child).await;
+        self.reader.await.unwrap();
+        let log = self.log.lock().unwrap().clone();
+        (status, log)
+    }
+
+    /// Waits until it says where it listens. What it says instead, if it does not.
+    pub(crate) async fn running(mut self) -> Result<Server, String> {
+        let mut output = BufReader::new(self.child.stdout.take().unwrap()).lines();
+        let said = tokio::time::timeout(WITHIN, output.next_line()).await.expect("a start within a minute");
+        let Some(line) = said.unwrap() else { return Err(self.ended().await.1) };
+        // The rest (the banner) is read, so that the server is never blocked by it.
+        let said = Arc::new(Mutex::new(format!("{line}\n")));
+        let kept = Arc::clone(&said);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = output.next_line().await {
+                kept.lock().unwrap().extend([line.as_str(), "\n"]);
+            }
+        });
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["listening:", "doors", doors, "admin", admin, ref more @ ..] = words[..] else {
+            panic!("no addresses in {line:?}")
+        };
+        let (doors, admin) = (doors.to_owned(), admin.to_owned());
+        let gateway = match more {
+            [] => None,
+            ["gateway", gateway] => Some((*gateway).to_owned()),
+            _ => panic!("no addresses in {line:?}"),
+        };
+        let (child, log) = (self.child, self.log);
+        let http = Http::new();
+        Ok(Server { child, doors, admin, gateway, log, output: said, http, folder_of_its_own: None })
+    }
+}
+
+fn process_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id().expect("it runs")).unwrap()).unwrap()
+}
+
+async fn ended(child: &mut Child) -> ExitStatus {
+    tokio::time::timeout(WITHIN, child.wait()).await.expect("an end within a minute").unwrap()
+}
+
 impl Server {
     /// Development mode, as a newcomer has it, but on free ports and in a folder that is removed afterwards.
     pub(crate) async fn development() -> Self {
@@ -129,54 +217,8 @@ impl Server {
     }
 
     /// Runs a command that serves, on free ports. What it says instead, if it does not.
-    pub(crate) async fn run(mut command: Command) -> Result<Self, String> {
-        command.env("SEMEL__SERVER__LISTEN", "127.0.0.1:0").env("SEMEL__ADMIN__LISTEN", "127.0.0.1:0");
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
-        let kept = Arc::clone(&log);
-        let reader = tokio::spawn(async move {
-            while let Ok(Some(line)) = errors.next_line().await {
-                let mut kept = kept.lock().unwrap();
-                kept.push_str(&line);
-                kept.push('\n');
-            }
-        });
-        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let said = tokio::time::timeout(WITHIN, output.next_line()).await.expect("a start within a minute");
-        let Some(line) = said.unwrap() else {
-            reader.await.unwrap();
-            return Err(log.lock().unwrap().clone());
-        };
-        // The rest (the banner) is read, so that the server is never blocked by it.
-        let said = Arc::new(Mutex::new(format!("{line}\n")));
-        let kept = Arc::clone(&said);
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = output.next_line().await {
-                kept.lock().unwrap().extend([line.as_str(), "\n"]);
-            }
-        });
-        let words: Vec<&str> = line.split(' ').collect();
-        let ["listening:", "doors", doors, "admin", admin, ref more @ ..] = words[..] else {
-            panic!("no addresses in {line:?}")
-        };
-        let (doors, admin) = (doors.to_owned(), admin.to_owned());
-        let gateway = match more {
-            [] => None,
-            ["gateway", gateway] => Some((*gateway).to_owned()),
-            _ => panic!("no addresses in {line:?}"),
-        };
-        Ok(Self {
-            child,
-            doors,
-            admin,
-            gateway,
-            log,
-            output: said,
-            http: Http::new(),
-            folder_of_its_own: None,
-        })
+    pub(crate) async fn run(command: Command) -> Result<Self, String> {
+        Starting::of(command).running().await
     }
 
     /// Where the doors are, such as `http://127.0.0.1:41234`.
@@ -240,8 +282,7 @@ impl Server {
 
     /// Its process.
     pub(crate) fn process(&self) -> Pid {
-        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
-        Pid::from_raw(id).unwrap()
+        process_of(&self.child)
     }
 
     /// Sends a signal.
@@ -251,7 +292,7 @@ impl Server {
 
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        tokio::time::timeout(WITHIN, self.child.wait()).await.expect("an end within a minute").unwrap()
+        ended(&mut self.child).await
     }
 
     /// SIGTERM, and its end.

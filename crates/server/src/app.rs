@@ -106,7 +106,7 @@ impl App {
         let gateway_tls = gateway::tls_of(config)?;
         let traces = Traces::start(config.tracing.as_ref(), &config.service_name)
             .map_err(|error| StartError::new("tracing", error))?;
-        let opened = store::open(&config.store, metrics.store_batches()).await;
+        let opened = store::open_at_start(&config.store, metrics.store_batches()).await;
         let opened = opened.map_err(|error| StartError::new("the store", error))?;
         let at_most_once = at_most_once(config, opened.survives_failover())?;
         let store: Arc<dyn Store> = Arc::new(Metered::new(opened, metrics.clone()));

@@ -106,6 +106,15 @@ pub const STORE_CONNECTIONS_MAX: u64 = 1_000;
 pub const STORE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 /// The longest: below the 10 s within which a write must have happened or never will.
 pub const STORE_TIMEOUT_MAX: Duration = Duration::from_millis(9_999);
+/// How long a start waits for a store that cannot be reached yet, unless configured: a database that is started beside the
+/// server is there by then, and a supervisor that restarts what ends is not kept from its own alarm.
+pub const STORE_START_WITHIN: Duration = Duration::from_secs(60);
+/// The longest such wait.
+pub const STORE_START_WITHIN_MAX: Duration = Duration::from_secs(60 * 60);
+/// Between the first two tries of it; it doubles from there.
+pub const STORE_START_PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// The longest pause between two of them: so long may a server be behind a store that has come up.
+pub const STORE_START_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long `/readyz` waits for the store: a probe of Kubernetes gives up after a second unless it is told otherwise.
 pub const READY_WITHIN: Duration = Duration::from_millis(900);
 /// How long audit entries are kept unless configured.
@@ -149,6 +158,8 @@ pub const TRACES_ANSWER_BYTES_MAX: usize = 64 * 1024;
 const _: () = assert!(TRACES_BATCH_MAX <= TRACES_QUEUE_MAX);
 const _: () = assert!(STORE_TIMEOUT_MAX.as_millis() < core::WRITE_WITHIN.as_millis());
 const _: () = assert!(DEAD_PART_WITHIN.as_secs() < SHUTDOWN_GRACE_DEFAULT.as_secs());
+const _: () = assert!(STORE_START_WITHIN.as_millis() <= STORE_START_WITHIN_MAX.as_millis());
+const _: () = assert!(STORE_START_PAUSE_FIRST.as_millis() <= STORE_START_PAUSE_MAX.as_millis());
 const _: () = assert!(AUDIT_BATCH_MAX <= AUDIT_QUEUE_MAX);
 const _: () = assert!(BODY_BYTES_DEFAULT <= BODY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX <= core::BODY_BYTES_MAX, "what a door takes, a record can hold");

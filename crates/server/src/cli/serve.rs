@@ -2,13 +2,14 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, ServeArgs, config, exit, fail};
-use crate::app::{App, Running};
+use crate::app::{App, Running, StartError};
 use crate::config::{
     Config, Loaded, Problem, SAMPLE, SAMPLE_HEADER, SAMPLE_TOKEN, Shown, load, needs_restart,
 };
@@ -48,9 +49,10 @@ async fn run(args: &ConfigArgs, loaded: &Loaded, logs: &Logs) -> u8 {
     let names = operations.iter().map(|operation| &operation.name);
     let metrics = Metrics::with_log_drops(&config.service_name, names, logs.dropped());
     warn(config);
-    let running = match App::start(config, metrics).await {
-        Ok(running) => running,
-        Err(error) => return fail(exit::FAILED, error),
+    let running = match start(config, metrics, &mut signals).await {
+        Some(Ok(running)) => running,
+        Some(Err(error)) => return fail(exit::FAILED, error),
+        None => return exit::DONE,
     };
     announce(config, &running);
     loop {
@@ -73,6 +75,24 @@ async fn run(args: &ConfigArgs, loaded: &Loaded, logs: &Logs) -> u8 {
     } else {
         tracing::warn!("stopped before everything had ended");
         exit::FAILED
+    }
+}
+
+/// Starts; `None` if somebody asks it to stop before it has, such as while it waits for its store.
+async fn start(
+    config: &Config,
+    metrics: Metrics,
+    signals: &mut Signals,
+) -> Option<Result<Running, StartError>> {
+    let mut starting = pin!(App::start(config, metrics));
+    loop {
+        tokio::select! {
+            started = &mut starting => return Some(started),
+            asked = signals.next() => if let Asked::Stop(why) = asked {
+                tracing::info!(signal = why, "stopped before it served");
+                return None;
+            },
+        }
     }
 }
 

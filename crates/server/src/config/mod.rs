@@ -200,6 +200,8 @@ pub struct StoreConfig {
     pub connect_timeout: Option<Duration>,
     /// How long the store's server lets one statement run.
     pub statement_timeout: Option<Duration>,
+    /// How long a start waits for a store that cannot be reached yet.
+    pub start_timeout: Option<Duration>,
     /// Consent to *at most once* on a store that can lose acknowledged claims.
     pub accept_claim_loss: bool,
 }

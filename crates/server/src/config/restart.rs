@@ -102,6 +102,7 @@ mod tests {
             "store.connect_timeout",
             "store.listen_url",
             "store.pool",
+            "store.start_timeout",
             "store.statement_timeout",
             "store.url",
             "targets.allow_link_local",

@@ -255,12 +255,20 @@ fn store_section(section: Section<'_>, development: bool) -> (StoreConfig, Store
         pool: pool.and_then(|found| usize::try_from(found.value).ok()),
         connect_timeout: timeout("connect_timeout"),
         statement_timeout: timeout("statement_timeout"),
+        start_timeout: start_timeout(&section),
         accept_claim_loss: section.boolean("accept_claim_loss", false),
     };
-    let keys = ["url", "listen_url", "pool", "connect_timeout", "statement_timeout"];
+    let keys = ["url", "listen_url", "pool", "connect_timeout", "statement_timeout", "start_timeout"];
     let origins = keys.into_iter().map(|key| (key, section.origin_of(key))).collect();
     section.finish();
     (config, StoreOrigins(origins))
+}
+
+/// Zero waits for nothing.
+fn start_timeout(section: &Section<'_>) -> Option<Duration> {
+    let found = section.duration("start_timeout")?.value;
+    within(section, "start_timeout", found, Duration::ZERO, limits::STORE_START_WITHIN_MAX);
+    (found <= limits::STORE_START_WITHIN_MAX).then_some(found)
 }
 
 fn tenant_section(section: Section<'_>, development: bool) -> Option<TenantConfig> {

@@ -59,6 +59,8 @@ impl Guard {
             .errors_base(config.server.error_docs_base.as_str())
             .max_wait(config.server.wait_max)
             .metrics(teller)
+            // The server asks for consent itself, at its start and when it reads its configuration again.
+            .accept_claim_loss(true)
             // The server sweeps its store itself.
             .sweep(false);
         let layer = IdempotencyLayer::over(runtime, of)?;

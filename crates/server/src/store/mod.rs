@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use semel_core::Store;
 use semel_stores::embedded::{EmbeddedStore, Options};
@@ -19,6 +20,7 @@ use semel_stores::postgres::{self, PostgresStore};
 use semel_stores::redis::{self, RedisStore};
 
 use crate::config::{StoreConfig, StoreUrl};
+use crate::limits;
 use crate::telemetry::metrics::Sizes;
 
 mod consent;
@@ -125,6 +127,7 @@ fn only_remote(config: &StoreConfig) -> Result<(), Vec<Problem>> {
         ("pool", config.pool.is_some()),
         ("connect_timeout", config.connect_timeout.is_some()),
         ("statement_timeout", config.statement_timeout.is_some()),
+        ("start_timeout", config.start_timeout.is_some()),
     ];
     let given = given.into_iter().filter(|(_, is_given)| *is_given);
     let problems: Vec<_> = given
@@ -149,13 +152,26 @@ pub enum StoreOpenError {
         url: StoreUrl,
         /// Why.
         source: Box<dyn Error + Send + Sync>,
+        /// Whether somebody who waits may see it open: its server is not there yet.
+        retry_helps: bool,
     },
 }
 
 impl StoreOpenError {
     fn of<E: Error + Send + Sync + 'static>(config: &StoreConfig) -> impl FnOnce(E) -> Self {
         let url = config.url.clone();
-        |error| Self::Open { url, source: Box::new(error) }
+        |error| Self::Open { url, source: Box::new(error), retry_helps: false }
+    }
+
+    #[cfg(any(feature = "mongodb", feature = "postgres", feature = "redis"))]
+    fn of_remote(config: &StoreConfig) -> impl FnOnce(semel_stores::OpenError) -> Self {
+        let url = config.url.clone();
+        |error| Self::Open { url, retry_helps: error.retry_helps(), source: Box::new(error) }
+    }
+
+    /// Whether the same can succeed later without anybody changing the configuration.
+    const fn retry_helps(&self) -> bool {
+        matches!(self, Self::Open { retry_helps: true, .. })
     }
 }
 
@@ -167,7 +183,7 @@ impl fmt::Display for StoreOpenError {
                     problems.iter().map(|(key, what)| format!("store.{key}: {what}")).collect();
                 f.write_str(&said.join("; "))
             }
-            Self::Open { url, source } => write!(f, "{url}: {source}"),
+            Self::Open { url, source, .. } => write!(f, "{url}: {source}"),
         }
     }
 }
@@ -178,6 +194,35 @@ impl Error for StoreOpenError {
             Self::Config(_) => None,
             Self::Open { source, .. } => source.source(),
         }
+    }
+}
+
+/// Opens the configured store for a server that starts, perhaps sooner than its database: what may pass by itself is waited
+/// for, for as long as the configuration says. Each try that fails is a line of the log.
+///
+/// # Errors
+/// As [`open`]; of what may pass by itself the last one.
+///
+/// # Cancellation
+/// As [`open`].
+pub(crate) async fn open_at_start(
+    config: &StoreConfig,
+    batches: Sizes,
+) -> Result<Arc<dyn Store>, StoreOpenError> {
+    let (began, patience) = (Instant::now(), config.start_timeout.unwrap_or(limits::STORE_START_WITHIN));
+    let mut pause = limits::STORE_START_PAUSE_FIRST;
+    loop {
+        let error = match open(config, batches.clone()).await {
+            Err(error) if error.retry_helps() => error,
+            opened => return opened,
+        };
+        let left = patience.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(error);
+        }
+        tracing::warn!(%error, seconds_left = left.as_secs(), "the store cannot be opened yet; it is tried again");
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 2).min(limits::STORE_START_PAUSE_MAX);
     }
 }
 
@@ -194,7 +239,7 @@ pub async fn open(config: &StoreConfig, batches: Sizes) -> Result<Arc<dyn Store>
         Location::Embedded(folder) => Arc::new(embedded(config, folder, batches)?),
         #[cfg(feature = "mongodb")]
         Location::Mongodb(options) => {
-            let store = MongoStore::open(&options).await.map_err(StoreOpenError::of(config))?;
+            let store = MongoStore::open(&options).await.map_err(StoreOpenError::of_remote(config))?;
             if store.is_ferretdb() {
                 tracing::warn!(
                     "the server is FerretDB: right, but every question reads all of a collection, and nothing expires by \
@@ -205,11 +250,11 @@ pub async fn open(config: &StoreConfig, batches: Sizes) -> Result<Arc<dyn Store>
         }
         #[cfg(feature = "postgres")]
         Location::Postgres(options) => {
-            Arc::new(PostgresStore::open(&options).await.map_err(StoreOpenError::of(config))?)
+            Arc::new(PostgresStore::open(&options).await.map_err(StoreOpenError::of_remote(config))?)
         }
         #[cfg(feature = "redis")]
         Location::Redis(options) => {
-            let store = RedisStore::open(&options).await.map_err(StoreOpenError::of(config))?;
+            let store = RedisStore::open(&options).await.map_err(StoreOpenError::of_remote(config))?;
             for warning in store.warnings() {
                 tracing::warn!(url = %config.url, "{warning}");
             }

@@ -11,6 +11,7 @@ fn config(url: &str) -> StoreConfig {
         pool: None,
         connect_timeout: None,
         statement_timeout: None,
+        start_timeout: None,
         accept_claim_loss: false,
     }
 }
