@@ -161,6 +161,7 @@ pub struct Config {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) errors_base: String,
     pub(crate) sweep: bool,
+    pub(crate) accept_claim_loss: bool,
 }
 
 impl fmt::Debug for Config {
@@ -187,6 +188,7 @@ impl Config {
             observer: Arc::new(Unobserved),
             errors_base: semel_api::error::PAGES.to_owned(),
             sweep: true,
+            accept_claim_loss: false,
         }
     }
 
@@ -220,12 +222,26 @@ impl Config {
         self
     }
 
-    /// Rules by these options, if it is said whose keys they are about.
+    /// Rules by these options, if it is said whose keys they are about, and if a store that may lose claims is not to
+    /// keep what it cannot.
     ///
     /// # Errors
-    /// They are not within the limits, or nobody said whether callers share their keys.
-    pub(crate) fn resolve(&self, name: &str, options: &RouteOptions) -> Result<Rules, ConfigError> {
+    /// They are not within the limits, nobody said whether callers share their keys, or nobody consented.
+    pub(crate) fn resolve(
+        &self,
+        name: &str,
+        options: &RouteOptions,
+        survives_failover: bool,
+    ) -> Result<Rules, ConfigError> {
         let rules = Rules::resolve(name, options)?;
+        let at_most_once = rules.enforce && !rules.exempt && rules.policy.on_lapse() == OnLapse::AtMostOnce;
+        if at_most_once && !survives_failover && !self.accept_claim_loss {
+            return Err(ConfigError::new(
+                "on_lapse",
+                "the store may lose claims that were granted (in a failover, or, in memory, with the process), and at \
+                 most once would not hold: say `accept_claim_loss(true)` if that is known, or use `OnLapse::Resume`",
+            ));
+        }
         if rules.scope_caller && !rules.exempt && self.caller.is_none() {
             return Err(ConfigError::new(
                 "caller",
@@ -262,6 +278,14 @@ impl Config {
     #[must_use]
     pub fn errors_base(mut self, base: impl Into<String>) -> Self {
         self.errors_base = base.into();
+        self
+    }
+
+    /// Consent to `on_lapse(AtMostOnce)` over a store that may lose claims which it has granted: one in Redis in a failover,
+    /// one in `PostgreSQL` with asynchronous standbys, one in memory with its process. Without it no such layer is made.
+    #[must_use]
+    pub fn accept_claim_loss(mut self, accept: bool) -> Self {
+        self.accept_claim_loss = accept;
         self
     }
 

@@ -70,7 +70,8 @@ impl IdempotencyLayer {
     /// A layer over this ledger.
     ///
     /// # Errors
-    /// The configuration is not within the limits, or does not say whose keys they are.
+    /// The configuration is not within the limits, does not say whose keys they are, or promises *at most once* over a store
+    /// that may lose claims, without [consent](Config::accept_claim_loss).
     pub fn try_new(ledger: Ledger, mut config: Config) -> Result<Self, ConfigError> {
         config.name_service();
         let watch = Arc::new(Watching(Arc::clone(&config.observer)));
@@ -81,13 +82,15 @@ impl IdempotencyLayer {
     /// A layer whose work is somebody else's to wait for at the end.
     ///
     /// # Errors
-    /// The configuration is not within the limits, or does not say whose keys they are.
+    /// The configuration is not within the limits, does not say whose keys they are, or promises *at most once* over a store
+    /// that may lose claims, without [consent](Config::accept_claim_loss).
     pub fn over(runtime: Runtime, mut config: Config) -> Result<Self, ConfigError> {
         config.name_service();
-        let usual = Arc::new(config.resolve("*", &config.all)?);
+        let survives = runtime.ledger().store().survives_failover();
+        let usual = Arc::new(config.resolve("*", &config.all, survives)?);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (matcher, options) in &config.routes {
-            let rules = config.resolve(matcher.as_str(), &options.clone().or(&config.all))?;
+            let rules = config.resolve(matcher.as_str(), &options.clone().or(&config.all), survives)?;
             routes.push((matcher.clone(), Arc::new(rules)));
         }
         let shared = Shared {
@@ -118,7 +121,8 @@ impl IdempotencyLayer {
     /// The options are not within the limits.
     pub fn route(&self, name: &str, options: RouteOptions) -> Result<Route, ConfigError> {
         let config = &self.shared.config;
-        Ok(Route(Arc::new(config.resolve(name, &options.or(&config.all))?)))
+        let survives = self.ledger().store().survives_failover();
+        Ok(Route(Arc::new(config.resolve(name, &options.or(&config.all), survives)?)))
     }
 
     /// The ledger below.

@@ -1,7 +1,11 @@
-//! Whose keys they are has to be said.
+//! What has to be said before there is a layer: whose keys they are, and that claims may be lost where they may.
+
+use std::sync::Arc;
 
 use semel_core::Ledger;
-use semel_tower::{Caller, Config, IdempotencyLayer, RouteOptions};
+use semel_runtime::OsEntropy;
+use semel_stores::embedded::{EmbeddedStore, Options};
+use semel_tower::{Caller, Config, IdempotencyLayer, OnLapse, RouteOptions};
 
 use crate::harness::{Bench, post, shared};
 
@@ -21,6 +25,27 @@ fn a_layer_that_was_not_told_whose_keys_they_are_is_not_made() {
     let none = shared("orders").route("POST /pay", apart.clone().exempt(true)).unwrap();
     assert!(made(none).is_ok(), "there are no keys to speak of");
     assert!(made(shared("orders")).unwrap().with("pay", apart).is_err());
+}
+
+#[test]
+fn at_most_once_over_a_store_that_may_lose_claims_needs_consent() {
+    let config = || Config::new("orders").shared_keys(true);
+    let made = |config| IdempotencyLayer::try_new(ledger(), config);
+    let once = || RouteOptions::new().on_lapse(OnLapse::AtMostOnce);
+    let error = made(config().on_lapse(OnLapse::AtMostOnce)).unwrap_err().to_string();
+    assert!(error.contains("accept_claim_loss(true)") && error.contains("may lose claims"), "{error}");
+    assert!(made(config().route("POST /pay", once()).unwrap()).is_err(), "for one route as well");
+    let layer = made(config()).expect("resume promises nothing of the kind");
+    assert!(layer.with("pay", once()).is_err() && layer.route("pay", once()).is_err());
+    assert!(layer.with("pay", once().enforce(false)).is_ok(), "a report promises nothing either");
+    let layer = made(config().accept_claim_loss(true).on_lapse(OnLapse::AtMostOnce)).unwrap();
+    assert!(layer.with("pay", once()).is_ok());
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(&Options::new(folder.path())).unwrap();
+    let ledger = Ledger::new(Arc::new(store), Arc::new(OsEntropy));
+    let kept = IdempotencyLayer::try_new(ledger, config().on_lapse(OnLapse::AtMostOnce));
+    assert!(kept.is_ok(), "a store that keeps its claims needs none");
 }
 
 #[tokio::test]
