@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::load::{Servers, World, seed};
+use crate::load::{Pace, Servers, World, seed};
 use crate::server::Server;
 
 /// Clients at once.
@@ -25,10 +25,10 @@ async fn killed_at_any_moment_nothing_acknowledged_is_lost_and_nothing_runs_twic
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
-    let world = World::new(seed).await;
+    let world = World::new(seed, Pace { clients: CLIENTS, ..Pace::default() }).await;
     for round in 0..kills() {
         let server = Server::start_in(folder.path(), &world.config()).await;
-        let clients = world.clients(CLIENTS, round, &Servers::of([server.url()]));
+        let clients = world.clients(round, &Servers::of([server.url()]));
         tokio::time::sleep(Duration::from_millis(random.random_range(80..900))).await;
         server.kill().await;
         clients.stop().await;

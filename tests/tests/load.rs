@@ -20,10 +20,22 @@ mod target;
 
 use target::Seen;
 
-/// Keys that are in use at once; some are new in every round, some from before.
-const KEYS_PER_ROUND: u64 = 400;
-/// The lease of the operation: a claim that is cut off is unknown so long after.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
+/// How hard servers are driven: as hard as their store can take it, so that no lease lapses of somebody who lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Keys that are in use at once; some are new in every round, some from before.
+    pub(crate) keys: u64,
+    /// Clients that ask at once.
+    pub(crate) clients: u64,
+    /// The lease of the operation: a claim that is cut off is unknown so long after.
+    pub(crate) lease: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { keys: 400, clients: 6, lease: Duration::from_secs(2) }
+    }
+}
 
 /// The seed of a test's random choices; `SEMEL_SEED` repeats one.
 pub(crate) fn seed() -> u64 {
@@ -61,17 +73,18 @@ pub(crate) struct World {
     seen: Seen,
     highest: Arc<AtomicU64>,
     seed: u64,
+    pace: Pace,
 }
 
 impl World {
-    pub(crate) async fn new(chance: u64) -> Self {
+    pub(crate) async fn new(chance: u64, pace: Pace) -> Self {
         let (target, seen) = target::start().await;
-        Self { target, seen, highest: Arc::default(), seed: chance }
+        Self { target, seen, highest: Arc::default(), seed: chance, pace }
     }
 
     /// The configuration of a server that drives the target.
     pub(crate) fn config(&self) -> String {
-        let (target, lease) = (self.target, LEASE.as_secs());
+        let (target, lease) = (self.target, self.pace.lease.as_secs());
         format!(
             r#"
 [[operations]]
@@ -88,15 +101,15 @@ retry = {{ max_attempts = 12, first = "50ms", cap = "200ms" }}
         )
     }
 
-    /// So many clients ask these servers, for new keys and old ones, until they are stopped.
-    pub(crate) fn clients(&self, count: u64, round: u64, servers: &Servers) -> Clients {
+    /// Clients ask these servers, for new keys and old ones, until they are stopped.
+    pub(crate) fn clients(&self, round: u64, servers: &Servers) -> Clients {
         let stop = Arc::new(AtomicBool::new(false));
-        self.highest.fetch_add(KEYS_PER_ROUND, Ordering::Relaxed);
+        self.highest.fetch_add(self.pace.keys, Ordering::Relaxed);
         let drive = |client: u64| {
             let random = StdRng::seed_from_u64(self.seed ^ (round << 32) ^ client);
             tokio::spawn(drive(self.clone(), servers.clone(), Arc::clone(&stop), random))
         };
-        let tasks = (0..count).map(drive).collect();
+        let tasks = (0..self.pace.clients).map(drive).collect();
         Clients { stop, tasks }
     }
 
@@ -159,7 +172,7 @@ async fn drive(world: World, servers: Servers, stop: Arc<AtomicBool>, mut random
     let http = Http::new();
     while !stop.load(Ordering::Relaxed) {
         let newest = world.highest.load(Ordering::Relaxed);
-        let from = if random.random_bool(0.2) { 0 } else { newest - KEYS_PER_ROUND };
+        let from = if random.random_bool(0.2) { 0 } else { newest - world.pace.keys };
         let key = format!("key-{}", random.random_range(from..newest));
         let answered = match servers.one(&mut random) {
             Some(url) => ask(&http, &url, &world.seen, &key, random.random_bool(0.15)).await,

@@ -41,7 +41,7 @@ mod shared_store;
 mod store_carry;
 mod store_consent;
 mod store_faults;
-mod store_mongodb;
+mod store_start;
 mod store_url;
 mod storm;
 mod sys006;

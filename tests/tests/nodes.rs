@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
-use crate::load::{LEASE, Servers, World, seed};
+use crate::load::{Servers, World, seed};
 use crate::server::Server;
 use crate::shared_store::{Kind, SharedStore, on_every_store};
 use crate::target::Target;
@@ -24,6 +24,11 @@ on_every_store! {
     clocks_that_are_minutes_apart_change_nothing_l1_l7_l8,
 }
 
+/// What an operation's configuration says of a short lease that others take over.
+fn resumed(kind: Kind) -> String {
+    format!("{}\nsemantics = \"resume\"", kind.lease())
+}
+
 async fn nodes(store: &SharedStore, config: &str) -> Vec<Server> {
     let url = store.url();
     join_all((0..NODES).map(|_| Server::start_on(&url, config))).await
@@ -33,7 +38,7 @@ async fn duplicates_that_are_spread_over_nodes_run_once_l7(kind: Kind) {
     let Some(store) = kind.fresh().await else { return };
     let target = Target::start().await;
     let nodes = nodes(&store, &target.operation("charge", "/json", "")).await;
-    let keys: Vec<String> = (0..20).map(|n| format!("order-{n}")).collect();
+    let keys: Vec<String> = (0..kind.keys()).map(|n| format!("order-{n}")).collect();
     let wait = [("prefer", "wait=20")];
     // Every key goes to every node three times, all at once.
     let asked =
@@ -57,8 +62,8 @@ async fn duplicates_that_are_spread_over_nodes_run_once_l7(kind: Kind) {
 async fn what_a_killed_node_ran_is_unknown_or_taken_over_l7_l9(kind: Kind) {
     let Some(store) = kind.fresh().await else { return };
     let target = Target::start().await;
-    let config = target.operation("once", "/gated", "lease = \"2s\"")
-        + &target.operation("again", "/gated", "lease = \"2s\"\nsemantics = \"resume\"");
+    let config = target.operation("once", "/gated", &kind.lease())
+        + &target.operation("again", "/gated", &resumed(kind));
     let mut nodes = nodes(&store, &config).await;
     target.close();
     let victim = nodes.remove(0);
@@ -100,7 +105,7 @@ async fn what_a_killed_node_ran_is_unknown_or_taken_over_l7_l9(kind: Kind) {
 async fn a_node_that_slept_past_its_lease_is_fenced_l1_l6(kind: Kind) {
     let Some(store) = kind.fresh().await else { return };
     let target = Target::start().await;
-    let config = target.operation("again", "/gated", "lease = \"2s\"\nsemantics = \"resume\"");
+    let config = target.operation("again", "/gated", &resumed(kind));
     // The other one comes only when the first has taken the work.
     let sleeper = Server::start_on(&store.url(), &config).await;
     target.close();
@@ -131,10 +136,10 @@ async fn a_node_that_slept_past_its_lease_is_fenced_l1_l6(kind: Kind) {
 
 async fn a_rolling_restart_under_load_loses_nothing_l9_l11(kind: Kind) {
     let Some(store) = kind.fresh().await else { return };
-    let world = World::new(seed()).await;
+    let world = World::new(seed(), kind.pace()).await;
     let mut nodes = nodes(&store, &world.config()).await;
     let servers = Servers::of(nodes.iter().map(Server::url));
-    let clients = world.clients(6, 0, &servers);
+    let clients = world.clients(0, &servers);
     for _ in 0..2 * NODES {
         let old = nodes.remove(0);
         let url = old.url();
@@ -152,11 +157,11 @@ async fn a_rolling_restart_under_load_loses_nothing_l9_l11(kind: Kind) {
 
 async fn nodes_that_are_killed_under_load_lose_nothing_and_repeat_nothing_l4_l7_l9_l10(kind: Kind) {
     let Some(store) = kind.fresh().await else { return };
-    let world = World::new(seed()).await;
+    let world = World::new(seed(), kind.pace()).await;
     let mut nodes = nodes(&store, &world.config()).await;
     let servers = Servers::of(nodes.iter().map(Server::url));
     for round in 0..NODES {
-        let clients = world.clients(6, round as u64, &servers);
+        let clients = world.clients(round as u64, &servers);
         tokio::time::sleep(Duration::from_millis(600)).await;
         let victim = nodes.remove(0);
         let url = victim.url();
@@ -188,10 +193,9 @@ async fn with_clock(store: &SharedStore, config: &str, off_by: &str) -> Option<S
 
 async fn clocks_that_are_minutes_apart_change_nothing_l1_l7_l8(kind: Kind) {
     let Some(store) = kind.fresh().await else { return };
-    let world = World::new(seed()).await;
+    let world = World::new(seed(), kind.pace()).await;
     let target = Target::start().await;
-    let config =
-        world.config() + &target.operation("again", "/gated", "lease = \"2s\"\nsemantics = \"resume\"");
+    let config = world.config() + &target.operation("again", "/gated", &resumed(kind));
     let Some(fast) = with_clock(&store, &config, "+10m").await else { return };
     let slow = with_clock(&store, &config, "-10m").await.unwrap();
     let right = Server::start_on(&store.url(), &config).await;
@@ -201,12 +205,12 @@ async fn clocks_that_are_minutes_apart_change_nothing_l1_l7_l8(kind: Kind) {
     let stamp = |server: &Server| server.log().split_once("\"timestamp\":\"").unwrap().1[..15].to_owned();
     assert!(stamp(&slow) < stamp(&right) && stamp(&right) < stamp(&fast), "the clocks are apart");
 
-    // A lease of two seconds that is kept alive is nobody else's, whatever time it is elsewhere.
+    // A lease that is kept alive is nobody else's, whatever time it is elsewhere.
     target.close();
     assert_eq!(slow.execute("again", "one", "{}", &[("prefer", "respond-async")]).await.status, 202);
     target.arrived(1).await;
-    let clients = world.clients(6, 0, &Servers::of([fast.url(), slow.url(), right.url()]));
-    tokio::time::sleep(2 * LEASE).await;
+    let clients = world.clients(0, &Servers::of([fast.url(), slow.url(), right.url()]));
+    tokio::time::sleep(2 * kind.pace().lease).await;
     clients.stop().await;
     assert_eq!(target.seen().len(), 1, "L1: nobody took it over");
     target.open();

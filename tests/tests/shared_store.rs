@@ -2,8 +2,13 @@
 //! for each test, which is removed afterwards.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use mongodb::Client;
+use mongodb::bson::Document;
 use tokio_postgres::NoTls;
+
+use crate::load::Pace;
 
 /// How many parts of services this process has named.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -11,6 +16,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Which kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Mongodb,
     Postgres,
     Redis,
 }
@@ -19,9 +25,41 @@ impl Kind {
     /// The variable that says where the service listens.
     const fn variable(self) -> &'static str {
         match self {
+            Self::Mongodb => "SEMEL_TEST_MONGODB",
             Self::Postgres => "SEMEL_TEST_POSTGRES",
             Self::Redis => "SEMEL_TEST_REDIS",
         }
+    }
+
+    /// What the server calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Mongodb => "mongodb",
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// How hard its servers are driven. MongoDB's protocol is spoken by FerretDB here, which reads all of a collection for
+    /// every question: few keys, so that it stays small, and leases that a slow answer does not outlast.
+    pub(crate) fn pace(self) -> Pace {
+        match self {
+            Self::Mongodb => Pace { keys: 40, clients: 3, lease: Duration::from_secs(10) },
+            Self::Postgres | Self::Redis => Pace::default(),
+        }
+    }
+
+    /// How many keys a test has that asks for each of them from everywhere at once.
+    pub(crate) const fn keys(self) -> usize {
+        match self {
+            Self::Mongodb => 6,
+            Self::Postgres | Self::Redis => 20,
+        }
+    }
+
+    /// A lease of this pace, as an operation's configuration has it.
+    pub(crate) fn lease(self) -> String {
+        format!("lease = \"{}s\"", self.pace().lease.as_secs())
     }
 
     /// A part of the service that no other test has; `None`, with a word, by hand and without the service. Where the
@@ -42,6 +80,7 @@ impl Kind {
 /// One test for each kind of store, in a module of its name.
 macro_rules! on_every_store {
     ($($name:ident),* $(,)?) => {
+        on_every_store! { mongodb: Mongodb; $($name),* }
         on_every_store! { postgres: Postgres; $($name),* }
         on_every_store! { redis: Redis; $($name),* }
     };
@@ -77,6 +116,7 @@ impl SharedStore {
 
     fn url_through(&self, service: &str) -> String {
         match self.kind {
+            Kind::Mongodb => format!("{service}semel_e2e?collection={}", self.name),
             // Few connections each: many tests with several servers share one PostgreSQL.
             Kind::Postgres => format!("{service}?schema={0}&application_name={0}&pool=6", self.name),
             Kind::Redis => format!("{service}?prefix={}", self.name),
@@ -106,6 +146,19 @@ async fn clear(kind: Kind, service: &str, name: &str) {
         // process's id.
         Kind::Postgres => {
             drop(run(service, &format!("DROP SCHEMA IF EXISTS {name} CASCADE")).await);
+        }
+        // A database for all of them: to FerretDB each is a schema of PostgreSQL's, which take long to come and go.
+        Kind::Mongodb => {
+            let Ok(client) = Client::with_uri_str(service).await else { return };
+            for part in ["", "_audit", "_counts", "_floors"] {
+                drop(
+                    client
+                        .database("semel_e2e")
+                        .collection::<Document>(&format!("{name}{part}"))
+                        .drop()
+                        .await,
+                );
+            }
         }
         // Theirs go with the services' data; a name does not come again.
         Kind::Redis => {}

@@ -84,6 +84,18 @@ async fn from_a_folder_into_a_database() {
 }
 
 #[tokio::test]
+async fn from_redis_into_mongodb_while_redis_serves() {
+    let (Some(from), Some(to)) = (Kind::Redis.fresh().await, Kind::Mongodb.fresh().await) else { return };
+    check_moved(&from.url(), &to.url(), false).await;
+}
+
+#[tokio::test]
+async fn from_mongodb_into_redis() {
+    let (Some(from), Some(to)) = (Kind::Mongodb.fresh().await, Kind::Redis.fresh().await) else { return };
+    check_moved(&from.url(), &to.url(), true).await;
+}
+
+#[tokio::test]
 async fn from_one_database_into_another_while_it_serves() {
     let (Some(from), Some(to)) = (Kind::Postgres.fresh().await, Kind::Postgres.fresh().await) else { return };
     check_moved(&from.url(), &to.url(), false).await;

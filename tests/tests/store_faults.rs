@@ -42,7 +42,7 @@ impl Behind {
         let store = kind.fresh().await?;
         let proxy = Proxy::to(&store.address()).await;
         let target = Target::start().await;
-        let config = target.operation("charge", path, "lease = \"3s\"");
+        let config = target.operation("charge", path, &kind.lease());
         let server = Server::start_on(&store.url_at(proxy.address()), &config).await;
         Some(Self { server, proxy, target, _store: store })
     }
@@ -173,11 +173,11 @@ async fn an_answer_lost_after_the_commit_of_an_outcome_is_settled_l4_l12(kind: K
 async fn whatever_the_network_does_under_load_the_history_has_an_explanation_l4_l7_l9_l10(kind: Kind) {
     let Some(store) = kind.fresh().await else { return };
     let proxy = Proxy::to(&store.address()).await;
-    let world = World::new(seed()).await;
+    let world = World::new(seed(), kind.pace()).await;
     // One server has a bad network, the other a good one.
     let behind = Server::start_on(&store.url_at(proxy.address()), &world.config()).await;
     let beside = Server::start_on(&store.url(), &world.config()).await;
-    let clients = world.clients(8, 0, &Servers::of([behind.url(), beside.url()]));
+    let clients = world.clients(0, &Servers::of([behind.url(), beside.url()]));
     for (way, toxic, attributes) in [
         (Way::Down, "latency", json!({ "latency": 100, "jitter": 90 })),
         (Way::Down, "reset_peer", json!({ "timeout": 20 })),
