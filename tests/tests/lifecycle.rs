@@ -186,6 +186,34 @@ async fn a_configuration_that_is_wrong_changes_nothing_when_it_is_read_again() {
 }
 
 #[tokio::test]
+async fn a_configuration_file_that_has_gone_opens_nothing_when_it_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "secret").unwrap();
+    let target = Target::start().await;
+    let tenants = "[[tenants]]\nname = \"a\"\ntokens = [{ file = \"token\" }]\n".to_owned();
+    let config = tenants + &target.operation("charge", "/json", "");
+    let server = Server::start_in(folder.path(), &config).await;
+    // Without a file a server that starts is in development mode: no tokens, built-in operations.
+    std::fs::remove_file(folder.path().join("semel.toml")).unwrap();
+    server.signal(Signal::HUP);
+    server.logged("the configuration stays as it was").await;
+    assert_eq!(server.execute("echo", "one", "{}", &[]).await.status, 401);
+    let token = [("authorization", "Bearer secret")];
+    assert_eq!(server.execute("echo", "two", "{}", &token).await.status, 404);
+    assert_eq!(server.execute("charge", "three", "{}", &token).await.status, 200);
+}
+
+#[tokio::test]
+async fn development_mode_neither_comes_nor_goes_when_the_configuration_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_in(folder.path(), "").await;
+    std::fs::write(folder.path().join("semel.toml"), "[server]\ndevelopment = true\n").unwrap();
+    server.signal(Signal::HUP);
+    server.logged("server.development is only read at the start").await;
+    assert_eq!(server.execute("echo", "one", "{}", &[]).await.status, 404);
+}
+
+#[tokio::test]
 async fn a_second_process_on_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let _server = Server::start_in(folder.path(), "").await;

@@ -1,6 +1,9 @@
-//! Which addresses no target may have: asked of what the configuration says, and of what a name turns out to be.
+//! Which addresses no target may have, and which are this process's own: asked of what the configuration says, and of what a
+//! name turns out to be.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::Uri;
 
 use crate::limits;
 
@@ -57,6 +60,20 @@ fn numeric(text: &str) -> Option<Ipv4Addr> {
     }
     let high = firsts.iter().fold(0_u64, |high, part| (high << 8) | u64::from(*part));
     u32::try_from((high << room) | u64::from(*last)).ok().map(Ipv4Addr::from)
+}
+
+/// Whether an address is that of a listener of this process, as far as that can be told without asking anybody.
+pub(crate) fn leads_to(uri: &Uri, listener: SocketAddr) -> bool {
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    if listener.port() == 0 || uri.port_u16().unwrap_or(usual) != listener.port() {
+        return false;
+    }
+    let host = uri.host().unwrap_or_default();
+    let on = listener.ip();
+    match literal(host) {
+        Some(ip) => ip == on || on.is_unspecified() && ip.is_loopback(),
+        None => host.eq_ignore_ascii_case("localhost") && (on.is_loopback() || on.is_unspecified()),
+    }
 }
 
 fn is_forbidden_v4(ip: Ipv4Addr) -> bool {
@@ -133,5 +150,31 @@ mod tests {
             assert_eq!(literal(name), None, "{name}");
         }
         assert_eq!(literal("0"), Some("0.0.0.0".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_address_that_is_a_listener_of_this_process_is_known_as_such() {
+        let check = |uri: &str, listener: &str| leads_to(&uri.parse().unwrap(), listener.parse().unwrap());
+        for (uri, listener) in [
+            ("http://127.0.0.1:8082", "127.0.0.1:8082"),
+            ("http://LOCALHOST:8082", "127.0.0.1:8082"),
+            ("http://localhost:8082", "[::1]:8082"),
+            ("http://[::1]:8082", "[::]:8082"),
+            ("http://127.0.0.1:8082", "0.0.0.0:8082"),
+            ("https://10.0.0.1", "10.0.0.1:443"),
+            ("http://127.0.0.1", "127.0.0.1:80"),
+        ] {
+            assert!(check(uri, listener), "{uri} {listener}");
+        }
+        for (uri, listener) in [
+            ("http://127.0.0.1:8083", "127.0.0.1:8082"),
+            ("http://127.0.0.2:8082", "127.0.0.1:8082"),
+            ("http://10.0.0.2:8082", "0.0.0.0:8082"),
+            ("http://a.example:8082", "127.0.0.1:8082"),
+            ("http://localhost:8082", "10.0.0.1:8082"),
+            ("http://127.0.0.1:9000", "127.0.0.1:0"),
+        ] {
+            assert!(!check(uri, listener), "{uri} {listener}");
+        }
     }
 }

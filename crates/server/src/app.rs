@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, AdminGate};
 use crate::alerts::Alerts;
-use crate::config::{Config, OperationConfig, Target};
+use crate::config::{Config, Listening, OperationConfig, Target, exposed};
 use crate::door::{Doors, gate::Gate};
 use crate::engine::{Engine, Targets};
 use crate::gateway::{self, Around, Gateway, RunningGateway};
@@ -49,6 +49,7 @@ pub struct Running {
     stopping: CancellationToken,
     tracker: TaskTracker,
     grace: Duration,
+    development: bool,
 }
 
 /// Why the server does not start.
@@ -179,6 +180,7 @@ impl App {
             stopping: stopping.clone(),
             tracker: tracker.clone(),
             grace: config.server.shutdown_grace,
+            development: config.development,
         };
         tracker.spawn(listener.serve_each(
             move |origin| gate.service(origin),
@@ -226,6 +228,19 @@ fn process_bits() -> u64 {
     bytes.as_bytes().iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
 }
 
+/// Addresses and development mode stay until the next start, so what would take tokens away from an address that is still
+/// listened on is refused, whatever addresses it names itself.
+fn stays_closed(config: &Config, listening: Listening, development: bool) -> Result<(), StartError> {
+    let refused = |what: String| Err(StartError { what, source: None });
+    if config.development != development {
+        return refused("server.development is only read at the start".to_owned());
+    }
+    match exposed(config, listening).first() {
+        Some((key, problem)) => refused(format!("{key}, as it is until the next start: {problem}")),
+        None => Ok(()),
+    }
+}
+
 impl Running {
     /// Where the doors listen.
     pub const fn doors_address(&self) -> SocketAddr {
@@ -246,8 +261,12 @@ impl Running {
     /// progress goes on under what held when it began; addresses, the store and limits stay as they are.
     ///
     /// # Errors
-    /// A certificate cannot be used, or it promises *at most once* where the store cannot: nothing is taken over.
+    /// A certificate cannot be used, it promises *at most once* where the store cannot, or it would leave a listener open that
+    /// strangers reach: nothing is taken over.
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        let gateway = self.gateway_address();
+        let listening = Listening { doors: self.doors, admin: self.admin, gateway };
+        stays_closed(config, listening, self.development)?;
         at_most_once(config, self.store.survives_failover())?;
         let tls = config.server.tls.as_ref().map(tls::server).transpose()?;
         let admin_tls = config.admin.tls.as_ref().map(tls::server).transpose()?;
@@ -295,5 +314,45 @@ impl Running {
             return false;
         }
         finished
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+
+    /// What a configuration that was read again is told, by a server that listens on all addresses.
+    fn check(text: &str, expected: Option<&str>) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("semel.toml");
+        std::fs::write(folder.path().join("token"), "secret").unwrap();
+        std::fs::write(&file, text).unwrap();
+        let config = load(&Sources { file: Some(file), ..Sources::default() }).unwrap().config;
+        let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let listening = Listening { doors: at(8080), admin: at(8081), gateway: Some(at(8082)) };
+        let said = stays_closed(&config, listening, false).err().map(|error| error.to_string());
+        match (said, expected) {
+            (Some(said), Some(expected)) => assert!(said.contains(expected), "{text}: {said}"),
+            (said, expected) => assert_eq!(said.as_deref(), expected, "{text}"),
+        }
+    }
+
+    #[test]
+    fn a_reload_takes_no_token_from_an_address_that_is_still_listened_on() {
+        let tenant = "[[tenants]]\nname = \"a\"\ntokens = [{ file = \"token\" }]\n";
+        let admin = "[admin]\ntokens = [{ role = \"operate\", token = { file = \"token\" } }]\n";
+        let gateway = "[gateway]\nupstream = \"http://127.0.0.1:9000\"\n";
+        let scope = "scope = [\"header:x-account-id\"]\n";
+        check(&format!("{tenant}{admin}"), None);
+        check(&format!("{tenant}{admin}{gateway}{scope}"), None);
+        // Each is right for the addresses that it names, which are loopback by default, and they are not those of the process.
+        check(admin, Some("server.listen, as it is until the next start: 0.0.0.0:8080 is not loopback"));
+        check(tenant, Some("admin.listen, as it is until the next start: 0.0.0.0:8081 is not loopback"));
+        check(
+            &format!("{tenant}{admin}{gateway}"),
+            Some("0.0.0.0:8082 is not loopback: needs gateway.scope"),
+        );
+        check("[server]\ndevelopment = true\n", Some("server.development is only read at the start"));
     }
 }

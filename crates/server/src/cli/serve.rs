@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{ConfigArgs, ServeArgs, config, exit, fail};
 use crate::app::{App, Running, StartError};
 use crate::config::{
-    Config, Loaded, Problem, SAMPLE, SAMPLE_HEADER, SAMPLE_TOKEN, Shown, load, needs_restart,
+    Config, Loaded, Problem, SAMPLE, SAMPLE_HEADER, SAMPLE_TOKEN, Sources, load, needs_restart,
 };
 use crate::telemetry::logs::Logs;
 use crate::telemetry::metrics::Metrics;
@@ -57,7 +57,7 @@ async fn run(args: &ConfigArgs, loaded: &Loaded, logs: &Logs) -> u8 {
     announce(config, &running);
     loop {
         match signals.next().await {
-            Asked::Reload => reload(args, &loaded.shown, &running),
+            Asked::Reload => reload(args, loaded, &running),
             Asked::Stop(why) => {
                 tracing::info!(signal = why, "stopping");
                 break;
@@ -97,12 +97,15 @@ async fn start(
 }
 
 /// Reads the configuration again. One that is wrong changes nothing; of one that is right, the keys are named that were
-/// other ones at the start, and cannot be taken over while it runs.
-fn reload(args: &ConfigArgs, start: &[Shown], running: &Running) {
-    let reloaded = load(&args.sources()).map_err(|error| error.to_string()).and_then(|loaded| {
+/// other ones at the start, and cannot be taken over while it runs. The file is the one of the start: where it has gone,
+/// there is nothing to read, and no way into the mode that is for nobody's file.
+fn reload(args: &ConfigArgs, start: &Loaded, running: &Running) {
+    let usual = args.sources();
+    let sources = Sources { file: start.file.clone().or_else(|| usual.file.clone()), ..usual };
+    let reloaded = load(&sources).map_err(|error| error.to_string()).and_then(|loaded| {
         running.reload(&loaded.config).map_err(|error| error.to_string())?;
         warn(&loaded.config);
-        Ok(needs_restart(start, &loaded.shown))
+        Ok(needs_restart(&start.shown, &loaded.shown))
     });
     match reloaded {
         Ok(keys) => {

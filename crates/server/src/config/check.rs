@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use http::Uri;
 
+use super::exposed::{Listening, exposed};
 use super::gateway::check::contradictions as gateway;
 use super::reader::Reading;
 use super::sections::Origins;
@@ -27,34 +28,16 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
     }
 }
 
-/// Whoever can reach an address without a token may do everything there, so such an address is loopback.
 fn addresses(reading: &Reading, config: &Config, origins: &Origins) {
-    let (doors, admin) = (config.server.listen, config.admin.listen);
-    let open = config.tenants.is_empty() || config.tenants.iter().any(|tenant| tenant.tokens.is_empty());
-    let listeners = [
-        ("server.listen", doors, open, &origins.listen, "every tenant needs a token"),
-        (
-            "admin.listen",
-            admin,
-            config.admin.tokens.is_empty(),
-            &origins.admin_listen,
-            "admin.tokens is needed",
-        ),
-    ];
-    for (path, address, open, origin, need) in listeners {
-        if address.ip().is_loopback() {
-            continue;
-        }
-        if config.development {
-            reading.problem(
-                origin,
-                path,
-                format!("{address} is not loopback, and development mode is only for loopback"),
-            );
-        } else if open {
-            reading.problem(origin, path, format!("{address} is not loopback: {need}"));
-        }
+    for (key, problem) in exposed(config, Listening::wanted(config)) {
+        let origin = match (key, &origins.gateway) {
+            ("admin.listen", _) => &origins.admin_listen,
+            ("gateway.listen", Some(gateway)) => &gateway.listen,
+            _ => &origins.listen,
+        };
+        reading.problem(origin, key, problem);
     }
+    let (doors, admin) = (config.server.listen, config.admin.listen);
     if doors == admin && doors.port() != 0 {
         let message =
             format!("{admin} is server.listen, too; the admin listener needs an address of its own");

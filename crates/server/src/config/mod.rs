@@ -16,6 +16,7 @@ use semel_core::policy::Policy;
 
 mod check;
 mod duration;
+mod exposed;
 pub mod gateway;
 mod load;
 mod reader;
@@ -28,6 +29,7 @@ mod store_url;
 mod tests;
 mod tree;
 
+pub(crate) use exposed::{Listening, exposed};
 pub use gateway::GatewayConfig;
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use reader::Shown;

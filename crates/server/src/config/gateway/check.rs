@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::super::Config;
 use super::super::reader::Reading;
+use super::GatewayConfig;
 use super::read::GatewayOrigins;
-use super::{Contract, GatewayConfig, RouteRules};
 use crate::address;
 
 pub(in crate::config) fn contradictions(
@@ -17,6 +17,7 @@ pub(in crate::config) fn contradictions(
     listener(reading, config, gateway, origins);
     upstreams(reading, gateway, origins);
     upstream_addresses(reading, config, origins);
+    circles(reading, gateway, origins);
     routes(reading, gateway, origins);
 }
 
@@ -27,20 +28,6 @@ fn listener(reading: &Reading, config: &Config, gateway: &GatewayConfig, origins
         if listen == other && listen.port() != 0 {
             problem(format!("{listen} is {name}.listen, too; the gateway needs an address of its own"));
         }
-    }
-    if listen.ip().is_loopback() {
-        return;
-    }
-    if config.development {
-        problem(format!("{listen} is not loopback, and development mode is only for loopback"));
-    }
-    // One caller must never be given another's outcome.
-    let open =
-        |rules: &RouteRules| rules.contract != Contract::Off && rules.scope.is_empty() && !rules.shared_keys;
-    let need =
-        "needs gateway.scope, which tells callers apart, or shared_keys = true where all callers are one";
-    if open(&gateway.usual) || gateway.routes.iter().any(|route| open(&route.rules)) {
-        problem(format!("{listen} is not loopback: {need}"));
     }
 }
 
@@ -74,6 +61,17 @@ fn upstream_addresses(reading: &Reading, config: &Config, origins: &GatewayOrigi
                 );
                 reading.problem(origin, &format!("gateway.upstreams[{place}].url"), message);
             }
+        }
+    }
+}
+
+/// An upstream that is the gateway itself: each request would come back to it until its headers are full.
+fn circles(reading: &Reading, gateway: &GatewayConfig, origins: &GatewayOrigins) {
+    for (place, (upstream, origin)) in gateway.upstreams.iter().zip(&origins.upstreams).enumerate() {
+        if upstream.urls.iter().any(|url| address::leads_to(url, gateway.listen)) {
+            let message =
+                format!("{} is gateway.listen: a request would go round in a circle", gateway.listen);
+            reading.problem(origin, &format!("gateway.upstreams[{place}].url"), message);
         }
     }
 }

@@ -228,6 +228,23 @@ fn an_address_that_strangers_reach_needs_a_word_about_whose_keys_they_are() {
 }
 
 #[test]
+fn an_upstream_that_is_the_gateway_itself_is_refused() {
+    let check = |listen: &str, upstream: &str, refused_as: Option<&str>| {
+        let text =
+            format!("[gateway]\nlisten = \"{listen}\"\nshared_keys = true\nupstream = \"{upstream}\"\n");
+        match refused_as {
+            Some(expected) => assert!(refused(&text).contains(expected), "{text}"),
+            None => drop(take(&text)),
+        }
+    };
+    let circle = Some("127.0.0.1:8082 is gateway.listen: a request would go round in a circle");
+    check("127.0.0.1:8082", "http://127.0.0.1:8082", circle);
+    check("127.0.0.1:8082", "http://localhost:8082", circle);
+    check("0.0.0.0:8082", "http://127.0.0.1:8082", Some("0.0.0.0:8082 is gateway.listen"));
+    check("127.0.0.1:8082", "http://127.0.0.1:9000", None);
+}
+
+#[test]
 fn a_claim_tells_callers_apart_where_somebody_is_said_to_verify_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let (jwks, none) = (folder.path().join("jwks.json"), folder.path().join("none.json"));
