@@ -155,6 +155,23 @@ async fn an_upstream_that_is_cut_off_in_the_middle_leaves_the_outcome_unknown_l7
         assert_eq!(problem(&again), (409, "IDEMPOTENCY_OUTCOME_UNKNOWN".to_owned()), "{key}");
     }
     assert_eq!(upstream.seen().len(), ran, "nothing runs again by itself");
+    // An operator is told what is missing, and no reply is made up that had proved nothing.
+    for (key, last_error) in [
+        ("cut", "the upstream's answer was cut off, or never came"),
+        ("late", "the upstream did not answer in time"),
+        ("half", "the reply broke off"),
+    ] {
+        let of_key = format!("{}/v1/records?key={key}", server.admin_url());
+        let listed = server.http().get(&of_key, &[]).await.unwrap().json();
+        let of_record =
+            format!("{}/v1/records/{}", server.admin_url(), listed["records"][0]["id"].as_str().unwrap());
+        let record = server.http().get(&of_record, &[]).await.unwrap().json();
+        assert_eq!(
+            (&record["unknown_because"], &record["last_error"]),
+            (&"answer_lost".into(), &last_error.into()),
+            "{key}"
+        );
+    }
 }
 
 #[tokio::test]

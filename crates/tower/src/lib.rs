@@ -90,4 +90,4 @@ pub use route::{Matcher, MatcherError};
 pub use semel_api::{ErrorCode, Form};
 pub use semel_core::policy::{Keep, OnLapse};
 pub use semel_fingerprint::Fields;
-pub use steer::{Steer, Streamed};
+pub use steer::{AnswerLost, Steer, Streamed};

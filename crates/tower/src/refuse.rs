@@ -113,7 +113,9 @@ pub(crate) fn invalid(invalid: &Invalid) -> ApiError {
 
 /// The request does not say who asks.
 pub(crate) fn unidentified(headers: &[String]) -> ApiError {
-    headers.iter().fold(ErrorCode::Unauthenticated.into(), |error: ApiError, header| {
+    let error =
+        ApiError::new(ErrorCode::Unauthenticated).with_message("This request does not say whose key it is");
+    headers.iter().fold(error, |error, header| {
         let message = "must be there, once, and say who asks; an Idempotency-Key belongs to its caller";
         error.with_detail(Detail::new(header.as_str(), "identity", message))
     })

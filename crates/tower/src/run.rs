@@ -28,7 +28,7 @@ use crate::layer::Shared;
 use crate::observe::{Context, What};
 use crate::prefer::{self, Prefer};
 use crate::refuse::{self, Voice};
-use crate::steer::{Steer, Streamed};
+use crate::steer::{AnswerLost, Steer, Streamed};
 use crate::{grpc, limits, reply};
 
 /// What every step of a protected request needs.
@@ -102,6 +102,8 @@ enum Verdict {
     Keep,
     Release(&'static str),
     Unknown,
+    /// Unknown, since there was no reply, or it was not whole.
+    Lost(&'static str),
 }
 
 impl Call {
@@ -263,17 +265,18 @@ impl Call {
                 Ok(self.reply(parts, body, settled))
             }
             Attempt::Failed(error) => {
-                Box::pin(self.lost(claim, "the service failed without a reply")).await;
+                Box::pin(self.lost(claim, Why::WorkAbandoned, "the service failed without a reply")).await;
                 Err(error)
             }
             Attempt::Cut(error) => {
                 tracing::warn!(record_id = %id, error, "a reply broke off");
-                let resumes = Box::pin(self.lost(claim, "the reply broke off")).await;
+                let resumes = Box::pin(self.lost(claim, Why::AnswerLost, "the reply broke off")).await;
                 Ok(self.refuse(&lost(502, resumes, "The reply to this request broke off")))
             }
             Attempt::Panicked => {
                 tracing::error!(record_id = %id, "a handler has panicked");
-                let resumes = Box::pin(self.lost(claim, "the work ended by a panic")).await;
+                let resumes =
+                    Box::pin(self.lost(claim, Why::WorkAbandoned, "the work ended by a panic")).await;
                 Ok(self.refuse(&if resumes {
                     ErrorCode::Internal.into()
                 } else {
@@ -281,15 +284,16 @@ impl Call {
                 }))
             }
             Attempt::TimedOut => {
-                let resumes =
-                    Box::pin(self.lost(claim, "there was no reply within the time that it had")).await;
+                let detail = "there was no reply within the time that it had";
+                let resumes = Box::pin(self.lost(claim, Why::AnswerLost, detail)).await;
                 Ok(self.refuse(&lost(504, resumes, "There was no reply in time")))
             }
             Attempt::GivenUp => {
                 // Under *resume* the claim lapses, and whoever is there then takes over.
                 let resumes = claim.record().request().policy().on_lapse() == OnLapse::Resume;
                 if !resumes {
-                    Box::pin(self.lost(claim, "the process went down before the work had ended")).await;
+                    let detail = "the process went down before the work had ended";
+                    Box::pin(self.lost(claim, Why::WorkAbandoned, detail)).await;
                 }
                 Ok(self.refuse(&lost(502, resumes, "The service goes down")))
             }
@@ -363,12 +367,17 @@ impl Call {
     {
         let steer = Steer::take(&mut response);
         let marked = response.extensions_mut().remove::<Streamed>().is_some();
+        let lost = response.extensions_mut().remove::<AnswerLost>();
         let (mut parts, body) = response.into_parts();
         // What this layer says of a key, nobody behind it says in its place.
         parts.headers.remove(reply::REPLAYED);
         parts.headers.remove(reply::EXPIRES);
         let streams = marked || reply::is_stream(parts.status, &parts.headers);
-        let verdict = self.judge(steer, parts.status);
+        let verdict = match (self.judge(steer, parts.status), lost) {
+            (Verdict::Unknown, Some(AnswerLost(how))) => Verdict::Lost(how),
+            (Verdict::Release(_), Some(AnswerLost(how))) => Verdict::Release(how),
+            (verdict, _) => verdict,
+        };
         let is_known_by_its_head = steer.is_some() && verdict != Verdict::Keep;
         if !marked && !is_known_by_its_head && grpc::is_grpc(parts.headers.get(header::CONTENT_TYPE)) {
             return self.receive_grpc(steer, parts, body).await;
@@ -458,6 +467,9 @@ impl Call {
                 let why = Why::AnswerInconclusive;
                 runtime.mark_unknown(claim, why, detail.as_str().into(), || self.late()).await
             }
+            Verdict::Lost(how) => {
+                runtime.mark_unknown(claim, Why::AnswerLost, how.into(), || self.late()).await
+            }
         };
         let kept = verdict == Verdict::Keep;
         match ended {
@@ -499,14 +511,14 @@ impl Call {
     }
 
     /// Ends an attempt of which nobody knows what it did, as its policy says; whether the next request runs.
-    async fn lost(&self, claim: Claim, why: &'static str) -> bool {
+    async fn lost(&self, claim: Claim, why: Why, detail: &'static str) -> bool {
         let runtime = &self.shared.runtime;
         let resumes = claim.record().request().policy().on_lapse() == OnLapse::Resume;
         let held = if resumes {
             // Another attempt may follow at once: with the checkpoints so far, the same downstream key, a higher fence.
-            runtime.release(claim, why.into(), || self.late()).await
+            runtime.release(claim, detail.into(), || self.late()).await
         } else {
-            runtime.mark_unknown(claim, Why::WorkAbandoned, why.into(), || self.late()).await
+            runtime.mark_unknown(claim, why, detail.into(), || self.late()).await
         };
         match held {
             Ok(Held::Done(record)) => self.tell(became(&record), Some(&record)),

@@ -49,7 +49,12 @@ impl Steer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Streamed;
 
-/// Several headers, or a word that is none, say nothing.
+/// A response extension beside a [`Steer`], for services that ask others, such as a gateway: what they pass on is not the
+/// other's reply, since none came, or not whole. The record says so, in these words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerLost(pub &'static str);
+
+/// Several headers, or a word that is none, say nothing: whoever wrote them is told so in the log.
 fn take_header(headers: &mut HeaderMap) -> Option<Steer> {
     if headers.is_empty() {
         return None;
@@ -59,6 +64,10 @@ fn take_header(headers: &mut HeaderMap) -> Option<Steer> {
         (Some(word), None) => word.to_str().ok().and_then(Steer::parse),
         (Some(_), Some(_)) | (None, _) => None,
     };
+    if word.is_none() && headers.contains_key(OUTCOME) {
+        let said: Vec<_> = headers.get_all(OUTCOME).iter().collect();
+        tracing::warn!(?said, "a service's Semel-Outcome says nothing that is known; the status counts");
+    }
     headers.remove(OUTCOME);
     word
 }

@@ -13,8 +13,8 @@ use http_body::{Frame, SizeHint};
 use semel_core::Operation;
 use semel_core::policy::OnLapse;
 use semel_runtime::Runtime;
+use semel_tower::{AnswerLost, OnServerError, Profile, RouteOptions, Steer};
 use semel_tower::{Caller, Claimed, Context, Destination, Fields, IdempotencyLayer};
-use semel_tower::{OnServerError, Profile, RouteOptions, Steer};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
@@ -338,6 +338,14 @@ fn refused(failed: &Failed, route: &str, on_lapse: OnLapse) -> Response<Back> {
     };
     let mut response = Refusal::from(error).into_response().map(|_| Back::Nothing);
     response.extensions_mut().insert(steer);
+    if matches!(failed.sent, Sent::Something) {
+        let how = if failed.timed_out {
+            "the upstream did not answer in time"
+        } else {
+            "the upstream's answer was cut off, or never came"
+        };
+        response.extensions_mut().insert(AnswerLost(how));
+    }
     response
 }
 
