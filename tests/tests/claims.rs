@@ -187,6 +187,7 @@ async fn the_key_may_be_the_header_and_must_agree_with_the_field() {
     assert_eq!(send("two", r#"{"key":"one","operation":"a","payload":1}"#).await.status, 400);
     let missing = claim(&server, r#"{"operation":"a","payload":1}"#).await;
     assert_eq!(missing.refusal(), (400, "IDEMPOTENCY_KEY_REQUIRED".to_owned()));
+    assert!(missing.text().contains("needs a `key`"), "it names the field of this door: {}", missing.text());
 }
 
 #[tokio::test]

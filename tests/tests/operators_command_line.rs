@@ -61,11 +61,14 @@ async fn records_are_listed_shown_and_settled_from_a_shell() {
     assert_eq!(code(&stale), 11);
     assert!(err(&stale).contains("VERSION_CONFLICT"), "{}", err(&stale));
     let result = r#"{"n":9007199254740993}"#;
-    let resolve = ["resolve", id, "--seen", version, "--completed", "--result", result, "--reason", "seen"];
+    let resolve =
+        ["resolve", id, "--seen", version, "--completed", "--result", result, "--reason", "seen", "--yes"];
     let resolved = records(&server, &resolve).await;
     assert_eq!(code(&resolved), 0, "{}", err(&resolved));
     let replay = server.execute("fail", "lost-1", r#"{"status":500}"#, &[]).await;
     assert_eq!(replay.text(), r#"{"status":"completed","result":{"n":9007199254740993}}"#);
+    let shown = records(&server, &["show", id]).await;
+    assert!(out(&shown).contains(result), "how the result begins: {}", out(&shown));
     let missing = records(&server, &["show", "00000000000000000000000000000000"]).await;
     assert_eq!(code(&missing), 11);
     assert!(err(&missing).contains("NOT_FOUND"), "{}", err(&missing));

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::value::Json;
 
-/// What is to be executed at most once. Borrows from the body.
+/// What is to be executed at most once.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

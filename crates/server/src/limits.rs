@@ -325,3 +325,5 @@ const _: () = assert!(
 
 /// Bytes of a request to the signature debugger: the largest body of a delivery, in base64, with its headers.
 pub const VERIFY_BODY_BYTES_MAX: usize = BODY_BYTES_MAX / 3 * 4 + 1024 * 1024;
+/// Characters of a body that the command line shows beside the rest of a record: a few lines of a terminal. `--json` has more.
+pub const BODY_CHARS_SHOWN: usize = 200;

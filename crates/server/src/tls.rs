@@ -204,7 +204,10 @@ pub(crate) fn explain(error: &std::io::Error) -> String {
         }
         CertificateError::Revoked => "its certificate was revoked",
         CertificateError::BadSignature => "the signature of its certificate is wrong",
-        CertificateError::Other(_) => "its certificate may not be that of a server",
+        // As a rule one that was signed by itself, and says that it is an authority.
+        CertificateError::Other(_) => {
+            "its certificate may not be that of a server; --ca names a file with it, to trust exactly that one"
+        }
         _ => "its certificate is not valid",
     };
     said.to_owned()

@@ -28,7 +28,7 @@ pub(super) struct AdminArgs {
     /// The operator's token. Better given by the environment than on a command line that others can see
     #[arg(long, value_name = "TOKEN", env = "SEMEL_ADMIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// PEM file with an authority to trust besides the system's
+    /// PEM file with an authority to trust besides the system's, or with the server's own certificate
     #[arg(long, value_name = "FILE", env = "SEMEL_CA")]
     ca: Option<PathBuf>,
 }

@@ -79,7 +79,8 @@ struct ConfigArgs {
     /// Where records, metrics and documents listen (`admin.listen`)
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
-    /// Where records are kept (`store.url`): embedded:PATH, postgres://…, redis://… or memory:
+    /// Where records are kept (`store.url`): embedded:PATH, postgres://…, redis://…, mongodb://… or
+    /// memory:
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Development mode, also with a file (`server.development`)

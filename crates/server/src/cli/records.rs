@@ -9,13 +9,14 @@ use http::Method;
 use indicatif::ProgressBar;
 use semel_api::claims::OutcomeBody;
 use semel_api::records::{
-    BulkFilter, BulkReply, JudgeReply, RecordDetail, RecordPage, RecordSummary, Resolution,
+    BulkFilter, BulkReply, Excerpt, JudgeReply, RecordDetail, RecordPage, RecordSummary, Resolution,
 };
 use semel_api::{Json, Time};
 use serde_json::{Value, json};
 
 use super::admin::{AdminArgs, Ended, confirmed, print, read, time};
 use super::{exit, fail, runtime, say, table};
+use crate::limits::BODY_CHARS_SHOWN;
 
 /// What `semel records` takes.
 #[derive(Clone, Debug, Subcommand)]
@@ -122,8 +123,8 @@ pub(super) struct JudgeArgs {
     /// Only say how many would be changed
     #[arg(long, conflicts_with = "id")]
     dry_run: bool,
-    /// Do not ask
-    #[arg(long, conflicts_with = "id")]
+    /// Do not ask (about one record by its id nobody asks)
+    #[arg(long)]
     yes: bool,
     /// Print JSON
     #[arg(long)]
@@ -202,6 +203,8 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
         let body = outcome.body_bytes.map_or("not kept".to_owned(), |bytes| format!("{bytes} bytes"));
         format!("{} {} ({body})", outcome.class, outcome.status)
     });
+    let given = record.outcome.as_ref().and_then(|outcome| beginning(outcome.body.as_ref()));
+    let asked = record.input.as_ref().and_then(|input| beginning(input.body.as_ref()));
     let phases: Vec<&str> = record.checkpoints.iter().map(|step| step.phase.as_str()).collect();
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let rows: Vec<(&str, Option<String>)> = vec![
@@ -218,6 +221,8 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
         ("last error", record.last_error.clone()),
         ("unknown because", record.unknown_because.clone()),
         ("outcome", outcome),
+        ("result", given),
+        ("payload", asked),
         ("checkpoints", some(&phases.join(", "))),
         ("created", time(Some(record.summary.created_at))),
         ("written", time(Some(record.summary.written_at))),
@@ -229,6 +234,23 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
     let shown = rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
     say(table(&[], shown));
     Ok(exit::DONE)
+}
+
+/// How a body begins, on one line; nothing of one that is no text, or is not shown to this role.
+fn beginning(excerpt: Option<&Excerpt>) -> Option<String> {
+    let Excerpt { base64: bytes, cut } = excerpt?;
+    // The cut may go through a character.
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if *cut && error.error_len().is_none() => {
+            std::str::from_utf8(bytes.get(..error.valid_up_to())?).ok()?
+        }
+        Err(_) => return None,
+    };
+    let begins: String = text.chars().take(BODY_CHARS_SHOWN).collect();
+    let is_whole = !cut && begins.len() == text.len();
+    let line = begins.replace(char::is_control, " ");
+    Some(if is_whole { line } else { line + " …" }).filter(|line| !line.is_empty())
 }
 
 fn resolution(completed: bool, result: Option<&str>) -> Result<Value, Ended> {

@@ -97,7 +97,7 @@ pub(super) struct StoreArgs {
     /// The configuration file; without it ./semel.toml if it is there, else development mode
     #[arg(long, short, value_name = "FILE", env = "SEMEL_CONFIG")]
     config: Option<PathBuf>,
-    /// Where records are kept (`store.url`): embedded:PATH, postgres://… or redis://…
+    /// Where records are kept (`store.url`): embedded:PATH, postgres://…, redis://… or mongodb://…
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Read the configuration as development mode does (`server.development`)

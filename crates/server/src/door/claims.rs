@@ -43,7 +43,12 @@ pub(super) async fn claim(State(doors): State<Doors>, request: Request) -> Resul
     let wanted: ClaimRequest = semel_api::decode(&body)?;
     let field =
         wanted.key.as_deref().map(|text| key::of_text("key", text, doors.key_alphabet)).transpose()?;
-    let key = key::agreed(header_key, field.map(|key| ("key", key)))?;
+    let key = key::agreed(header_key, field.map(|key| ("key", key))).map_err(|error| match error.code() {
+        ErrorCode::IdempotencyKeyRequired => {
+            error.with_message("This request needs a `key`, or an Idempotency-Key header")
+        }
+        _ => error,
+    })?;
     let scope = Scope { namespace: Namespace::Execute, tenant: caller.tenant.clone(), subject: None };
     let operation = Operation::try_new(&wanted.operation).map_err(|problem| refusal::invalid(&problem))?;
     let fingerprint = fingerprint(&wanted)?;

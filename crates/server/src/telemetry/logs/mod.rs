@@ -56,7 +56,7 @@ impl fmt::Display for LogError {
         match self {
             Self::Filter(problem) => write!(
                 f,
-                "log.filter: {problem}; expected a level (error, warn, info, debug, trace), or targets with levels \
+                "{problem}; expected a level (error, warn, info, debug, trace), or targets with levels \
                  such as `info,semel_server=debug`"
             ),
             Self::Thread(error) => write!(f, "the log's thread cannot be started: {error}"),
