@@ -326,9 +326,9 @@ mod tests {
     fn check(text: &str, expected: Option<&str>) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("semel.toml");
-        std::fs::write(folder.path().join("token"), "secret").unwrap();
         std::fs::write(&file, text).unwrap();
-        let config = load(&Sources { file: Some(file), ..Sources::default() }).unwrap().config;
+        let environment = [("TOKEN".to_owned(), "secret".to_owned())].into();
+        let config = load(&Sources { file: Some(file), environment, ..Sources::default() }).unwrap().config;
         let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
         let listening = Listening { doors: at(8080), admin: at(8081), gateway: Some(at(8082)) };
         let said = stays_closed(&config, listening, false).err().map(|error| error.to_string());
@@ -340,8 +340,8 @@ mod tests {
 
     #[test]
     fn a_reload_takes_no_token_from_an_address_that_is_still_listened_on() {
-        let tenant = "[[tenants]]\nname = \"a\"\ntokens = [{ file = \"token\" }]\n";
-        let admin = "[admin]\ntokens = [{ role = \"operate\", token = { file = \"token\" } }]\n";
+        let tenant = "[[tenants]]\nname = \"a\"\ntokens = [{ env = \"TOKEN\" }]\n";
+        let admin = "[admin]\ntokens = [{ role = \"operate\", token = { env = \"TOKEN\" } }]\n";
         let gateway = "[gateway]\nupstream = \"http://127.0.0.1:9000\"\n";
         let scope = "scope = [\"header:x-account-id\"]\n";
         check(&format!("{tenant}{admin}"), None);
