@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Harness, Head, Run};
 use crate::limits::CONNECTIONS;
+use crate::peer::Setup;
 use crate::process::memory_bytes;
 use crate::report::{self, Bar, mebibytes, micros};
 
@@ -17,6 +18,9 @@ const SUSTAINED_SHARE: f64 = 0.2;
 
 /// Open connections during the burst.
 const BURST_CONNECTIONS: usize = 1024;
+
+/// Requests at work at once, what is above it is refused: so many keep the processors busy, and more would only wait.
+const IN_PROGRESS: usize = 64;
 
 /// How long the load is steady before and after the burst.
 const STEADY: Duration = Duration::from_secs(15);
@@ -46,7 +50,8 @@ pub(crate) fn run(harness: &mut Harness, duration: Duration) -> Result<()> {
     ensure!(absent.is_empty(), "{}", absent[0].why);
     let head = harness.head()?;
     harness.expect_steps(4);
-    let side = harness.server.start(&harness.places, "burst", false)?;
+    let configuration = Some(format!("[server]\ndevelopment = true\nmax_in_progress = {IN_PROGRESS}\n"));
+    let side = harness.server.start_with(&harness.places, "burst", false, &Setup { configuration })?;
     harness.say("burst: what it can do".to_owned());
     let keys = harness.fresh();
     let capacity = Harness::measure(&side, &Harness::plan(&side, CONNECTIONS[0], harness.first_run, keys))?;
@@ -99,7 +104,8 @@ fn table(burst: &Burst) -> String {
     let _ = writeln!(
         text,
         "\nThe steady load is {SUSTAINED_SHARE} of the {:.0} first runs /s that 64 connections reach; the burst offers ten times \
-         it over {BURST_CONNECTIONS} connections. Latency is from the sending of a request that a free connection took.\n\n\
+         it over {BURST_CONNECTIONS} connections. The server is told to refuse what comes while {IN_PROGRESS} requests are at work \
+         (`server.max_in_progress`). Latency is from the sending of a request that a free connection took.\n\n\
          | | offered /s | served /s | refused with 429 or 503 | failed | p99 of what was served | memory after |\n|---|---|---|---|---|---|---|",
         burst.capacity_per_second
     );

@@ -99,12 +99,16 @@ pub(crate) fn run(harness: &mut Harness, records: u64) -> Result<()> {
     Ok(())
 }
 
+/// As long as this nothing may change on disk before it counts as settled: the store begins to copy its log only when
+/// nobody has written for some seconds.
+const UNCHANGED_S: u32 = 20;
+
 /// Bytes on disk once nothing is merged or dropped any more.
 fn settled(side: &Running) -> u64 {
     let start = Instant::now();
     let mut last = disk_bytes(&side.data);
-    let mut same = 0;
-    while same < 5 && start.elapsed() < SETTLE_PATIENCE {
+    let mut same = 0_u32;
+    while same < UNCHANGED_S && start.elapsed() < SETTLE_PATIENCE {
         std::thread::sleep(Duration::from_secs(1));
         let now = disk_bytes(&side.data);
         same = if now == last { same + 1 } else { 0 };

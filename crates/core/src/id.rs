@@ -176,6 +176,11 @@ impl RecordId {
         &self.0
     }
 
+    /// As 32 hexadecimal digits.
+    pub fn hex(&self) -> Hex {
+        Hex::of(&self.0)
+    }
+
     /// Reads 32 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         parse_hex(text).map(Self)
@@ -196,13 +201,34 @@ impl RecordId {
 
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
+        f.write_str(self.hex().as_str())
     }
 }
 
 impl fmt::Debug for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
+        f.write_str(self.hex().as_str())
+    }
+}
+
+/// An id in words, without memory of its own: ids stand in every line of the log and in every audit entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hex([u8; 32]);
+
+impl Hex {
+    fn of(bytes: &[u8; 16]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        Self(text)
+    }
+
+    /// 32 hexadecimal digits.
+    pub fn as_str(&self) -> &str {
+        // Digits are UTF-8.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -311,16 +337,6 @@ pub(crate) fn first_16(digest: &blake3::Hasher) -> [u8; 16] {
     let mut bytes = [0; 16];
     digest.finalize_xof().fill(&mut bytes);
     bytes
-}
-
-/// In one piece: ids stand in every line of the log, and formatting byte by byte would be most of what a line costs.
-fn write_hex(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
-    std::str::from_utf8(&text).map_or(Err(fmt::Error), |text| f.write_str(text))
 }
 
 fn hex(bytes: &[u8; 16]) -> String {

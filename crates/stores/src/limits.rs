@@ -19,8 +19,9 @@ pub const FRAME_HEADER_BYTES: usize = 12;
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes that may wait for the log before writers have to wait themselves.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes written at once when a new segment is filled with zeros.
-pub const ZEROING_BYTES: usize = 1024 * 1024;
+/// Bytes written and synced at once by what happens beside the commits, such as filling a new segment with zeros: a
+/// sync of the log has to stand behind so much at most.
+pub const BESIDE_BYTES: usize = 1024 * 1024;
 /// Parts of the index, each under a lock of its own.
 pub const SHARDS: usize = 256;
 /// Entries of one bucket of the index, on average: a few cache lines to scan.

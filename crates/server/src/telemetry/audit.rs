@@ -13,7 +13,7 @@ use semel_core::audit::{Action, Entry};
 use semel_core::id::AttemptId;
 use semel_core::record::{Record, State, StateName, Text};
 use semel_core::store::Store;
-use semel_core::{Request, Timestamp};
+use semel_core::{RecordId, Request, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -313,7 +313,7 @@ impl Event {
         entry.reason = self.reason;
         entry.correlation_id = self.caller.correlation_id.map(Text::from);
         // An attempt is named by record and fence, so that a retry can be followed to the attempt it met.
-        let attempt = |fence| Text::new(&entry.record.map_or_else(String::new, |id| format!("{id}:{fence}")));
+        let attempt = |fence| Text::new(&entry.record.map_or_else(String::new, |id| attempt_id(id, fence)));
         let mut metadata: Vec<(Cow<'static, str>, Text)> = match self.metadata {
             Metadata::None => Vec::new(),
             Metadata::Attempt { fence, is_retry } => {
@@ -347,6 +347,11 @@ fn of_try(tried: &Tried, attempt_id: Text) -> Vec<(Cow<'static, str>, Text)> {
     said.extend(tried.status.map(|status| ("status".into(), Text::new(&status.to_string()))));
     said.extend(tried.response.clone().map(|response| ("response".into(), response)));
     said
+}
+
+fn attempt_id(id: RecordId, fence: u64) -> String {
+    let (id, mut fence_digits) = (id.hex(), itoa::Buffer::new());
+    [id.as_str(), ":", fence_digits.format(fence)].concat()
 }
 
 /// What became of an event.

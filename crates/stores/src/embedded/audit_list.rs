@@ -61,7 +61,7 @@ pub(crate) fn is_asked_for(query: &AuditQuery, groups: &[AuditGroup], cell: u32)
 /// What a query is looked up by: the narrowest thing that it says. `None` where it says nothing but when.
 pub(crate) fn term_of(query: &AuditQuery) -> Option<Term> {
     if let Some(record) = query.record {
-        return Some(term(b"record", "", &record.to_string()));
+        return Some(term(b"record", "", record.hex().as_str()));
     }
     if let Some(correlation_id) = &query.correlation_id {
         return Some(term(b"correlation", "", correlation_id));
@@ -77,7 +77,7 @@ pub(crate) fn term_of(query: &AuditQuery) -> Option<Term> {
 }
 
 fn terms_of(entry: &Entry) -> impl Iterator<Item = Term> + '_ {
-    let record = entry.record.map(|record| term(b"record", "", &record.to_string()));
+    let record = entry.record.map(|record| term(b"record", "", record.hex().as_str()));
     let correlation = entry.correlation_id.as_ref().map(|id| term(b"correlation", "", id.as_str()));
     let key = entry.key.as_ref().map(|key| key_term(key.as_str()));
     let tags = entry.tags.iter().map(|tag| tag_term(tag.name.as_str(), tag.value.as_str()));
@@ -169,6 +169,7 @@ pub(crate) struct AuditList {
     pub(crate) rows: Vec<AuditRow>,
     pub(crate) groups: Vec<AuditGroup>,
     group_numbers: HashMap<AuditGroup, usize>,
+    last_group: Option<usize>,
     /// Lines in the order of their numbers.
     order: Vec<u32>,
     sorted_rows: usize,
@@ -176,15 +177,27 @@ pub(crate) struct AuditList {
 
 impl AuditList {
     pub(crate) fn add(&mut self, line: AuditLine, entry: &Entry) {
+        let (cell, at) = (cell_of(self.group(entry), entry.action), self.lines.len() as u32);
+        self.rows.extend(terms_of(entry).map(|term| AuditRow { term, cell, line: at }));
+        self.lines.push(line);
+    }
+
+    fn group(&mut self, entry: &Entry) -> usize {
+        // Neighbours are often of one group.
+        if let Some(last) = self.last_group
+            && self.groups[last].0 == entry.operation
+            && self.groups[last].1 == entry.actor
+        {
+            return last;
+        }
         let next = self.groups.len();
         let group = (entry.operation.clone(), entry.actor.clone());
         let number = *self.group_numbers.entry(group.clone()).or_insert(next);
         if number == next {
             self.groups.push(group);
         }
-        let (cell, at) = (cell_of(number, entry.action), self.lines.len() as u32);
-        self.rows.extend(terms_of(entry).map(|term| AuditRow { term, cell, line: at }));
-        self.lines.push(line);
+        self.last_group = Some(number);
+        number
     }
 
     /// Sorts what has come since the last time; what was there before is one run already.

@@ -25,7 +25,7 @@ use crate::embedded::index::shard_of;
 use crate::embedded::listing::{Built, Entry, Row, SegmentEnd, Summary, Term};
 use crate::embedded::segment::{long, word};
 use crate::embedded::writer::END_BYTES;
-use crate::limits::SHARDS;
+use crate::limits::{BESIDE_BYTES, SHARDS};
 
 const MAGIC: &[u8; 8] = b"SEMELIDX";
 const FORMAT: u32 = 2;
@@ -51,8 +51,12 @@ pub(crate) fn write(folder: &dyn Folder, number: u32, store: u64, built: &Built)
     let bytes = encode(number, store, built);
     let (unfinished, name) = (format!("{number:08x}.index.new"), name_of(number));
     let file = folder.create(&unfinished)?;
-    file.write_at(0, &bytes)?;
-    file.sync()?;
+    let mut offset = 0;
+    for piece in bytes.chunks(BESIDE_BYTES) {
+        file.write_at(offset, piece)?;
+        file.sync()?;
+        offset += piece.len() as u64;
+    }
     folder.rename(&unfinished, &name)?;
     folder.sync()
 }

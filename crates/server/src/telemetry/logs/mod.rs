@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
 use semel_api::Time;
-use semel_core::id::Tag;
+use semel_core::id::{Hex, Tag};
 use semel_core::record::{State, StateName};
 use semel_core::{Record, Request};
 use tracing::{Event, Subscriber};
@@ -211,6 +211,7 @@ pub fn request(line: &RequestLine<'_>) {
     }
     let asked = line.record.map(|record| &**record.request());
     let tags = asked.map_or(&[][..], Request::tags);
+    let record_id = line.record.map(|record| record.id().hex());
     tracing::info!(
         target: "semel::request",
         door = line.door,
@@ -222,7 +223,7 @@ pub fn request(line: &RequestLine<'_>) {
         tenant = line.tenant,
         operation = line.operation,
         idempotency_key = line.key,
-        record_id = line.record.map(|record| tracing::field::display(record.id())),
+        record_id = record_id.as_ref().map(Hex::as_str),
         isRetry = line.is_retry,
         order_id = tag(tags, "order_id"),
         shipment_id = tag(tags, "shipment_id"),
@@ -259,7 +260,7 @@ pub fn state_change(
         to = record.state().name().as_str(),
         operation = request.operation().as_str(),
         idempotency_key = request.key().as_str(),
-        record_id = %record.id(),
+        record_id = record.id().hex().as_str(),
         version = %record.version(),
         attempt = u64::from(record.attempt()),
         isRetry = record.attempt() > 1,

@@ -13,7 +13,7 @@ use crate::embedded::disk::look::Looking;
 use crate::embedded::disk::{File, Folder};
 use crate::embedded::error::{OpenError, OpenErrorKind};
 use crate::embedded::layout::is_of_a_store;
-use crate::limits::ZEROING_BYTES;
+use crate::limits::BESIDE_BYTES;
 
 const LOCK_NAME: &str = "lock";
 
@@ -110,13 +110,14 @@ impl RealFolder {
     }
 }
 
-/// Fills a new file with zeros, and syncs it.
+/// Fills a new file with zeros, and syncs it: piece by piece, since a sync of the log would stand behind all of it.
 fn fill(file: &fs::File, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; ZEROING_BYTES];
+    let zeros = vec![0; BESIDE_BYTES];
     let mut offset = 0;
     while offset < bytes {
         let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(zeros.len());
         file.write_all_at(&zeros[..part], offset)?;
+        file.sync_data()?;
         offset += part as u64;
     }
     file.sync_all()
