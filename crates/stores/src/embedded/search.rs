@@ -18,6 +18,7 @@ use semel_core::{Record, RecordId, StoreError, Timestamp};
 use crate::embedded::engine::{Engine, damaged};
 use crate::embedded::index::{Place, tag_of};
 use crate::embedded::listing::{ALL, Built, Entry, Row, Term, cell_of, key_term, tag_term};
+use crate::embedded::orders::Orders;
 use crate::embedded::segment::Segment;
 use crate::embedded::shard::{Fact, Facts, Shard};
 use crate::limits::SEARCH_RUN;
@@ -90,6 +91,24 @@ struct Run {
     is_read: bool,
 }
 
+impl Run {
+    /// More lines of it, the newest last.
+    fn filled(&mut self, ready: Vec<Hit>) {
+        self.is_read = ready.len() < SEARCH_RUN;
+        if let Some(oldest) = ready.first() {
+            self.before = oldest.stand;
+        }
+        self.ready = ready;
+    }
+}
+
+fn unsettled_hits(orders: &Orders, plan: &Plan, cell: u32, before: Stand) -> Vec<Hit> {
+    let stands = orders.before(plan.term, cell, before).take(SEARCH_RUN);
+    let mut hits: Vec<_> = stands.map(|stand| Hit { stand, place: None, expires: None }).collect();
+    hits.reverse();
+    hits
+}
+
 impl Engine {
     pub(crate) fn search(
         &self,
@@ -101,6 +120,7 @@ impl Engine {
         let mut page = Page { items: Vec::new(), next: None, entries_read: 0 };
         let begun_at = self.newest_segment();
         let mut runs = self.runs(&plan).map_err(|error| unread("search", error))?;
+        page.entries_read += runs.iter().map(|run| run.ready.len() as u64).sum::<u64>();
         let mut heads = BinaryHeap::new();
         for (at, run) in runs.iter_mut().enumerate() {
             if let Some(hit) = self.next_hit(run, &plan, &mut page.entries_read)? {
@@ -144,7 +164,13 @@ impl Engine {
             let mut orders = self.orders.lock();
             self.settle_orders(&mut orders);
             let tally = self.tally.lock();
-            runs.extend(plan.cells(tally.groups()).map(|cell| run(None, cell)));
+            // The first rows of all states at one moment: a record that goes from one state to another while they are read
+            // one by one would be in none of them.
+            runs.extend(plan.cells(tally.groups()).map(|cell| {
+                let mut run = run(None, cell);
+                run.filled(unsettled_hits(&orders, plan, cell, plan.before));
+                run
+            }));
         }
         let segments: Vec<_> = self.segments.read().values().cloned().collect();
         for segment in segments {
@@ -174,25 +200,14 @@ impl Engine {
         entries_read: &mut u64,
     ) -> Result<Option<Hit>, StoreError> {
         if run.ready.is_empty() && !run.is_read {
-            run.ready = match &run.segment {
-                None => self.unsettled_hits(run, plan),
+            let ready = match &run.segment {
+                None => unsettled_hits(&self.orders.lock(), plan, run.cell, run.before),
                 Some(segment) => segment_hits(segment, run, plan).map_err(|error| unread("search", error))?,
             };
-            *entries_read += run.ready.len() as u64;
-            run.is_read = run.ready.len() < SEARCH_RUN;
-            if let Some(oldest) = run.ready.first() {
-                run.before = oldest.stand;
-            }
+            *entries_read += ready.len() as u64;
+            run.filled(ready);
         }
         Ok(run.ready.pop().filter(|hit| hit.stand.0 >= plan.from))
-    }
-
-    fn unsettled_hits(&self, run: &Run, plan: &Plan) -> Vec<Hit> {
-        let orders = self.orders.lock();
-        let stands = orders.before(plan.term, run.cell, run.before).take(SEARCH_RUN);
-        let mut hits: Vec<_> = stands.map(|stand| Hit { stand, place: None, expires: None }).collect();
-        hits.reverse();
-        hits
     }
 
     /// The record of a line, if it still stands where the line says; `begun_at` is the newest segment of the time when
