@@ -86,9 +86,9 @@ async fn a_claim_in_a_transaction_answers_as_core_decides_whatever_came_before()
         let joined = joined.unwrap();
         let is_committed = chance.happens(70);
         if is_committed {
-            transaction.commit().await.unwrap()
+            transaction.commit().await.unwrap();
         } else {
-            transaction.rollback().await.unwrap()
+            transaction.rollback().await.unwrap();
         }
 
         let after = store.load(ask.id()).await.unwrap().value;
