@@ -1,6 +1,7 @@
 //! A database of a server for tests: one for each test, gone when it is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
@@ -28,11 +29,16 @@ pub(super) struct Room {
 }
 
 const DATABASE: &str = "semel_test";
+
+/// How many rooms this process has had.
+static COUNT: AtomicU32 = AtomicU32::new(0);
 const PARTS: [&str; 4] = ["", "_audit", "_counts", "_floors"];
 
 impl Room {
     pub(super) async fn new(server: String) -> Self {
-        let name = name_of_this_test();
+        // Of those that a test has one after the other each has a name of its own: what a store was still about when it
+        // was dropped may come after its collections were.
+        let name = format!("{}_{}", name_of_this_test(), COUNT.fetch_add(1, Ordering::Relaxed));
         let url = format!("{server}{DATABASE}?collection={name}");
         let client = Client::with_uri_str(&server).await.unwrap();
         Self { url, name, database: client.database(DATABASE) }
