@@ -117,10 +117,10 @@ fn fill(file: &fs::File, bytes: u64) -> io::Result<()> {
     while offset < bytes {
         let part = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(zeros.len());
         file.write_all_at(&zeros[..part], offset)?;
-        file.sync_data()?;
+        file.sync_all()?;
         offset += part as u64;
     }
-    file.sync_all()
+    Ok(())
 }
 
 impl Folder for RealFolder {
