@@ -122,10 +122,11 @@ retry = {{ max_attempts = 12, first = "50ms", cap = "200ms" }}
             let end = eventually(&format!("{key} comes to an end (L9)"), async || {
                 let called = self.seen.now();
                 let answer = execute(&http, url, &key, false).await.unwrap();
-                let executed = read(&answer)?;
-                let is_end = matches!(executed, Executed::Completed { .. } | Executed::Unknown);
-                let what = What::Execute { answer: Some(executed) };
-                self.seen.note(Event::new(&key, called, Some(self.seen.now()), what));
+                let executed = read(&answer);
+                let is_end = matches!(executed, Some(Executed::Completed { .. } | Executed::Unknown));
+                // A call in doubt may have an effect yet.
+                let answered = executed.as_ref().map(|_| self.seen.now());
+                self.seen.note(Event::new(&key, called, answered, What::Execute { answer: executed }));
                 is_end.then_some(answer)
             })
             .await;
