@@ -4,7 +4,7 @@
 //! work is. What is its own stands here.
 //!
 //! Rooms: [`send`] one try over HTTP · [`tried`] what a try came to · [`circuit`] which targets are left alone for a
-//! while · [`order`] one event at a time for each value · [`line`] who waits for whom.
+//! while · [`order`] one event at a time for each value · [`mod@line`] who waits for whom.
 
 use std::sync::{Arc, OnceLock};
 
