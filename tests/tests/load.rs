@@ -192,9 +192,14 @@ async fn ask(http: &Http, url: &str, seen: &Seen, key: &str, is_async: bool) -> 
     let answer = execute(http, url, key, is_async).await;
     let executed = answer.as_ref().ok().and_then(read);
     let answered = executed.as_ref().map(|_| seen.now());
-    // What was taken in runs whenever a worker comes to it: a call whose effect is still to come.
-    let taken_in = is_async && executed == Some(Executed::Processing);
-    let (answered, executed) = if taken_in { (None, None) } else { (answered, executed) };
+    if is_async {
+        // It may have been taken in by a try of which the server had no answer, whatever a later one was told; what was
+        // taken in runs whenever a worker comes to it.
+        seen.note(Event::new(key, called, None, What::Execute { answer: None }));
+    }
+    if is_async && executed == Some(Executed::Processing) {
+        return true;
+    }
     seen.note(Event::new(key, called, answered, What::Execute { answer: executed }));
     answer.is_ok()
 }
