@@ -37,7 +37,7 @@ enum Command {
     },
     /// Write the checked-in OpenAPI document again, from the server's own
     Openapi(openapi::Options),
-    /// Bring PostgreSQL and Redis up for tests and benches, or down again
+    /// Bring PostgreSQL, Redis, Kafka and the others up for tests and benches, or down again
     #[command(subcommand)]
     Services(services::Command),
 }

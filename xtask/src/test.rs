@@ -97,7 +97,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// The packages whose tests want services.
-const WITH_SERVICES: &[&str] = &["semel", "semel-stores", END_TO_END];
+const WITH_SERVICES: &[&str] = &["semel", "semel-kafka", "semel-stores", END_TO_END];
 
 /// Brings the services up that some tests want, if they are to run.
 fn services(options: &Options, level: Level) -> Result<Vec<(&'static str, String)>> {

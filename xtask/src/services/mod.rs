@@ -8,6 +8,7 @@
 mod faketime;
 mod ferretdb;
 mod host;
+mod kafka;
 mod pgbouncer;
 mod postgres;
 mod redis;
@@ -27,6 +28,7 @@ const SERVICES: &[&dyn Service] = &[
     &postgres::Postgres, //
     &ferretdb::FerretDb,
     &redis::Redis,
+    &kafka::Kafka,
     &toxiproxy::Toxiproxy,
 ];
 
