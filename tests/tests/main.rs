@@ -13,6 +13,7 @@
 mod access;
 mod claims;
 mod command_line;
+mod consumers;
 mod crash;
 mod dead;
 mod disk;

@@ -9,7 +9,9 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use semel_core::error::Invalid;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::message::Message;
@@ -85,6 +87,39 @@ impl CloudEvent {
             message = message.with_header(&header, value.to_owned());
         }
         Message { payload: self.data.clone(), ..message }
+    }
+
+    /// As JSON, in structured mode: whatever it came in, it reads as this event again. Data that is said to be JSON, and is,
+    /// stands there as it is; all else in base64.
+    pub fn to_structured(&self) -> Bytes {
+        let own = [
+            ("specversion", &*self.spec_version),
+            ("id", &*self.id),
+            ("source", &*self.source),
+            ("type", &*self.kind),
+        ];
+        let mut json = String::from("{");
+        for (name, value) in own.into_iter().chain(self.attributes()) {
+            // Names and texts as JSON has them.
+            json.push_str(&format!("{}:{},", Value::from(name), Value::from(value)));
+        }
+        match &self.data {
+            None => {
+                json.pop();
+            }
+            Some(data) => {
+                let is_json = self.data_content_type().is_none_or(says_json);
+                let text = std::str::from_utf8(data).ok().filter(|text| {
+                    is_json && *text != "null" && serde_json::from_str::<IgnoredAny>(text).is_ok()
+                });
+                match text {
+                    Some(text) => json.push_str(&format!("\"data\":{text}")),
+                    None => json.push_str(&format!("\"data_base64\":\"{}\"", STANDARD.encode(data))),
+                }
+            }
+        }
+        json.push('}');
+        json.into()
     }
 
     /// Its id, unique within its source.
@@ -190,6 +225,12 @@ impl fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
+
+impl From<Invalid> for Malformed {
+    fn from(invalid: Invalid) -> Self {
+        Self(invalid.to_string().into())
+    }
+}
 
 /// What a message's content type says of its mode.
 enum Format {

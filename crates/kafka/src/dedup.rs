@@ -234,29 +234,11 @@ impl Inner {
             .and_then(|place| self.scopes.get(place))
             .ok_or_else(|| Malformed::new("it is of no topic of this handler"))?;
         let identified = self.config.identity.of(message, &self.config.consumer_group)?;
-        let fingerprint = self.fingerprint(message, identified.event.as_ref());
+        let fingerprint = fingerprint(self.config.conflicts, message, identified.event.as_ref());
         let request =
             Request::new(scope.clone(), identified.key, operation.clone(), fingerprint, self.policy);
         let request = request.try_with_tags(self.tags(message, identified.event.as_ref()));
-        let request = request.map_err(|invalid| Malformed::new(invalid.to_string()))?;
-        Ok((request, identified.event))
-    }
-
-    fn fingerprint(&self, message: &Message, event: Option<&CloudEvent>) -> Fingerprint {
-        let content_type = |message: &'_ Message| {
-            let value = message.header("content-type")?;
-            std::str::from_utf8(value).ok().map(str::to_owned)
-        };
-        let digest = match (self.config.conflicts, event) {
-            (Conflicts::Duplicate, _) => FingerprintBuilder::new().operation("message").finish(),
-            (Conflicts::DeadLetter, Some(event)) => {
-                digest(event.event_type(), event.data_content_type(), event.data())
-            }
-            (Conflicts::DeadLetter, None) => {
-                digest("message", content_type(message).as_deref(), message.payload.as_ref())
-            }
-        };
-        Fingerprint { version: digest.version(), digest: *digest.digest() }
+        Ok((request?, identified.event))
     }
 
     /// Names to find it by. What is too long for one is left out.
@@ -512,6 +494,21 @@ fn late() -> Late {
 
 fn outcome(class: Class, status: u16, why: &str) -> Result<Outcome, Invalid> {
     Outcome::try_new(class, status, Headers::default(), Bytes::copy_from_slice(why.as_bytes()))
+}
+
+/// What a message means beside its identity: an event's type and data, or, where conflicts are duplicates, nothing.
+pub fn fingerprint(conflicts: Conflicts, message: &Message, event: Option<&CloudEvent>) -> Fingerprint {
+    let digest = match (conflicts, event) {
+        (Conflicts::Duplicate, _) => FingerprintBuilder::new().operation("message").finish(),
+        (Conflicts::DeadLetter, Some(event)) => {
+            digest(event.event_type(), event.data_content_type(), event.data())
+        }
+        (Conflicts::DeadLetter, None) => {
+            let content_type = message.header("content-type").map(|value| std::str::from_utf8(value));
+            digest("message", content_type.and_then(Result::ok), message.payload.as_ref())
+        }
+    };
+    Fingerprint { version: digest.version(), digest: *digest.digest() }
 }
 
 fn digest(

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -44,25 +44,42 @@ pub trait Deliver: Send + Sync + 'static {
     fn deliver<'a>(&'a self, message: &'a Arc<Message>, turn: &'a Turn) -> Delivering<'a>;
 }
 
-/// The time in which a message is this consumer's: until its partition is revoked, or the consumer stops. A clone is the
-/// same turn.
-#[derive(Clone, Debug)]
+/// The time in which a message is this consumer's: until its partition is revoked, or the consumer stops.
+#[derive(Debug)]
 pub struct Turn {
     over: CancellationToken,
+    /// How many messages of the partition wait.
     waiting: Arc<AtomicUsize>,
     /// Places for what is at work; none where that is not bounded.
     places: Option<Arc<Semaphore>>,
+    /// Whether this message has one of them.
+    has_place: AtomicBool,
 }
 
 impl Turn {
     /// A turn that nobody ends.
     pub fn unbounded() -> Self {
-        Self { over: CancellationToken::new(), waiting: Arc::default(), places: None }
+        Self {
+            over: CancellationToken::new(),
+            waiting: Arc::default(),
+            places: None,
+            has_place: AtomicBool::new(false),
+        }
     }
 
-    /// A turn that ends when `over` is cancelled, with this many places for what is at work.
+    /// The turn of a partition, which ends when `over` is cancelled, with this many places for what is at work.
     pub fn until(over: CancellationToken, places: Arc<Semaphore>) -> Self {
-        Self { over, waiting: Arc::default(), places: Some(places) }
+        Self { over, places: Some(places), ..Self::unbounded() }
+    }
+
+    /// The same for one message of it.
+    pub(crate) fn of_a_message(&self) -> Self {
+        Self {
+            over: self.over.clone(),
+            waiting: Arc::clone(&self.waiting),
+            places: self.places.clone(),
+            has_place: AtomicBool::new(false),
+        }
     }
 
     /// Cancelled when the turn is over: nothing further is to begin. What has begun may end, under its lease.
@@ -78,17 +95,17 @@ impl Turn {
     /// Waits for `what`, or for the end of the turn (`None`). Meanwhile the partition is paused, and others work in the
     /// place of this message.
     pub async fn wait<F: Future>(&self, what: F) -> Option<F::Output> {
+        let had_place = self.leave();
         let waiting = Waiting::begin(&self.waiting);
-        if let Some(places) = &self.places {
-            places.add_permits(1);
-        }
         let seen = tokio::select! {
             biased;
             () = self.over.cancelled() => None,
             seen = what => Some(seen),
         };
         drop(waiting);
-        self.enter().await;
+        if had_place {
+            self.enter().await;
+        }
         seen
     }
 
@@ -97,20 +114,28 @@ impl Turn {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Takes a place, when one is free.
+    /// Takes a place, when one is free, unless the turn is over before.
     pub(crate) async fn enter(&self) {
-        if let Some(places) = &self.places
-            && let Ok(place) = places.acquire().await
-        {
-            place.forget();
+        let Some(places) = &self.places else { return };
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => {}
+            place = places.acquire() => {
+                if let Ok(place) = place {
+                    place.forget();
+                    self.has_place.store(true, Ordering::Relaxed);
+                }
+            }
         }
     }
 
-    /// Gives the place back.
-    pub(crate) fn leave(&self) {
-        if let Some(places) = &self.places {
+    /// Gives the place back; whether there was one.
+    pub(crate) fn leave(&self) -> bool {
+        let had = self.has_place.swap(false, Ordering::Relaxed);
+        if let Some(places) = self.places.as_ref().filter(|_| had) {
             places.add_permits(1);
         }
+        had
     }
 }
 
@@ -148,12 +173,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_turn_ends_every_wait() {
-        let over = CancellationToken::new();
-        let turn = Turn::until(over.clone(), Arc::new(Semaphore::new(1)));
-        turn.enter().await;
+    async fn the_end_of_the_turn_ends_every_wait_and_leaves_no_place_behind() {
+        let (over, places) = (CancellationToken::new(), Arc::new(Semaphore::new(1)));
+        let partition = Turn::until(over.clone(), Arc::clone(&places));
+        let (first, second) = (partition.of_a_message(), partition.of_a_message());
+        first.enter().await;
         over.cancel();
-        assert_eq!(turn.wait(std::future::pending::<()>()).await, None);
-        assert!(turn.is_over() && turn.waiting() == 0);
+        // There is no place for it, and it does not wait for one.
+        second.enter().await;
+        assert!(!second.leave());
+        assert_eq!(first.wait(std::future::pending::<()>()).await, None);
+        first.leave();
+        assert!(first.is_over() && partition.waiting() == 0);
+        assert_eq!(places.available_permits(), 1);
     }
 }

@@ -67,7 +67,7 @@ impl Identity {
 ///
 /// # Errors
 /// A name is too long, or holds a control character.
-pub(crate) fn scope(tenant: &str, topic: &str, group: &str) -> Result<Scope, Invalid> {
+pub fn scope(tenant: &str, topic: &str, group: &str) -> Result<Scope, Invalid> {
     Ok(Scope {
         namespace: Namespace::Topic,
         tenant: Tenant::try_new(tenant)?,

@@ -42,7 +42,7 @@ pub use config::{Config, ConfigError, Conflicts};
 #[cfg(feature = "consumer")]
 pub use consumer::{Consumer, Settings, StartError, Status};
 pub use dead_letter::{DeadLetter, Reason};
-pub use dedup::Deduplicated;
+pub use dedup::{Deduplicated, fingerprint};
 pub use deliver::{Deliver, Delivered, Delivering, Turn};
 pub use handler::{Claimed, Handled, HandlerError, HandlerErrorKind};
 pub use identity::Identity;

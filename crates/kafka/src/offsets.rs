@@ -108,6 +108,8 @@ impl Offsets {
                 page.running -= usize::from(!last.is_done);
             }
         }
+        // What was done from there on says nothing of what comes now: it is committed once that is done.
+        page.done = page.done.filter(|done| *done <= offset);
         let sequence = page.next;
         page.next += 1;
         page.open.push_back(Entry { sequence, offset, is_done: false });

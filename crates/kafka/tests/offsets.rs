@@ -44,6 +44,8 @@ struct Model {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn what_is_committed_is_the_part_without_a_gap_that_is_done(steps in prop::collection::vec(step(), 1..200)) {
         let place = Place::new("orders", 0);

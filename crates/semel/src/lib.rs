@@ -64,13 +64,14 @@
 //! - [`open`]: a ledger over a store that a URL names.
 //! - [`Jobs`]: `ledger.job("EXPIRE_LOCKS").run(…)`, one running instance of each type over all nodes.
 //! - [`Phases`]: work in several steps, each done once, resumed where it stopped.
+//! - `kafka`, with the feature of that name: consumers whose handlers run once per event.
 //! - [`wms`]: the same under the names of the WMS guide.
 //! - [`Ledger`]: claims and outcomes without HTTP.
 //! - `postgres`, with the feature of that name: a ledger that several services share, and claims that join a transaction
 //!   of yours.
 //!
 //! # Features
-//! `axum` handlers take the claim as an argument · `embedded` a durable store for one node · `postgres` and `redis` stores
+//! `axum` handlers take the claim as an argument · `embedded` a durable store for one node · `kafka` consumers · `postgres` and `redis` stores
 //! for several nodes · `memory` (on) a store for tests · `metrics` (on) counts for a registry of prometheus-client ·
 //! `webhook` verifies and signs webhooks, for services that take them themselves.
 
@@ -105,6 +106,10 @@ pub use semel_core as core;
 
 /// Where records live.
 pub use semel_stores as stores;
+
+/// Consumers of Kafka whose handlers run once per event.
+#[cfg(feature = "kafka")]
+pub use semel_kafka as kafka;
 
 /// Webhooks, verified: providers' signatures, the identity of events, signing.
 #[cfg(feature = "webhook")]

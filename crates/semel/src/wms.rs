@@ -33,9 +33,13 @@ use semel_core::{Key, Ledger, Operation, Record, Request};
 use semel_fingerprint::{Fields, FingerprintBuilder};
 use semel_tower::{CheckpointError, Claimed, ConfigError, IdempotencyLayer, Profile};
 
+#[cfg(feature = "kafka")]
+mod consumer;
 #[cfg(feature = "mongodb")]
 mod mongo;
 
+#[cfg(feature = "kafka")]
+pub use consumer::{ConsumerConfig, DeduplicatingHandler, MessageRepository, deduplicating_handler};
 #[cfg(feature = "mongodb")]
 pub use mongo::{MongoKeyRepository, MongoMessageRepository};
 #[cfg(feature = "metrics")]

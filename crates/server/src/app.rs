@@ -40,6 +40,8 @@ pub struct Running {
     admin_tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
     admin_gate: AdminGate,
     gateway: Option<RunningGateway>,
+    #[cfg(feature = "kafka")]
+    consumers: Option<crate::consumer::Consumers>,
     audit: AuditLog,
     engine: Engine,
     sources: Sources,
@@ -163,8 +165,12 @@ impl App {
             }
             _ => None,
         };
+        #[cfg(feature = "kafka")]
+        let consumers = consumers(config, &engine, &observer, &metrics)?;
         let running = Running {
             gateway,
+            #[cfg(feature = "kafka")]
+            consumers,
             admin: admin_listener.address(),
             admin_tls: admin_listener.tls(),
             admin_gate: admin_gate.clone(),
@@ -192,6 +198,24 @@ impl App {
     }
 }
 
+/// Consumers are the last to come and the first to go: what they take in has its whole way before it.
+#[cfg(feature = "kafka")]
+fn consumers(
+    config: &Config,
+    engine: &Engine,
+    observer: &Observer,
+    metrics: &Metrics,
+) -> Result<Option<crate::consumer::Consumers>, StartError> {
+    let Some(counted) = metrics.consumers() else { return Ok(None) };
+    let started = crate::consumer::Consumers::start(
+        &config.consumers,
+        engine.clone(),
+        observer.clone(),
+        counted.clone(),
+    );
+    started.map(Some).map_err(|error| StartError::new("consumers", error))
+}
+
 /// Counts of deliveries begin with the configuration that names them.
 fn delivered(operations: &[OperationConfig], metrics: &Metrics) {
     for operation in operations {
@@ -214,6 +238,7 @@ async fn listen(
 fn details(config: &Config) -> Vec<(Cow<'static, str>, Text)> {
     let count = |number: usize| Text::new(&number.to_string());
     vec![
+        ("consumers".into(), count(config.consumers.len())),
         ("operations".into(), count(config.operations.len())),
         ("sources".into(), count(config.webhooks.len())),
         ("tenants".into(), count(config.tenants.len())),
@@ -293,6 +318,11 @@ impl Running {
         self.sources
             .reload(&config.webhooks, &self.metrics)
             .map_err(|error| StartError::new("webhooks", error))?;
+        #[cfg(feature = "kafka")]
+        if let Some(consumers) = &self.consumers {
+            let reloaded = consumers.reload(&config.consumers);
+            reloaded.map_err(|error| StartError::new("consumers", error))?;
+        }
         self.audit.keep_for(config.audit.retention);
         self.audit.configuration_loaded("read again", details(config));
         Ok(())
@@ -301,6 +331,11 @@ impl Running {
     /// Stops: takes nobody in, finishes what runs (for the configured grace), closes the store. Whether everything
     /// was finished.
     pub async fn stop(self) -> bool {
+        // While the engine still takes events in, so that what was polled can be committed.
+        #[cfg(feature = "kafka")]
+        if let Some(consumers) = &self.consumers {
+            consumers.stop().await;
+        }
         self.stopping.cancel();
         self.tracker.close();
         // Connections wait for what the engine runs, and the engine for nobody: both have the same grace.

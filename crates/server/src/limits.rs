@@ -299,6 +299,14 @@ pub const UPSTREAM_HEADER_BYTES_MAX: usize = 128 * 1024;
 
 /// Sources of one configuration: each has targets, which are operations.
 pub const SOURCES_MAX: usize = 1_000;
+/// Consumers of Kafka: each has a thread, and connections to all brokers of its topics.
+pub const CONSUMERS_MAX: usize = 64;
+/// Messages of one consumer that are taken in at once: what a store writes in one batch, and little beside its others.
+pub const CONSUMER_CONCURRENCY: usize = 64;
+/// The first pause after the store had no answer for a message; it doubles.
+pub const CONSUMER_PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// The longest such pause: a store that is back is noticed soon.
+pub const CONSUMER_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Targets of one source: each event is a record for each of them, all durable before its partner is answered.
 pub const WEBHOOK_TARGETS_MAX: usize = 16;
 /// Characters of a target's name: with its source's name it is an operation's name, a lane's and a subject.

@@ -104,7 +104,7 @@ impl Work {
     }
 
     async fn one(&self, shift: &Shift, item: Item, back: &Sender<Back>) {
-        let turn = &shift.turn;
+        let turn = &shift.turn.of_a_message();
         turn.enter().await;
         let delivered = self.deliver(&item.message, turn).await;
         let what = match delivered {

@@ -8,7 +8,7 @@ use super::exposed::{Listening, exposed};
 use super::gateway::check::contradictions as gateway;
 use super::reader::Reading;
 use super::sections::Origins;
-use super::sources::check::contradictions as sources;
+use super::sources::check::{contradictions as sources, of_consumers};
 use super::sources::is_reserved;
 use super::{Config, Target};
 use crate::address;
@@ -23,6 +23,7 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
         gateway(reading, config, given, origins);
     }
     sources(reading, config, &origins.sources, origins.alerts.as_ref());
+    of_consumers(reading, config, &origins.consumers);
     for (key, problem) in store::problems(&config.store) {
         reading.problem(&origins.store.of(key), &format!("store.{key}"), problem);
     }

@@ -36,7 +36,7 @@ pub use reader::Shown;
 pub use restart::needs_restart;
 pub use secret::Secret;
 pub use sources::{
-    ALERTS, AlertFormat, AlertKind, AlertsConfig, DeliveryTarget, Duplicates, ORDER_TAG, SAMPLE,
+    ALERTS, AlertFormat, AlertKind, AlertsConfig, ConsumerConfig, DeliveryTarget, Duplicates, ORDER_TAG, SAMPLE,
     SAMPLE_HEADER, SAMPLE_TOKEN, SourceConfig, SourceResponse, SourceTarget,
 };
 pub use store_url::StoreUrl;
@@ -66,6 +66,8 @@ pub struct Config {
     pub gateway: Option<GatewayConfig>,
     /// Who sends webhooks, unique by the source's name.
     pub webhooks: Vec<SourceConfig>,
+    /// Which topics of Kafka are consumed, unique by name.
+    pub consumers: Vec<ConsumerConfig>,
     /// Where alerts go, if anywhere.
     pub alerts: Option<AlertsConfig>,
     /// How targets and upstreams are reached.
@@ -87,7 +89,8 @@ impl Config {
     pub fn engine_operations(&self) -> Vec<OperationConfig> {
         let targets = self.webhooks.iter().flat_map(|source| &source.targets).map(|target| &target.operation);
         let alerts = self.alerts.iter().map(|alerts| &alerts.operation);
-        self.operations.iter().chain(targets).chain(alerts).cloned().collect()
+        let consumers = self.consumers.iter().map(|consumer| &consumer.operation);
+        self.operations.iter().chain(targets).chain(consumers).chain(alerts).cloned().collect()
     }
 }
 

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reader::Shown;
 
 /// What a reload takes over, by the beginning of its path.
-const TAKEN_OVER: [&str; 9] = [
+const TAKEN_OVER: [&str; 10] = [
     "admin.tls.",
     "admin.tokens",
     "alerts",
     "audit.retention",
+    "consumers",
     "gateway.",
     "operations",
     "server.tls.",

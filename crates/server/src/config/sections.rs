@@ -13,6 +13,7 @@ use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 use super::gateway::Network;
 use super::gateway::read::{GatewayOrigins, gateway, texts};
 use super::reader::{Found, Section, quote, secret};
+use super::sources::consumers::{ConsumerOrigins, consumer};
 use super::sources::read::{SourceOrigins, alerts, sample, source};
 use super::tree::{Entry, Origin};
 use super::{
@@ -33,6 +34,7 @@ pub(super) struct Origins {
     pub(super) targets: Vec<(Origin, Origin)>,
     pub(super) gateway: Option<GatewayOrigins>,
     pub(super) sources: Vec<SourceOrigins>,
+    pub(super) consumers: Vec<ConsumerOrigins>,
     pub(super) alerts: Option<Origin>,
 }
 
@@ -92,6 +94,11 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
     if without_file && webhooks.is_empty() {
         webhooks.extend(sample());
     }
+    let consumers_given = root.sections("consumers");
+    let count = consumers_given.len();
+    let (consumers, consumer_origins): (Vec<_>, Vec<_>) =
+        consumers_given.into_iter().filter_map(|section| consumer(section, development)).unzip();
+    let whole = whole && consumers.len() == count;
     let alerts_given = root.optional("alerts");
     let has_alerts = alerts_given.is_some();
     let (alerts, alerts_origin) = alerts_given.and_then(|section| alerts(section, development)).unzip();
@@ -110,6 +117,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         operations,
         gateway,
         webhooks,
+        consumers,
         alerts,
         targets: targets_section(root.section("targets")),
         dispatcher: dispatcher_section(root.section("dispatcher")),
@@ -128,6 +136,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         targets,
         gateway: gateway_origins,
         sources,
+        consumers: consumer_origins,
         alerts: alerts_origin,
     };
     whole.then_some((config, origins))

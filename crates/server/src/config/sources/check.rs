@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::reader::Reading;
 use super::super::tree::Origin;
 use super::super::{Config, Target};
+use super::consumers::{CONSUMER, ConsumerOrigins};
 use super::read::SourceOrigins;
 use crate::address;
 use crate::limits;
@@ -35,9 +36,29 @@ pub(in crate::config) fn contradictions(
     }
 }
 
+/// What contradicts what among consumers.
+pub(in crate::config) fn of_consumers(reading: &Reading, config: &Config, origins: &[ConsumerOrigins]) {
+    let mut names = BTreeSet::new();
+    for (place, (consumer, origins)) in config.consumers.iter().zip(origins).enumerate() {
+        let path = |key: &str| format!("consumers[{place}].{key}");
+        if cfg!(not(feature = "kafka")) {
+            let message = "this program was built without Kafka; the feature `kafka` of semel-server brings it along";
+            reading.problem(&origins.name, &path("brokers"), message);
+        }
+        if place >= limits::CONSUMERS_MAX {
+            reading.problem(&origins.name, "consumers", format!("there may be at most {}", limits::CONSUMERS_MAX));
+        }
+        if !names.insert(&consumer.name) {
+            let message = format!("there is a consumer `{}` above: give this one a `name`", consumer.name);
+            reading.problem(&origins.name, &path("name"), message);
+        }
+        judge(reading, config, &consumer.operation.target, &origins.target, &path("target"));
+    }
+}
+
 /// Whether Semel gives an operation this name itself: a configured one of that name could be run by a client.
 pub(in crate::config) fn is_reserved(name: &str) -> bool {
-    name == super::ALERTS || name.starts_with("webhook:")
+    name == super::ALERTS || name.starts_with("webhook:") || name.starts_with(CONSUMER)
 }
 
 /// As any target, an address that is written out is none that no target may have.

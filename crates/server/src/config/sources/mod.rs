@@ -14,6 +14,7 @@ use semel_webhook::{Signer, Source, Statuses};
 use super::{OperationConfig, RateLimit};
 
 pub(super) mod check;
+pub(super) mod consumers;
 mod generic;
 pub(super) mod read;
 mod secrets;
@@ -22,6 +23,7 @@ mod targets;
 mod tests;
 
 pub(in crate::config) use check::is_reserved;
+pub use consumers::ConsumerConfig;
 pub use read::{ORDER_TAG, SAMPLE, SAMPLE_HEADER, SAMPLE_TOKEN};
 
 /// A partner's inbound address, and what is done with what comes there.

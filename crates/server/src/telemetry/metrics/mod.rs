@@ -84,6 +84,8 @@ struct Inner {
     store_batches: Sizes,
     gateway: GatewayMetrics,
     webhooks: WebhookMetrics,
+    #[cfg(feature = "kafka")]
+    consumers: std::sync::OnceLock<semel_kafka::Metrics>,
     deliveries: DeliveryMetrics,
     audit_dropped: Counter,
     audit_written: Counter,
@@ -138,6 +140,8 @@ impl Metrics {
             store_batches: Sizes::default(),
             gateway: GatewayMetrics::default(),
             webhooks: WebhookMetrics::default(),
+            #[cfg(feature = "kafka")]
+            consumers: std::sync::OnceLock::new(),
             deliveries: DeliveryMetrics::default(),
             audit_dropped: Counter::default(),
             audit_written: Counter::default(),
@@ -188,6 +192,12 @@ impl Metrics {
     /// What is counted of a source.
     pub fn webhooks(&self, source: &str) -> SourceMetrics {
         self.0.webhooks.source(source)
+    }
+
+    /// What is counted of consumers of Kafka.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn consumers(&self) -> Option<&semel_kafka::Metrics> {
+        self.0.consumers.get()
     }
 
     /// A request for a key that was asked for before.

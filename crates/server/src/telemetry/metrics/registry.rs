@@ -33,6 +33,8 @@ impl Inner {
         );
         self.gateway.register(registry);
         self.webhooks.register(registry);
+        #[cfg(feature = "kafka")]
+        self.consumers.get_or_init(|| semel_kafka::Metrics::new(registry));
         self.deliveries.register(registry);
         let families = &self.families;
         registry.register(

@@ -1,0 +1,5 @@
+//! Consumers against a real broker.
+
+mod broker;
+mod consumer;
+mod storm;

@@ -1,0 +1,175 @@
+//! Reads `[[consumers]]`: topics of Kafka whose events are delivered to a target.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use semel_core::limits as core;
+use semel_kafka::{Conflicts, Identity};
+
+use super::super::OperationConfig;
+use super::super::reader::Section;
+use super::super::sections::{DELIVERYS_OWN, target_headers, within};
+use super::super::tree::Origin;
+use super::secrets::signer;
+use super::targets::{Place, Tries, url};
+use crate::limits;
+
+/// What begins the name of a consumer's operation.
+pub(super) const CONSUMER: &str = "consumer:";
+
+/// Topics, in whose name they are consumed, and where their events go.
+#[derive(Clone, Debug)]
+pub struct ConsumerConfig {
+    /// Its name: unique, and the consumer group's unless another is given.
+    pub name: Arc<str>,
+    /// Brokers, as `host:port`, by commas.
+    pub brokers: String,
+    /// At least one, each once.
+    pub topics: Vec<String>,
+    /// The consumer group.
+    pub group: String,
+    /// What makes two messages one event.
+    pub identity: Identity,
+    /// What the same identity with other content means.
+    pub conflicts: Conflicts,
+    /// Where messages go that cannot be taken in; `{topic}.dlq` unless one is named.
+    pub dead_letter_topic: Option<String>,
+    /// Options of librdkafka.
+    pub options: BTreeMap<String, String>,
+    /// What the engine runs for each event, by the name `consumer:<name>`, which is its lane as well.
+    pub operation: OperationConfig,
+}
+
+impl PartialEq for ConsumerConfig {
+    /// Whether it consumes the same in the same way. (Where events go, how often and with what is the operation's, which is
+    /// looked up by its name.)
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |config: &Self| {
+            let Self { name, brokers, topics, group, .. } = config.clone();
+            (name, brokers, topics, group, config.operation.policy, config.operation.lane.clone())
+        };
+        let rules = |config: &Self| {
+            let Self { identity, conflicts, dead_letter_topic, options, .. } = config.clone();
+            (identity, conflicts, dead_letter_topic, options)
+        };
+        parts(self) == parts(other) && rules(self) == rules(other)
+    }
+}
+
+/// Where the values of a consumer stand that a contradiction can be about.
+pub(in crate::config) struct ConsumerOrigins {
+    pub(in crate::config) name: Origin,
+    pub(in crate::config) target: Origin,
+}
+
+/// One of `[[consumers]]`; `None` where something of it cannot be used, which has been said.
+pub(in crate::config) fn consumer(
+    section: Section<'_>,
+    development: bool,
+) -> Option<(ConsumerConfig, ConsumerOrigins)> {
+    let brokers = required(&section, "brokers", "such as \"127.0.0.1:9092\"");
+    let group = required(&section, "group", "the consumer group");
+    let name = section.text("name").map(|found| found.value).or_else(|| group.clone());
+    let topics = topics(&section);
+    let identity = identity(&section);
+    let words = [("dead-letter", Conflicts::DeadLetter), ("duplicate", Conflicts::Duplicate)];
+    let conflicts = section.choice_or("conflicts", &words, words[0]);
+    let dead_letter_topic = section.text("dead_letter_topic").map(|found| found.value);
+    let options: BTreeMap<String, String> = section.names("options").into_iter().collect();
+    let retention = section.duration_or("retention", semel_kafka::limits::RETENTION_DEFAULT);
+    within(&section, "retention", retention, Duration::from_millis(1), core::RETENTION_MAX);
+    let (address, target) = (url(&section, "target", development), section.origin_of("target"));
+    let signer = signer(&section, "target_secret", false, development);
+    let headers = target_headers(&section, development, &DELIVERYS_OWN);
+    let tries = Tries::read(&section, &Tries::usual());
+    let name_origin = if section.has("name") { section.origin_of("name") } else { section.origin_of("group") };
+    check(&section, name.as_deref(), group.as_deref(), &topics, dead_letter_topic.as_deref());
+    section.finish();
+    let (name, signer) = (name?, signer.ok()?.map(Arc::new));
+    let place =
+        Place { name: "default".into(), url: address?, origin: target.clone(), signer, headers, tries };
+    let operation = place.operation(&format!("{CONSUMER}{name}"), &format!("{CONSUMER}{name}"), retention, false)?;
+    let config = ConsumerConfig {
+        name: name.into(),
+        brokers: brokers?,
+        topics,
+        group: group?,
+        identity: identity?,
+        conflicts,
+        dead_letter_topic,
+        options,
+        operation,
+    };
+    Some((config, ConsumerOrigins { name: name_origin, target }))
+}
+
+fn required(section: &Section<'_>, key: &'static str, what: &str) -> Option<String> {
+    let found = section.text(key).map(|found| found.value);
+    if found.is_none() && !section.has(key) {
+        section.problem(key, format!("is missing: {what}"));
+    }
+    found
+}
+
+/// `topic`, or `topics`.
+fn topics(section: &Section<'_>) -> Vec<String> {
+    let one = section.text("topic").map(|found| found.value);
+    let several = section.texts_given("topics");
+    match (one, several) {
+        (Some(topic), None) => vec![topic],
+        (None, Some(topics)) if !topics.is_empty() => topics,
+        (Some(topic), Some(_)) => {
+            section.problem("topics", "is given beside `topic`: one of them is enough");
+            vec![topic]
+        }
+        (None, _) => {
+            if !section.has("topic") {
+                section.problem("topic", "is missing: the topic, or several as `topics`");
+            }
+            Vec::new()
+        }
+    }
+}
+
+/// `"source+id"`, `"id"`, `"offset"`, a JSON Pointer, or the name of a header.
+fn identity(section: &Section<'_>) -> Option<Identity> {
+    let Some(found) = section.text("identity") else {
+        return (!section.has("identity")).then_some(Identity::SourceAndId);
+    };
+    Some(match found.value.as_str() {
+        "" => {
+            section.problem("identity", "must be source+id, id, offset, a JSON Pointer or the name of a header");
+            return None;
+        }
+        "source+id" => Identity::SourceAndId,
+        "id" => Identity::Id,
+        "offset" => Identity::Offset,
+        pointer if pointer.starts_with('/') => Identity::Pointer(pointer.to_owned()),
+        header => Identity::Header(header.to_owned()),
+    })
+}
+
+fn check(section: &Section<'_>, name: Option<&str>, group: Option<&str>, topics: &[String], dead: Option<&str>) {
+    let is_name = |name: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        (1..=limits::TARGET_NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(plain)
+    };
+    if name.is_some_and(|name| !is_name(name)) {
+        let most = limits::TARGET_NAME_CHARS_MAX;
+        section.problem("name", format!("must have 1 to {most} letters, digits, `-`, `_` or `.`; without one, it is the group's"));
+    }
+    if let Some(Err(error)) = group.map(semel_kafka::config::check_group) {
+        section.problem("group", error);
+    }
+    for (place, topic) in topics.iter().enumerate() {
+        let key = if section.has("topics") { "topics" } else { "topic" };
+        if let Err(error) = semel_kafka::config::check_topic(topic) {
+            section.problem(key, error);
+        } else if topics[..place].contains(topic) {
+            section.problem(key, format!("names `{topic}` twice"));
+        } else if let Err(error) = semel_kafka::config::dead_letter_topic(topic, dead, topics) {
+            section.problem("dead_letter_topic", error);
+        }
+    }
+}

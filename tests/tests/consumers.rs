@@ -1,0 +1,215 @@
+//! `[[consumers]]`: topics of Kafka whose events are delivered to a target, once, by the real process and a real broker.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::server::{self, Server};
+use crate::target::Target;
+use crate::wait::eventually;
+
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Where the broker is, or `None` where tests need none: by hand.
+fn brokers() -> Option<String> {
+    let brokers = std::env::var("SEMEL_TEST_KAFKA").ok();
+    if brokers.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "SEMEL_TEST_KAFKA is not set; `cargo xtask test` sets it");
+        println!("skipped: SEMEL_TEST_KAFKA is not set; `eval \"$(cargo xtask services env)\"` sets it");
+    }
+    brokers
+}
+
+fn unique(what: &str) -> String {
+    format!("{what}-{}-{}", std::process::id(), std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos())
+}
+
+/// A topic, made by its first message.
+struct Topic {
+    name: String,
+    group: String,
+    brokers: String,
+    producer: FutureProducer,
+}
+
+impl Topic {
+    fn new(brokers: &str) -> Self {
+        let mut client = ClientConfig::new();
+        let producer = client.set("bootstrap.servers", brokers).set("acks", "all").create().unwrap();
+        Self { name: unique("orders"), group: unique("group"), brokers: brokers.to_owned(), producer }
+    }
+
+    async fn send(&self, headers: &[(&str, Option<&str>)], payload: Option<&str>) {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: *value })
+        });
+        let mut record = FutureRecord::<str, str>::to(&self.name).headers(headers);
+        record.payload = payload;
+        self.producer.send(record, ANSWER).await.unwrap();
+    }
+
+    async fn event(&self, id: &str, payload: Option<&str>) {
+        let headers = [
+            ("ce_specversion", Some("1.0")),
+            ("CE_Id", Some(id)),
+            ("ce_source", Some("/shop")),
+            ("ce_type", Some("placed")),
+            ("content-type", Some("application/json")),
+            ("traceparent", None),
+        ];
+        self.send(&headers, payload).await;
+    }
+
+    /// How much of its one partition the group has committed, and how much there is.
+    fn committed(&self) -> (i64, i64) {
+        let mut client = ClientConfig::new();
+        let reader: BaseConsumer =
+            client.set("bootstrap.servers", &self.brokers).set("group.id", &self.group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.name, 0);
+        let committed = reader.committed_offsets(list, ANSWER).unwrap();
+        let offset = match committed.find_partition(&self.name, 0).unwrap().offset() {
+            Offset::Offset(offset) => offset,
+            _ => 0,
+        };
+        (offset, reader.fetch_watermarks(&self.name, 0, ANSWER).unwrap().1)
+    }
+
+    async fn all_committed(&self) {
+        eventually("all is committed", async || {
+            let (committed, end) = self.committed();
+            (committed == end).then_some(())
+        })
+        .await;
+    }
+
+    fn config(&self, target: &Target, more: &str) -> String {
+        format!(
+            "[server]\ndevelopment = true\n[[consumers]]\nbrokers = \"{}\"\ntopic = \"{}\"\ngroup = \"{}\"\n\
+             target = \"{}/text\"\noptions = {{ \"session.timeout.ms\" = \"2000\" }}\n{more}\n",
+            self.brokers,
+            self.name,
+            self.group,
+            target.url()
+        )
+    }
+}
+
+fn ids(target: &Target) -> BTreeSet<String> {
+    let id = |body: &str| serde_json::from_str::<Value>(body).unwrap()["id"].as_str().unwrap().to_owned();
+    target.seen().iter().map(|arrived| id(&arrived.body)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_of_a_topic_is_delivered_once_in_structured_mode_and_committed_when_it_is_durable() {
+    let Some(brokers) = brokers() else { return };
+    let (topic, target) = (Topic::new(&brokers), Target::start().await);
+    topic.event("e-1", Some(r#"{"n":12345678901234567890}"#)).await;
+    topic.event("e-1", Some(r#"{"n":12345678901234567890}"#)).await;
+    topic.event("e-2", None).await;
+    topic.send(&[("x", Some("1"))], Some("no event")).await;
+    topic.event("e-1", Some(r#"{"n":2}"#)).await;
+    let server = Server::start(&topic.config(&target, "")).await;
+    target.arrived(2).await;
+    topic.all_committed().await;
+    let seen = target.seen();
+    assert_eq!((seen.len(), ids(&target).len()), (2, 2), "a duplicate, one that is none, and a conflict are not delivered");
+    let first = seen.iter().find(|arrived| arrived.body.contains("e-1")).unwrap();
+    assert_eq!(
+        first.body,
+        r#"{"specversion":"1.0","id":"e-1","source":"/shop","type":"placed","datacontenttype":"application/json","data":{"n":12345678901234567890}}"#
+    );
+    assert_eq!(first.headers["content-type"], "application/cloudevents+json");
+    assert_eq!((&*first.headers["semel-event-id"], &*first.headers["semel-event-source"]), ("e-1", "/shop"));
+    assert!(first.headers.contains_key("idempotency-key"));
+    let metrics = server.http().get(&format!("{}/metrics", server.admin_url()), &[]).await.unwrap();
+    let of = format!("service=\"semel\",topic=\"{}\",consumer_group=\"{}\"", topic.name, topic.group);
+    for line in [
+        format!("message_deduplication_hits_total{{{of}}} 1"),
+        format!("message_deduplication_misses_total{{{of}}} 2"),
+        format!("semel_consumer_dead_letters_total{{{of},reason=\"malformed\"}} 1"),
+        format!("semel_consumer_dead_letters_total{{{of},reason=\"conflict\"}} 1"),
+    ] {
+        assert!(metrics.text().contains(&line), "{line}\n{}", metrics.text());
+    }
+    assert!(server.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_consumes_a_server_loses_no_event_and_delivers_none_under_two_keys_l4_l9() {
+    let Some(brokers) = brokers() else { return };
+    let (topic, target) = (Topic::new(&brokers), Target::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let config = topic.config(&target, "");
+    let first = Server::start_in(folder.path(), &config).await;
+    for n in 0..100 {
+        topic.event(&format!("e-{n}"), Some("{}")).await;
+    }
+    target.arrived(10).await;
+    first.kill().await;
+    for n in 0..100 {
+        // All of them again, and as many more.
+        topic.event(&format!("e-{n}"), Some("{}")).await;
+        topic.event(&format!("f-{n}"), Some("{}")).await;
+    }
+    let second = Server::start_in(folder.path(), &config).await;
+    topic.all_committed().await;
+    eventually("every event is delivered", async || (ids(&target).len() == 200).then_some(())).await;
+    let keys: BTreeSet<String> =
+        target.seen().iter().map(|arrived| arrived.headers["idempotency-key"].clone()).collect();
+    assert_eq!(keys.len(), 200, "what was delivered twice has the same key");
+    assert!(second.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_starts_and_stops_consumers() {
+    let Some(brokers) = brokers() else { return };
+    let (topic, target) = (Topic::new(&brokers), Target::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    topic.event("e-1", Some("{}")).await;
+    let server = Server::start_in(folder.path(), "[server]\ndevelopment = true\n").await;
+    let file = folder.path().join("semel.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let with = topic.config(&target, "");
+    let consumer = &with[with.find("[[consumers]]").unwrap()..];
+    std::fs::write(&file, format!("{before}\n{consumer}")).unwrap();
+    server.signal(Signal::HUP);
+    target.arrived(1).await;
+    topic.all_committed().await;
+    std::fs::write(&file, &before).unwrap();
+    server.signal(Signal::HUP);
+    // Without it the group has no member: another that consumes in its name is given all that comes.
+    let other = Server::start(&topic.config(&target, "")).await;
+    topic.event("e-2", Some("{}")).await;
+    target.arrived(2).await;
+    topic.all_committed().await;
+    assert!(other.stop().await.success());
+    assert!(server.stop().await.success());
+}
+
+#[tokio::test]
+async fn config_check_says_what_cannot_be_of_a_consumer() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("semel.toml");
+    let consumer = "[[consumers]]\nbrokers = \"127.0.0.1:1\"\ntarget = \"http://127.0.0.1:9000/events\"\n";
+    for (more, expected) in [
+        ("group = \"g\"\n", "consumers[0].topic: is missing"),
+        ("topic = \"a/b\"\ngroup = \"g\"\n", "no topic can have the name `a/b`"),
+        ("topics = [\"a\", \"a.dlq\"]\ngroup = \"g\"\n", "which is consumed itself"),
+        ("topic = \"a\"\ngroup = \"g\"\nidentiy = \"id\"\n", "identiy"),
+        ("topic = \"a\"\n", "consumers[0].group: is missing"),
+    ] {
+        std::fs::write(&file, format!("{consumer}{more}")).unwrap();
+        let checked = server::command(&["config", "check", "--config", "semel.toml"], folder.path()).output().await;
+        let checked = checked.unwrap();
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+        assert!(!checked.status.success() && said.contains(expected), "{more}: {said}");
+    }
+}
