@@ -47,9 +47,9 @@ impl Topic {
     }
 
     async fn send(&self, headers: &[(&str, Option<&str>)], payload: Option<&str>) {
-        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: *value })
-        });
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: *value }));
         let mut record = FutureRecord::<str, str>::to(&self.name).headers(headers);
         record.payload = payload;
         self.producer.send(record, ANSWER).await.unwrap();
@@ -120,7 +120,11 @@ async fn each_event_of_a_topic_is_delivered_once_in_structured_mode_and_committe
     target.arrived(2).await;
     topic.all_committed().await;
     let seen = target.seen();
-    assert_eq!((seen.len(), ids(&target).len()), (2, 2), "a duplicate, one that is none, and a conflict are not delivered");
+    assert_eq!(
+        (seen.len(), ids(&target).len()),
+        (2, 2),
+        "a duplicate, one that is none, and a conflict are not delivered"
+    );
     let first = seen.iter().find(|arrived| arrived.body.contains("e-1")).unwrap();
     assert_eq!(
         first.body,
@@ -207,9 +211,11 @@ async fn config_check_says_what_cannot_be_of_a_consumer() {
         ("topic = \"a\"\n", "consumers[0].group: is missing"),
     ] {
         std::fs::write(&file, format!("{consumer}{more}")).unwrap();
-        let checked = server::command(&["config", "check", "--config", "semel.toml"], folder.path()).output().await;
+        let checked =
+            server::command(&["config", "check", "--config", "semel.toml"], folder.path()).output().await;
         let checked = checked.unwrap();
-        let said = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+        let said =
+            String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
         assert!(!checked.status.success() && said.contains(expected), "{more}: {said}");
     }
 }

@@ -83,7 +83,8 @@ impl CloudEvent {
             ("type", &*self.kind),
         ];
         for (name, value) in own.into_iter().chain(self.attributes()) {
-            let header = if name == "datacontenttype" { CONTENT_TYPE.to_owned() } else { format!("{PREFIX}{name}") };
+            let header =
+                if name == "datacontenttype" { CONTENT_TYPE.to_owned() } else { format!("{PREFIX}{name}") };
             message = message.with_header(&header, value.to_owned());
         }
         Message { payload: self.data.clone(), ..message }
@@ -461,7 +462,8 @@ impl<'de> serde::Deserialize<'de> for Members {
 /// As much of a name as an error is to repeat.
 pub(crate) fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 64;
-    let mut shown: String = text.chars().take(CHARS_MAX).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut shown: String =
+        text.chars().take(CHARS_MAX).map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.chars().nth(CHARS_MAX).is_some() {
         shown.push('…');
     }
@@ -481,7 +483,9 @@ mod tests {
     }
 
     fn whole(json: &str, content_type: &str) -> Message {
-        Message::new("orders", 0, 0).with_header("Content-Type", content_type.to_owned()).with_payload(json.to_owned())
+        Message::new("orders", 0, 0)
+            .with_header("Content-Type", content_type.to_owned())
+            .with_payload(json.to_owned())
     }
 
     fn refused(message: &Message) -> String {
@@ -502,7 +506,10 @@ mod tests {
             .with_payload("{}");
         let event = CloudEvent::read(&message).unwrap();
         assert_eq!((event.id(), event.source(), event.event_type()), ("e-1", "/shop", "placed"));
-        assert_eq!((event.attribute("tenant"), event.data_content_type()), (Some("acme"), Some("application/json")));
+        assert_eq!(
+            (event.attribute("tenant"), event.data_content_type()),
+            (Some("acme"), Some("application/json"))
+        );
         assert_eq!((event.mode(), event.data()), (Mode::Binary, Some(&Bytes::from("{}"))));
     }
 
@@ -514,9 +521,13 @@ mod tests {
         let message = Message::new("orders", 0, 0).with_null_header("ce_id").with_null_header("content-type");
         assert!(refused(&message).starts_with("it is no CloudEvent"));
         assert!(refused(&Message::new("orders", 0, 0)).starts_with("it is no CloudEvent"));
-        let message = Message::new("orders", 0, 0).with_header("ce_id", "e-1").with_header("ce_source", "/shop");
+        let message =
+            Message::new("orders", 0, 0).with_header("ce_id", "e-1").with_header("ce_source", "/shop");
         assert_eq!(refused(&message), "the attribute `specversion` is missing");
-        assert_eq!(refused(&event().with_null_header("ce_id").with_header("ce_type", "other")), "the attribute `type` is given twice, with two values");
+        assert_eq!(
+            refused(&event().with_null_header("ce_id").with_header("ce_type", "other")),
+            "the attribute `type` is given twice, with two values"
+        );
     }
 
     #[test]
@@ -559,7 +570,10 @@ mod tests {
     #[test]
     fn what_is_no_event_says_why_and_repeats_little() {
         assert_eq!(refused(&whole("{", JSON)), "the payload is no JSON object (line 1, column 1)");
-        assert_eq!(refused(&Message::new("t", 0, 0).with_header("content-type", JSON)), "a structured event without a payload");
+        assert_eq!(
+            refused(&Message::new("t", 0, 0).with_header("content-type", JSON)),
+            "a structured event without a payload"
+        );
         assert_eq!(refused(&event().with_header("ce_x", vec![0xff])), "the header `ce_x` is no text");
         let old = Message::new("t", 0, 0).with_header("ce_specversion", "0.3");
         assert_eq!(refused(&old), "version `0.3` of CloudEvents cannot be read");

@@ -192,7 +192,9 @@ pub fn check_group(group: &str) -> Result<(), ConfigError> {
     if is_legal {
         Ok(())
     } else {
-        Err(ConfigError::new("a consumer group has from 1 to 255 characters, none of them a control character"))
+        Err(ConfigError::new(
+            "a consumer group has from 1 to 255 characters, none of them a control character",
+        ))
     }
 }
 
@@ -247,10 +249,14 @@ mod tests {
     #[test]
     fn a_poison_message_does_not_loop_in_the_dead_letter_topic_itself() {
         let topics = ["orders".to_owned(), "orders.dlq".to_owned()];
-        assert!(dead_letter_topic("orders", None, &topics).unwrap_err().to_string().contains("consumed itself"));
+        assert!(
+            dead_letter_topic("orders", None, &topics).unwrap_err().to_string().contains("consumed itself")
+        );
         assert!(dead_letter_topic("orders", Some("orders"), &topics[..1]).is_err());
         assert_eq!(dead_letter_topic("orders", None, &topics[..1]).unwrap(), "orders.dlq");
-        assert!(dead_letter_topic("orders.dlq", None, &topics[1..]).unwrap_err().to_string().contains("by name"));
+        assert!(
+            dead_letter_topic("orders.dlq", None, &topics[1..]).unwrap_err().to_string().contains("by name")
+        );
         assert_eq!(dead_letter_topic("orders.dlq", Some("buried"), &topics[1..]).unwrap(), "buried");
     }
 

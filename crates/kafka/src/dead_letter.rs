@@ -184,7 +184,11 @@ mod tests {
         let twice = Message { offset: 91, ..put_back.clone() };
         assert_eq!(key(&twice, "a"), key(&put_back, "a"), "put back twice, it is handled once");
         let again = Message { topic: "orders".into(), ..dead(&put_back, "a") };
-        assert_ne!(key(&again, "a"), key(&put_back, "a"), "and when that has failed, it is put back once more");
+        assert_ne!(
+            key(&again, "a"),
+            key(&put_back, "a"),
+            "and when that has failed, it is put back once more"
+        );
         assert_eq!(again.headers.len(), put_back.headers.len(), "headers of ours do not pile up");
         assert_eq!(replay_of(&dead(&first, "a"), "a"), None, "where it lies, it is no replay");
     }

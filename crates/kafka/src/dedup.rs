@@ -95,9 +95,7 @@ enum Attempt {
     /// Somebody else is at it.
     Busy(Arc<Record>),
     /// It has failed, and may be tried again.
-    Failed {
-        attempt: u32,
-    },
+    Failed { attempt: u32 },
     /// The store had no answer, or the claim was lost: nobody knows more than before.
     Unsettled,
 }
@@ -292,8 +290,7 @@ impl Inner {
     /// Waits for a moment for the end of what somebody else does.
     async fn end_of(&self, record: &Record) {
         let began = Instant::now();
-        let ended =
-            self.runtime.ledger().wait(record.id(), record.version(), limits::BUSY_PATIENCE).await;
+        let ended = self.runtime.ledger().wait(record.id(), record.version(), limits::BUSY_PATIENCE).await;
         if let Err(error) = ended {
             self.observer.storage_failed(&error);
             sleep(limits::BUSY_PATIENCE.saturating_sub(began.elapsed())).await;
@@ -339,7 +336,8 @@ impl Inner {
 
     fn no_claim(&self, error: &LedgerError) -> Attempt {
         self.observer.storage_failed(error);
-        let letter = |reason| Attempt::Ended(Delivered::DeadLetter(DeadLetter::new(reason, error.to_string())));
+        let letter =
+            |reason| Attempt::Ended(Delivered::DeadLetter(DeadLetter::new(reason, error.to_string())));
         match error.kind() {
             LedgerErrorKind::TooLarge => letter(Reason::TooLarge),
             // What is stored cannot be read, and waiting does not mend it.
@@ -361,7 +359,9 @@ impl Inner {
             State::Completed { outcome } => match (outcome.class, &outcome.body) {
                 // What an operator has put aside is done, too.
                 (Class::Success | Class::Discarded, _) => Attempt::Ended(Delivered::Duplicate),
-                (Class::Rejection, Body::Kept(why)) => letter(Reason::Rejected, &String::from_utf8_lossy(why)),
+                (Class::Rejection, Body::Kept(why)) => {
+                    letter(Reason::Rejected, &String::from_utf8_lossy(why))
+                }
                 (Class::Rejection, Body::Gone) => letter(Reason::Rejected, "it was put aside before"),
             },
             State::Unknown { detail, .. } => letter(Reason::Unknown, detail.as_str()),
@@ -388,7 +388,9 @@ impl Inner {
     async fn run(&self, asked: &Asked, claim: Claim, sent: Instant) -> Attempt {
         if claim.attempt() > self.config.attempts {
             // Its last try had no end: it may well be what its processes died of.
-            return self.reject(claim, Reason::Failed, "its tries are spent, and the last one had no end").await;
+            return self
+                .reject(claim, Reason::Failed, "its tries are spent, and the last one had no end")
+                .await;
         }
         let Some(sent) = self.still_held(&claim, sent).await else { return Attempt::Unsettled };
         let (began, lost) = (Instant::now(), CancellationToken::new());
@@ -401,7 +403,9 @@ impl Inner {
         match ended {
             Ended::Done(Ok(Ok(()))) => self.complete(claim).await,
             Ended::Done(Ok(Err(error))) => self.failed(claim, &error).await,
-            Ended::Done(Err(_)) => self.failed(claim, &HandlerError::failed("the handler has panicked")).await,
+            Ended::Done(Err(_)) => {
+                self.failed(claim, &HandlerError::failed("the handler has panicked")).await
+            }
             Ended::TimedOut => {
                 self.failed(claim, &HandlerError::failed("the handler had no end within its time")).await
             }
@@ -511,11 +515,7 @@ pub fn fingerprint(conflicts: Conflicts, message: &Message, event: Option<&Cloud
     Fingerprint { version: digest.version(), digest: *digest.digest() }
 }
 
-fn digest(
-    kind: &str,
-    content_type: Option<&str>,
-    data: Option<&Bytes>,
-) -> semel_fingerprint::Fingerprint {
+fn digest(kind: &str, content_type: Option<&str>, data: Option<&Bytes>) -> semel_fingerprint::Fingerprint {
     let builder = FingerprintBuilder::new().operation(kind);
     match (data, content_type) {
         (None, _) => builder.finish(),

@@ -17,7 +17,8 @@ pub type Handled = Result<(), HandlerError>;
 pub(crate) type Running = Pin<Box<dyn Future<Output = Handled> + Send>>;
 
 /// A handler as it is kept: of a message and, where it has to be one, its CloudEvent.
-pub(crate) type Handler = Box<dyn Fn(Arc<Message>, Option<Arc<CloudEvent>>, Claimed) -> Running + Send + Sync>;
+pub(crate) type Handler =
+    Box<dyn Fn(Arc<Message>, Option<Arc<CloudEvent>>, Claimed) -> Running + Send + Sync>;
 
 /// A handler has failed. Any error can be one (`?`): then it is tried again, as often as is configured, and after that
 /// put aside.

@@ -166,7 +166,9 @@ mod tests {
         assert_eq!(key_of(&header, &message.clone().with_header("x-message-id", "7")).unwrap(), "header:1:7");
 
         let pointer = Identity::Pointer("/order/id".to_owned());
-        for payload in ["", "{}", r#"{"order":{"id":null}}"#, r#"{"order":{"id":""}}"#, r#"{"order":{"id":[]}}"#] {
+        for payload in
+            ["", "{}", r#"{"order":{"id":null}}"#, r#"{"order":{"id":""}}"#, r#"{"order":{"id":[]}}"#]
+        {
             assert!(key_of(&pointer, &message.clone().with_payload(payload)).is_err(), "{payload}");
         }
         assert!(key_of(&pointer, &message).unwrap_err().contains("tombstone"));
@@ -192,7 +194,8 @@ mod tests {
         assert_ne!(key(&long("1")), key(&long("2")));
         assert_ne!(key("a\u{1}"), key("a\u{2}"));
         assert_eq!(key(&long("1")), key(&long("1")));
-        let id = |value| key_of(&Identity::Header("id".into()), &Message::new("t", 0, 0).with_header("id", value));
+        let id =
+            |value| key_of(&Identity::Header("id".into()), &Message::new("t", 0, 0).with_header("id", value));
         assert_ne!(id(vec![0xff]).unwrap(), id(vec![0xfe]).unwrap());
     }
 }

@@ -55,5 +55,6 @@ const _: () = assert!(
     "a topic and a group fit one subject"
 );
 const _: () = assert!(IN_FLIGHT_DEFAULT >= CONCURRENCY_DEFAULT, "one partition keeps all workers busy");
-const _: () = assert!(DRAIN_DEFAULT.as_secs() < 300, "polling goes on before the group takes the member for dead");
+const _: () =
+    assert!(DRAIN_DEFAULT.as_secs() < 300, "polling goes on before the group takes the member for dead");
 const _: () = assert!(RETRY_PAUSE_FIRST.as_millis() < RETRY_PAUSE_MAX.as_millis());

@@ -118,11 +118,7 @@ impl Families {
             "Messages whose handler was run",
             self.misses.clone(),
         );
-        registry.register(
-            "semel_consumer_messages",
-            "Messages by what became of them",
-            self.results.clone(),
-        );
+        registry.register("semel_consumer_messages", "Messages by what became of them", self.results.clone());
         registry.register(
             "semel_consumer_dead_letters",
             "Messages that are in the dead letter topic, by the reason",
@@ -138,7 +134,11 @@ impl Families {
             "Heartbeats of claims on messages that the store did not answer",
             self.heartbeats_failed.clone(),
         );
-        registry.register("semel_consumer_commits", "Commits of offsets, by their result", self.commits.clone());
+        registry.register(
+            "semel_consumer_commits",
+            "Commits of offsets, by their result",
+            self.commits.clone(),
+        );
         registry.register(
             "semel_consumer_handler_duration_seconds",
             "From the beginning of a handler to its end",

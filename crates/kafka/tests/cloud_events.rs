@@ -8,7 +8,10 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..64),
         "[ -~]{0,64}".prop_map(String::into_bytes),
-        Just(br#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":[1,2,{"b":null}]}}"#.to_vec()),
+        Just(
+            br#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":[1,2,{"b":null}]}}"#
+                .to_vec()
+        ),
         Just(br#"{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":"AAE="}"#.to_vec()),
         Just(b"{\"id\":{}}".to_vec()),
         (1..2_000_usize).prop_map(|depth| "[".repeat(depth).into_bytes()),

@@ -98,7 +98,10 @@ fn postgres() -> Option<String> {
 }
 
 /// A database of its own with a table of orders, and a ledger in it.
-async fn database(url: &str, name: &str) -> (tokio_postgres::Client, semel::postgres::PostgresLedger, String) {
+async fn database(
+    url: &str,
+    name: &str,
+) -> (tokio_postgres::Client, semel::postgres::PostgresLedger, String) {
     let connect = async |url: &str| {
         let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
@@ -159,7 +162,8 @@ async fn insert(url: &str, event: &CloudEvent) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_after_the_handlers_effect_and_before_its_completion_is_the_one_window_in_which_it_runs_again() {
+async fn a_crash_after_the_handlers_effect_and_before_its_completion_is_the_one_window_in_which_it_runs_again()
+ {
     let Some(url) = postgres() else { return };
     let (client, ledger, drop_it) = database(&url, "window").await;
     let own: String = client.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
@@ -189,7 +193,8 @@ async fn a_crash_after_the_handlers_effect_and_before_its_completion_is_the_one_
     let event = order("17a3", "/order-service");
     let config = config.at_most_once();
     crash_after_the_effect(&config, &own, &event);
-    let never = Deduplicated::try_new((*ledger).clone(), config, |_, _| async { panic!("it does not run again") });
+    let never =
+        Deduplicated::try_new((*ledger).clone(), config, |_, _| async { panic!("it does not run again") });
     let Delivered::DeadLetter(letter) = never.unwrap().handle(&event).await else { panic!("nobody knows") };
     assert_eq!(letter.reason, semel::kafka::Reason::Unknown);
     assert_eq!(orders(&client).await, 3);

@@ -68,17 +68,30 @@ impl Service for Kafka {
     fn start(&self, at: &Place) -> Result<()> {
         let java = on_path("java").context("Kafka runs on Java, and that is not installed")?.join("java");
         let settings = at.folder.join("server.properties");
-        fs::write(&settings, properties(&at.folder, at.port, free_port()?)).context("cannot write its settings")?;
-        let (jars, settings) = (format!("{}/*", at.programs.join("libs").display()), settings.display().to_string());
+        fs::write(&settings, properties(&at.folder, at.port, free_port()?))
+            .context("cannot write its settings")?;
+        let (jars, settings) =
+            (format!("{}/*", at.programs.join("libs").display()), settings.display().to_string());
         if !at.folder.join("data/meta.properties").exists() {
             Program::new(&java)
                 .args(JVM)
-                .args(["-cp", &jars, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "kafka.tools.StorageTool"])
+                .args([
+                    "-cp",
+                    &jars,
+                    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+                    "kafka.tools.StorageTool",
+                ])
                 .args(["format", "--cluster-id", CLUSTER, "--config", &settings])
                 .run()?;
         }
         let mut words = JVM.to_vec();
-        words.extend(["-cp", &jars, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "kafka.Kafka", &settings]);
+        words.extend([
+            "-cp",
+            &jars,
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "kafka.Kafka",
+            &settings,
+        ]);
         start_in_background(&java, &words, &at.folder)
     }
 }
@@ -131,6 +144,8 @@ mod tests {
         let properties = properties(Path::new("/folder"), 9092, 9093);
         let listeners: Vec<_> = properties.lines().filter(|line| line.contains("listeners=")).collect();
         assert_eq!(listeners.len(), 2);
-        assert!(listeners.iter().all(|line| line.matches("://").count() == line.matches("://127.0.0.1:").count()));
+        assert!(
+            listeners.iter().all(|line| line.matches("://").count() == line.matches("://127.0.0.1:").count())
+        );
     }
 }

@@ -28,8 +28,8 @@ impl Undertaker {
         };
         let topics = topics.iter().map(dead).collect::<Result<_, _>>()?;
         let producer = settings.producer().create();
-        let producer =
-            producer.map_err(|error| StartError::new("the producer of dead letters cannot be made", error))?;
+        let producer = producer
+            .map_err(|error| StartError::new("the producer of dead letters cannot be made", error))?;
         Ok(Self { producer, group: group.to_owned(), topics })
     }
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
@@ -121,37 +121,33 @@ impl Group {
         }
     }
 
-    /// Commits what is done and not committed, without waiting for it.
+    /// Commits what is done and not committed.
     pub(super) fn commit(&self, consumer: &BaseConsumer<Context>) {
         let done = self.books.lock().offsets.take_all();
         if !done.is_empty() {
-            self.send(consumer, &done, CommitMode::Async);
+            self.send(consumer, &done);
         }
     }
 
-    fn send(&self, consumer: &BaseConsumer<Context>, done: &[(Place, i64)], mode: CommitMode) {
+    /// Waits for the answer, for two reasons. The driver tells nobody what became of a commit that is not waited for; and
+    /// one that is on its way while partitions change hands could arrive under the next generation, over what their next
+    /// owner has committed. While this thread waits, nothing can be taken from this member but by taking it for dead, and
+    /// then its generation is refused.
+    fn send(&self, consumer: &BaseConsumer<Context>, done: &[(Place, i64)]) {
         let mut list = TopicPartitionList::with_capacity(done.len());
         for (place, offset) in done {
             let added = list.add_partition_offset(&place.topic, place.partition, Offset::Offset(*offset));
             note(added, "an offset could not be put on the list");
         }
-        let waits = matches!(mode, CommitMode::Sync);
-        match consumer.commit(&list, mode) {
-            Ok(()) if waits => self.work.observer.committed(&self.work.group, done.len(), true),
-            // Its end comes by itself.
-            Ok(()) => {}
-            Err(error) => {
-                self.work.observer.committed(&self.work.group, done.len(), false);
-                self.not_committed(done, &error);
+        let committed = consumer.commit(&list, CommitMode::Sync);
+        self.work.observer.committed(&self.work.group, done.len(), committed.is_ok());
+        if let Err(error) = committed {
+            // In the middle of a rebalance that is so; it is said again.
+            tracing::info!(consumer_group = self.work.group, %error, "offsets could not be committed yet");
+            let mut books = self.books.lock();
+            for (place, offset) in done {
+                books.offsets.not_committed(place, *offset);
             }
-        }
-    }
-
-    fn not_committed(&self, done: &[(Place, i64)], error: &KafkaError) {
-        tracing::warn!(consumer_group = self.work.group, %error, "offsets could not be committed");
-        let mut books = self.books.lock();
-        for (place, offset) in done {
-            books.offsets.not_committed(place, *offset);
         }
     }
 
@@ -186,11 +182,12 @@ impl Group {
             self.wait_for(&shifts);
             let done: Vec<(Place, i64)> = {
                 let mut books = self.books.lock();
-                let taken = places.iter().filter_map(|place| Some((place.clone(), books.offsets.take(place)?)));
+                let taken =
+                    places.iter().filter_map(|place| Some((place.clone(), books.offsets.take(place)?)));
                 taken.collect()
             };
             if !done.is_empty() {
-                self.send(consumer, &done, CommitMode::Sync);
+                self.send(consumer, &done);
             }
         }
         let mut books = self.books.lock();
@@ -260,7 +257,11 @@ impl Group {
         let mut status = self.status.lock();
         if status.error != error {
             if let Some(error) = &error {
-                tracing::warn!(consumer_group = self.work.group, error, "a broker does not answer as it should");
+                tracing::warn!(
+                    consumer_group = self.work.group,
+                    error,
+                    "a broker does not answer as it should"
+                );
             }
             status.error = error;
         }
@@ -328,10 +329,8 @@ impl ConsumerContext for Context {
             Rebalance::Assign(list) => self.0.assign(list),
             Rebalance::Revoke(list) => {
                 let places = list.elements();
-                let places: Vec<Place> = places
-                    .iter()
-                    .map(|element| Place::new(element.topic(), element.partition()))
-                    .collect();
+                let places: Vec<Place> =
+                    places.iter().map(|element| Place::new(element.topic(), element.partition())).collect();
                 self.0.revoke(consumer, &places);
             }
             Rebalance::Error(error) => self.0.heard(Some(error.to_string())),
@@ -347,28 +346,13 @@ impl ConsumerContext for Context {
             Rebalance::Assign(_) | Rebalance::Revoke(_) | Rebalance::Error(_) => {}
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        let group = &self.0;
-        let done: Vec<(Place, i64)> = list
-            .elements()
-            .iter()
-            .filter_map(|element| {
-                let offset = element.offset().to_raw()?;
-                Some((Place::new(element.topic(), element.partition()), offset))
-            })
-            .collect();
-        group.work.observer.committed(&group.work.group, done.len(), result.is_ok());
-        if let Err(error) = result {
-            group.not_committed(&done, &error);
-        }
-    }
 }
 
 /// A message as it is in the memory of the driver, as one of ours.
 fn read(message: &BorrowedMessage<'_>, place: &Place) -> Message {
     let copy = bytes::Bytes::copy_from_slice;
-    let headers = message.headers().map(|headers| (0..headers.count()).map(|index| header(headers, index)).collect());
+    let headers =
+        message.headers().map(|headers| (0..headers.count()).map(|index| header(headers, index)).collect());
     Message {
         topic: Arc::clone(&place.topic),
         partition: place.partition,

@@ -126,14 +126,16 @@ impl Consumer {
             runtime: tokio::runtime::Handle::current(),
         });
         let (done, ended) = oneshot::channel();
-        let session =
-            Session::new(settings.clone(), topics, work, stopping.clone(), Arc::clone(&status))?;
+        let session = Session::new(settings.clone(), topics, work, stopping.clone(), Arc::clone(&status))?;
         let thread = thread::Builder::new().name("semel-consumer".to_owned()).spawn(move || {
             session.run();
             // Nobody may wait any more.
             let _ = done.send(());
         });
-        thread.map_err(|error| StartError { what: format!("no thread for a consumer: {error}"), source: None })?;
+        thread.map_err(|error| StartError {
+            what: format!("no thread for a consumer: {error}"),
+            source: None,
+        })?;
         Ok(Self { stopping, ended: Some(ended), status })
     }
 

@@ -108,7 +108,9 @@ impl Settings {
             return Err(ConfigError::new("at least one message is handled at a time"));
         }
         match self.options.keys().find(|name| OWN.contains(&name.as_str())) {
-            Some(name) => Err(ConfigError::new(format!("the option `{}` is the consumer's own", shown(name)))),
+            Some(name) => {
+                Err(ConfigError::new(format!("the option `{}` is the consumer's own", shown(name))))
+            }
             None => Ok(()),
         }
     }
@@ -168,7 +170,10 @@ mod tests {
     #[test]
     fn what_the_consumer_cannot_do_without_is_not_an_option() {
         let wrong = Settings::new("127.0.0.1:9092").option("enable.auto.commit", "true");
-        assert_eq!(wrong.check().unwrap_err().to_string(), "the option `enable.auto.commit` is the consumer's own");
+        assert_eq!(
+            wrong.check().unwrap_err().to_string(),
+            "the option `enable.auto.commit` is the consumer's own"
+        );
         assert!(Settings::new(" ").check().is_err());
         assert!(Settings::new("127.0.0.1:9092").concurrency(0).check().is_err());
         assert!(Settings::new("127.0.0.1:9092").option("session.timeout.ms", "6000").check().is_ok());

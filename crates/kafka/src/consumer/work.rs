@@ -134,7 +134,9 @@ impl Work {
             match delivered {
                 Ok(delivered) => return delivered,
                 Err(_) => tracing::error!(
-                    topic = &*message.topic, partition = message.partition, offset = message.offset,
+                    topic = &*message.topic,
+                    partition = message.partition,
+                    offset = message.offset,
                     "what sees to messages has panicked over one: it is tried again"
                 ),
             }
@@ -150,15 +152,23 @@ impl Work {
         loop {
             let Err(error) = self.undertaker.bury(message, letter).await else {
                 tracing::warn!(
-                    topic = &*message.topic, partition = message.partition, offset = message.offset,
-                    consumer_group = self.group, reason = letter.reason.as_str(), error = letter.error,
-                    attempts = letter.attempts, "a message was put into the dead letter topic"
+                    topic = &*message.topic,
+                    partition = message.partition,
+                    offset = message.offset,
+                    consumer_group = self.group,
+                    reason = letter.reason.as_str(),
+                    error = letter.error,
+                    attempts = letter.attempts,
+                    "a message was put into the dead letter topic"
                 );
                 return What::DeadLettered(letter.reason);
             };
             tracing::error!(
-                topic = &*message.topic, partition = message.partition, offset = message.offset,
-                consumer_group = self.group, error,
+                topic = &*message.topic,
+                partition = message.partition,
+                offset = message.offset,
+                consumer_group = self.group,
+                error,
                 "a dead letter was not acknowledged: it is sent again, and nothing behind it is committed"
             );
             self.observer.happened(&message.topic, &self.group, What::NotDeadLettered);

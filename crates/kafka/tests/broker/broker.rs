@@ -145,9 +145,9 @@ pub(crate) fn all_of(brokers: &str, topic: &str) -> Vec<Message> {
         message.key = found.key().map(<[u8]>::to_vec).map(Into::into);
         message.payload = found.payload().map(<[u8]>::to_vec).map(Into::into);
         if let Some(headers) = found.headers() {
-            let copied = headers.iter().map(|header| {
-                (header.key.into(), header.value.map(<[u8]>::to_vec).map(Into::into))
-            });
+            let copied = headers
+                .iter()
+                .map(|header| (header.key.into(), header.value.map(<[u8]>::to_vec).map(Into::into)));
             message.headers = copied.collect();
         }
         all.push(message);

@@ -12,7 +12,9 @@ use semel_runtime::OsEntropy;
 use semel_stores::memory::MemoryStore;
 use tokio::sync::Semaphore;
 
-use crate::broker::{self, all_committed, brokers, committed, eventually, producer, reader, send, text, unique};
+use crate::broker::{
+    self, all_committed, brokers, committed, eventually, producer, reader, send, text, unique,
+};
 
 fn ledger() -> Ledger {
     Ledger::new(Arc::new(MemoryStore::new()), Arc::new(OsEntropy))
@@ -70,15 +72,25 @@ async fn each_event_is_handled_once_per_group_in_either_mode_and_what_is_malform
     for n in 0..60 {
         let id = format!("e-{}", n % 20);
         // Three times each, in all partitions and both modes.
-        let message = if n % 2 == 0 { binary(&topic, n % 3, &id) } else { structured(&topic, (n / 7) % 3, &id) };
+        let message =
+            if n % 2 == 0 { binary(&topic, n % 3, &id) } else { structured(&topic, (n / 7) % 3, &id) };
         send(&producer, &message).await;
     }
     let tombstone = Message { payload: None, ..binary(&topic, 0, "tombstone") };
     send(&producer, &tombstone.with_null_header("traceparent")).await;
     for (message, why) in [
         (Message::new(&*topic, 0, 0), "it is no CloudEvent"),
-        (Message::new(&*topic, 1, 0).with_header("ce_id", "1").with_null_header("ce_source").with_payload("x"), "`specversion` is missing"),
-        (structured(&topic, 2, "x").with_header("content-type", "application/cloudevents-batch+json"), "batch"),
+        (
+            Message::new(&*topic, 1, 0)
+                .with_header("ce_id", "1")
+                .with_null_header("ce_source")
+                .with_payload("x"),
+            "`specversion` is missing",
+        ),
+        (
+            structured(&topic, 2, "x").with_header("content-type", "application/cloudevents-batch+json"),
+            "batch",
+        ),
     ] {
         malformed.insert(send(&producer, &message).await, (message, why));
     }
@@ -101,7 +113,10 @@ async fn each_event_is_handled_once_per_group_in_either_mode_and_what_is_malform
         assert_eq!(letter.headers[..original.headers.len()], original.headers[..]);
         assert_eq!(text(&letter, "semel-dlq-reason"), "malformed");
         assert!(text(&letter, "semel-dlq-error").contains(why), "{}", text(&letter, "semel-dlq-error"));
-        assert_eq!((text(&letter, "semel-dlq-attempts"), text(&letter, "semel-dlq-topic")), ("0".into(), topic.clone()));
+        assert_eq!(
+            (text(&letter, "semel-dlq-attempts"), text(&letter, "semel-dlq-topic")),
+            ("0".into(), topic.clone())
+        );
     }
 }
 
@@ -135,13 +150,21 @@ async fn what_fails_is_tried_in_place_then_put_aside_and_put_back_it_is_handled_
     let letters = broker::all_of(&brokers, &format!("{topic}.dlq"));
     let said: Vec<_> = letters
         .iter()
-        .map(|letter| (text(letter, "ce_id"), text(letter, "semel-dlq-reason"), text(letter, "semel-dlq-attempts")))
+        .map(|letter| {
+            (text(letter, "ce_id"), text(letter, "semel-dlq-reason"), text(letter, "semel-dlq-attempts"))
+        })
         .collect();
-    let row = |id: &str, reason: &str, attempts: &str| (id.to_owned(), reason.to_owned(), attempts.to_owned());
+    let row =
+        |id: &str, reason: &str, attempts: &str| (id.to_owned(), reason.to_owned(), attempts.to_owned());
     // The second one of the same identity is not tried again, and not dropped.
-    assert_eq!(said, [row("poison", "failed", "3"), row("permanent", "rejected", "1"), row("poison", "rejected", "3")]);
+    assert_eq!(
+        said,
+        [row("poison", "failed", "3"), row("permanent", "rejected", "1"), row("poison", "rejected", "3")]
+    );
     assert_eq!(text(&letters[0], "semel-dlq-error"), "the handler has panicked");
-    assert!(letters.iter().all(|letter| text(letter, "x-kept") == "1" && letter.key == Some(Bytes::from("all"))));
+    assert!(
+        letters.iter().all(|letter| text(letter, "x-kept") == "1" && letter.key == Some(Bytes::from("all")))
+    );
 
     *repaired.lock() = true;
     for _ in 0..2 {
@@ -289,7 +312,11 @@ async fn a_duplicate_of_one_that_runs_elsewhere_is_waited_for_with_its_partition
         if runs.len() == 1 { Ok(()) } else { Err(format!("{runs:?}")) }
     })
     .await;
-    assert_eq!(committed(&asked, &topic, 2), [0, 0], "neither is committed: one runs, and the other waits for it");
+    assert_eq!(
+        committed(&asked, &topic, 2),
+        [0, 0],
+        "neither is committed: one runs, and the other waits for it"
+    );
     gate.add_permits(1);
     all_committed(&brokers, &group, &topic, 2).await;
     for partition in 0..2 {
@@ -372,7 +399,9 @@ async fn messages_of_one_key_are_handled_in_their_order_and_those_of_others_at_o
     gate.add_permits(3);
     all_committed(&brokers, &group, &topic, 1).await;
     let expected: Vec<(String, i64)> =
-        [("fast", 1), ("fast", 3), ("fast", 5), ("slow", 0), ("slow", 2), ("slow", 4)].map(|(key, at)| (key.to_owned(), at)).into();
+        [("fast", 1), ("fast", 3), ("fast", 5), ("slow", 0), ("slow", 2), ("slow", 4)]
+            .map(|(key, at)| (key.to_owned(), at))
+            .into();
     assert_eq!(*order.lock(), expected);
     consumer.stop().await;
 }

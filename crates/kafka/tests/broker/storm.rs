@@ -23,7 +23,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-use crate::broker::{self, all_committed, brokers, committed, dead_letters, eventually, producer, reader, send, unique};
+use crate::broker::{
+    self, all_committed, brokers, committed, dead_letters, eventually, producer, reader, send, unique,
+};
 
 /// What a member is told: topic, group, the counter's address, its own name.
 const MEMBER: &str = "SEMEL_STORM_MEMBER";
@@ -214,7 +216,9 @@ struct Sent {
 }
 
 fn event(id: &str) -> CloudEvent {
-    CloudEvent::new(id, "/shop", "placed").unwrap().with_data("application/json", format!(r#"{{"order":"{id}"}}"#))
+    CloudEvent::new(id, "/shop", "placed")
+        .unwrap()
+        .with_data("application/json", format!(r#"{{"order":"{id}"}}"#))
 }
 
 /// The event in one of both modes, in any partition.
@@ -248,7 +252,8 @@ async fn produce(brokers: &str, topic: &str, count: usize) -> Sent {
     let mut random = StdRng::seed_from_u64(20_261);
     let (producer, topic) = (producer(brokers), topic.to_owned());
     let (twice, wrong, empty) = (count / 5, count / 100, count / 100);
-    let mut ids: Vec<Option<String>> = (0..count - twice - wrong - empty).map(|n| Some(format!("e{n}"))).collect();
+    let mut ids: Vec<Option<String>> =
+        (0..count - twice - wrong - empty).map(|n| Some(format!("e{n}"))).collect();
     ids.extend((0..empty).map(|n| Some(format!("t{n}"))));
     let distinct: BTreeSet<String> = ids.iter().flatten().cloned().collect();
     for _ in 0..twice {
@@ -266,7 +271,8 @@ async fn produce(brokers: &str, topic: &str, count: usize) -> Sent {
                 None => malformed(&topic, &mut random),
             })
             .collect();
-        let sent = futures_util::future::join_all(messages.iter().map(|message| send(&producer, message))).await;
+        let sent =
+            futures_util::future::join_all(messages.iter().map(|message| send(&producer, message))).await;
         places.extend(sent.into_iter().zip(some.iter().cloned()));
     }
     assert_eq!(places.len(), count);
@@ -282,8 +288,13 @@ fn nothing_is_skipped(brokers: &str, topic: &str, group: &str, sent: &Sent, reso
             continue;
         }
         match id {
-            Some(id) => assert!(handled.contains(id), "{id} at {partition}/{offset} is committed, and not handled"),
-            None => assert!(dead.contains_key(&(*partition, *offset)), "{partition}/{offset} is committed, and nowhere"),
+            Some(id) => {
+                assert!(handled.contains(id), "{id} at {partition}/{offset} is committed, and not handled")
+            }
+            None => assert!(
+                dead.contains_key(&(*partition, *offset)),
+                "{partition}/{offset} is committed, and nowhere"
+            ),
         }
     }
 }
@@ -361,12 +372,19 @@ fn judge(brokers: &str, topic: &str, sent: &Sent, resource: &Resource, groups: &
         assert_eq!(seen.asked - 1, seen.warned, "asked again unawares: {seen:?}");
     }
     let stale: u32 = all.values().map(|seen| seen.stale).sum();
-    println!("{} events were asked for again after their member had died or stood still; {stale} stale ones were refused", again.len());
+    println!(
+        "{} events were asked for again after their member had died or stood still; {stale} stale ones were refused",
+        again.len()
+    );
     // Three were killed and one stood still: what they had begun, and no more, is begun again.
     assert!(again.len() <= 4 * CONCURRENCY, "{again:?}");
     let wrong: BTreeSet<(i32, i64)> =
         sent.places.iter().filter(|(_, id)| id.is_none()).map(|(place, _)| *place).collect();
     let dead = dead_letters(brokers, topic);
-    assert_eq!(dead.keys().copied().collect::<BTreeSet<_>>(), wrong, "all that is malformed, and nothing else");
+    assert_eq!(
+        dead.keys().copied().collect::<BTreeSet<_>>(),
+        wrong,
+        "all that is malformed, and nothing else"
+    );
     assert!(dead.values().all(|reason| reason == "malformed"), "{dead:?}");
 }

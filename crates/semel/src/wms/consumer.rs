@@ -8,8 +8,8 @@ use semel_core::{Ledger, StoreError};
 #[cfg(feature = "metrics")]
 use semel_kafka::Metrics;
 use semel_kafka::{
-    Claimed, CloudEvent, Config, ConfigError, Conflicts, Consumer, Deduplicated, Deliver, Delivered, Delivering,
-    Handled, HandlerError, Identity, Message, Settings, StartError, Turn,
+    Claimed, CloudEvent, Config, ConfigError, Conflicts, Consumer, Deduplicated, Deliver, Delivered,
+    Delivering, Handled, HandlerError, Identity, Message, Settings, StartError, Turn,
 };
 
 use super::initialize_indexes;

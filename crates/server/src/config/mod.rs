@@ -36,8 +36,8 @@ pub use reader::Shown;
 pub use restart::needs_restart;
 pub use secret::Secret;
 pub use sources::{
-    ALERTS, AlertFormat, AlertKind, AlertsConfig, ConsumerConfig, DeliveryTarget, Duplicates, ORDER_TAG, SAMPLE,
-    SAMPLE_HEADER, SAMPLE_TOKEN, SourceConfig, SourceResponse, SourceTarget,
+    ALERTS, AlertFormat, AlertKind, AlertsConfig, ConsumerConfig, DeliveryTarget, Duplicates, ORDER_TAG,
+    SAMPLE, SAMPLE_HEADER, SAMPLE_TOKEN, SourceConfig, SourceResponse, SourceTarget,
 };
 pub use store_url::StoreUrl;
 pub use tree::{Origin, Problem};

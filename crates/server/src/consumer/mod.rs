@@ -10,16 +10,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use semel_core::Request;
 use semel_core::command::{Accept, Accepted};
 use semel_core::error::Invalid;
 use semel_core::id::{Lane, Operation, Tag, TagName, TagValue};
 use semel_core::outcome::Header;
 use semel_core::policy::Policy;
 use semel_core::request::Input;
-use semel_core::Request;
 use semel_kafka::identity::{self, Identified};
 use semel_kafka::observe::{Observer as Told, What};
-use semel_kafka::{Consumer, DeadLetter, Deliver, Delivered, Delivering, Malformed, Message, Reason, Settings, Turn};
+use semel_kafka::{
+    Consumer, DeadLetter, Deliver, Delivered, Delivering, Malformed, Message, Reason, Settings, Turn,
+};
 use tokio::time::sleep;
 
 use crate::config::ConsumerConfig;
@@ -223,8 +225,12 @@ impl Sink {
     /// Names to find it by. What is too long for one is left out.
     fn tags(&self, message: &Message, identified: &Identified) -> Vec<Tag> {
         let event = identified.event.as_ref().map(|event| ("event_id", event.id()));
-        let names =
-            [("source", self.operation.as_str()), ("target", "default"), ("topic", &*message.topic), ("consumer_group", &*self.config.group)];
+        let names = [
+            ("source", self.operation.as_str()),
+            ("target", "default"),
+            ("topic", &*message.topic),
+            ("consumer_group", &*self.config.group),
+        ];
         let tag = |(name, value)| {
             Some(Tag { name: TagName::try_new(name).ok()?, value: TagValue::try_new(value).ok()? })
         };
@@ -232,7 +238,8 @@ impl Sink {
     }
 
     fn input(&self, message: &Message, identified: &Identified, link: &Link) -> Result<Input, Invalid> {
-        let header = |name: &str, value: &[u8]| Header { name: name.into(), value: Bytes::copy_from_slice(value) };
+        let header =
+            |name: &str, value: &[u8]| Header { name: name.into(), value: Bytes::copy_from_slice(value) };
         let (content_type, body) = match &identified.event {
             Some(event) => (Some(Bytes::from_static(STRUCTURED.as_bytes())), event.to_structured()),
             None => (message.header("content-type").cloned(), message.payload.clone().unwrap_or_default()),

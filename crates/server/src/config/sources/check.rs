@@ -42,11 +42,16 @@ pub(in crate::config) fn of_consumers(reading: &Reading, config: &Config, origin
     for (place, (consumer, origins)) in config.consumers.iter().zip(origins).enumerate() {
         let path = |key: &str| format!("consumers[{place}].{key}");
         if cfg!(not(feature = "kafka")) {
-            let message = "this program was built without Kafka; the feature `kafka` of semel-server brings it along";
+            let message =
+                "this program was built without Kafka; the feature `kafka` of semel-server brings it along";
             reading.problem(&origins.name, &path("brokers"), message);
         }
         if place >= limits::CONSUMERS_MAX {
-            reading.problem(&origins.name, "consumers", format!("there may be at most {}", limits::CONSUMERS_MAX));
+            reading.problem(
+                &origins.name,
+                "consumers",
+                format!("there may be at most {}", limits::CONSUMERS_MAX),
+            );
         }
         if !names.insert(&consumer.name) {
             let message = format!("there is a consumer `{}` above: give this one a `name`", consumer.name);

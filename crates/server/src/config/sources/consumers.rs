@@ -83,13 +83,15 @@ pub(in crate::config) fn consumer(
     let signer = signer(&section, "target_secret", false, development);
     let headers = target_headers(&section, development, &DELIVERYS_OWN);
     let tries = Tries::read(&section, &Tries::usual());
-    let name_origin = if section.has("name") { section.origin_of("name") } else { section.origin_of("group") };
+    let name_origin =
+        if section.has("name") { section.origin_of("name") } else { section.origin_of("group") };
     check(&section, name.as_deref(), group.as_deref(), &topics, dead_letter_topic.as_deref());
     section.finish();
     let (name, signer) = (name?, signer.ok()?.map(Arc::new));
     let place =
         Place { name: "default".into(), url: address?, origin: target.clone(), signer, headers, tries };
-    let operation = place.operation(&format!("{CONSUMER}{name}"), &format!("{CONSUMER}{name}"), retention, false)?;
+    let operation =
+        place.operation(&format!("{CONSUMER}{name}"), &format!("{CONSUMER}{name}"), retention, false)?;
     let config = ConsumerConfig {
         name: name.into(),
         brokers: brokers?,
@@ -139,7 +141,8 @@ fn identity(section: &Section<'_>) -> Option<Identity> {
     };
     Some(match found.value.as_str() {
         "" => {
-            section.problem("identity", "must be source+id, id, offset, a JSON Pointer or the name of a header");
+            section
+                .problem("identity", "must be source+id, id, offset, a JSON Pointer or the name of a header");
             return None;
         }
         "source+id" => Identity::SourceAndId,
@@ -150,14 +153,23 @@ fn identity(section: &Section<'_>) -> Option<Identity> {
     })
 }
 
-fn check(section: &Section<'_>, name: Option<&str>, group: Option<&str>, topics: &[String], dead: Option<&str>) {
+fn check(
+    section: &Section<'_>,
+    name: Option<&str>,
+    group: Option<&str>,
+    topics: &[String],
+    dead: Option<&str>,
+) {
     let is_name = |name: &str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         (1..=limits::TARGET_NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(plain)
     };
     if name.is_some_and(|name| !is_name(name)) {
         let most = limits::TARGET_NAME_CHARS_MAX;
-        section.problem("name", format!("must have 1 to {most} letters, digits, `-`, `_` or `.`; without one, it is the group's"));
+        section.problem(
+            "name",
+            format!("must have 1 to {most} letters, digits, `-`, `_` or `.`; without one, it is the group's"),
+        );
     }
     if let Some(Err(error)) = group.map(semel_kafka::config::check_group) {
         section.problem("group", error);
