@@ -99,28 +99,20 @@ impl CloudEvent {
             ("source", &*self.source),
             ("type", &*self.kind),
         ];
-        let mut json = String::from("{");
-        for (name, value) in own.into_iter().chain(self.attributes()) {
-            // Names and texts as JSON has them.
-            json.push_str(&format!("{}:{},", Value::from(name), Value::from(value)));
+        // Names and texts as JSON has them.
+        let member = |(name, value): (&str, &str)| format!("{}:{}", Value::from(name), Value::from(value));
+        let mut members: Vec<String> = own.into_iter().chain(self.attributes()).map(member).collect();
+        if let Some(data) = &self.data {
+            let is_json = self.data_content_type().is_none_or(says_json);
+            let text = std::str::from_utf8(data).ok().filter(|text| {
+                is_json && *text != "null" && serde_json::from_str::<IgnoredAny>(text).is_ok()
+            });
+            members.push(match text {
+                Some(text) => format!("\"data\":{text}"),
+                None => format!("\"data_base64\":\"{}\"", STANDARD.encode(data)),
+            });
         }
-        match &self.data {
-            None => {
-                json.pop();
-            }
-            Some(data) => {
-                let is_json = self.data_content_type().is_none_or(says_json);
-                let text = std::str::from_utf8(data).ok().filter(|text| {
-                    is_json && *text != "null" && serde_json::from_str::<IgnoredAny>(text).is_ok()
-                });
-                match text {
-                    Some(text) => json.push_str(&format!("\"data\":{text}")),
-                    None => json.push_str(&format!("\"data_base64\":\"{}\"", STANDARD.encode(data))),
-                }
-            }
-        }
-        json.push('}');
-        json.into()
+        format!("{{{}}}", members.join(",")).into()
     }
 
     /// Its id, unique within its source.

@@ -323,7 +323,7 @@ impl Inner {
                 }
                 return (self.run(asked, claim, sent).await, true);
             }
-            Ok(Found::Replay(record) | Found::Unknown(record) | Found::Dead(record)) => self.stands(&record),
+            Ok(Found::Replay(record) | Found::Unknown(record) | Found::Dead(record)) => stands(&record),
             Ok(Found::Busy { record, .. }) => Attempt::Busy(record),
             Ok(Found::Mismatch(record)) => self.mismatch(&record),
             Err(error) => {
@@ -348,34 +348,10 @@ impl Inner {
         }
     }
 
-    /// What a record means for a message that asks for the same.
-    fn stands(&self, record: &Arc<Record>) -> Attempt {
-        let letter = |reason, error: &str| {
-            let (error, attempts) = (error.to_owned(), record.attempt());
-            let record = Some(record.id());
-            Attempt::Ended(Delivered::DeadLetter(DeadLetter { reason, error, attempts, record }))
-        };
-        match record.state() {
-            State::Completed { outcome } => match (outcome.class, &outcome.body) {
-                // What an operator has put aside is done, too.
-                (Class::Success | Class::Discarded, _) => Attempt::Ended(Delivered::Duplicate),
-                (Class::Rejection, Body::Kept(why)) => {
-                    letter(Reason::Rejected, &String::from_utf8_lossy(why))
-                }
-                (Class::Rejection, Body::Gone) => letter(Reason::Rejected, "it was put aside before"),
-            },
-            State::Unknown { detail, .. } => letter(Reason::Unknown, detail.as_str()),
-            State::Dead { last_error } => letter(Reason::Dead, last_error.as_str()),
-            State::Pending { .. } | State::Running { .. } | State::Released { .. } => {
-                Attempt::Busy(Arc::clone(record))
-            }
-        }
-    }
-
     fn mismatch(&self, record: &Arc<Record>) -> Attempt {
         match self.config.conflicts {
             // It was taken in when conflicts were told apart: its identity is what counts now.
-            Conflicts::Duplicate => self.stands(record),
+            Conflicts::Duplicate => stands(record),
             Conflicts::DeadLetter => {
                 let error = "its identity was used before, for an event with another type or other data";
                 let letter = DeadLetter::new(Reason::Conflict, error);
@@ -432,7 +408,7 @@ impl Inner {
 
     async fn complete(&self, claim: Claim) -> Attempt {
         let Ok(outcome) = outcome(Class::Success, 200, "") else { return Attempt::Unsettled };
-        match self.ended(self.runtime.complete(claim, outcome, late).await) {
+        match ended(self.runtime.complete(claim, outcome, late).await) {
             Some(_) => Attempt::Ended(Delivered::Handled),
             None => Attempt::Unsettled,
         }
@@ -445,11 +421,11 @@ impl Inner {
             HandlerErrorKind::Permanent => self.reject(claim, Reason::Rejected, text.as_str()).await,
             _ if may_have_run && self.policy.on_lapse() == OnLapse::AtMostOnce => {
                 let unknown = self.runtime.mark_unknown(claim, Why::WorkAbandoned, text, late).await;
-                self.ended(unknown).map_or(Attempt::Unsettled, |record| self.stands(&record))
+                ended(unknown).map_or(Attempt::Unsettled, |record| stands(&record))
             }
             _ if attempt >= self.config.attempts => self.reject(claim, Reason::Failed, text.as_str()).await,
             HandlerErrorKind::Failed | HandlerErrorKind::NotExecuted => {
-                match self.ended(self.runtime.release(claim, text, late).await) {
+                match ended(self.runtime.release(claim, text, late).await) {
                     Some(_) => Attempt::Failed { attempt },
                     None => Attempt::Unsettled,
                 }
@@ -462,7 +438,7 @@ impl Inner {
     async fn reject(&self, claim: Claim, reason: Reason, error: &str) -> Attempt {
         let (attempts, record) = (claim.attempt().min(self.config.attempts), Some(claim.record().id()));
         let Ok(outcome) = outcome(Class::Rejection, 500, error) else { return Attempt::Unsettled };
-        match self.ended(self.runtime.complete(claim, outcome, late).await) {
+        match ended(self.runtime.complete(claim, outcome, late).await) {
             Some(_) => {
                 let letter = DeadLetter { reason, error: error.to_owned(), attempts, record };
                 Attempt::Ended(Delivered::DeadLetter(letter))
@@ -470,24 +446,46 @@ impl Inner {
             None => Attempt::Unsettled,
         }
     }
+}
 
-    /// The record, if the end of a try is stored and was this try's to say.
-    fn ended(&self, held: Result<Held, Unstored>) -> Option<Arc<Record>> {
-        match held {
-            Ok(Held::Done(record)) => Some(record),
-            Ok(Held::Fenced(record)) => {
-                let id = record.map(|record| record.id());
-                tracing::warn!(record_id = ?id, "a try came too late: its claim is another's");
-                None
-            }
-            Ok(Held::Illegal(record, why)) => {
-                tracing::error!(record_id = %record.id(), why, "a try could not be ended");
-                None
-            }
-            Err(error) => {
-                tracing::error!(%error, "the end of a try is not stored");
-                None
-            }
+/// What a record means for a message that asks for the same.
+fn stands(record: &Arc<Record>) -> Attempt {
+    let letter = |reason, error: &str| {
+        let (error, attempts) = (error.to_owned(), record.attempt());
+        let record = Some(record.id());
+        Attempt::Ended(Delivered::DeadLetter(DeadLetter { reason, error, attempts, record }))
+    };
+    match record.state() {
+        State::Completed { outcome } => match (outcome.class, &outcome.body) {
+            // What an operator has put aside is done, too.
+            (Class::Success | Class::Discarded, _) => Attempt::Ended(Delivered::Duplicate),
+            (Class::Rejection, Body::Kept(why)) => letter(Reason::Rejected, &String::from_utf8_lossy(why)),
+            (Class::Rejection, Body::Gone) => letter(Reason::Rejected, "it was put aside before"),
+        },
+        State::Unknown { detail, .. } => letter(Reason::Unknown, detail.as_str()),
+        State::Dead { last_error } => letter(Reason::Dead, last_error.as_str()),
+        State::Pending { .. } | State::Running { .. } | State::Released { .. } => {
+            Attempt::Busy(Arc::clone(record))
+        }
+    }
+}
+
+/// The record, if the end of a try is stored and was this try's to say.
+fn ended(held: Result<Held, Unstored>) -> Option<Arc<Record>> {
+    match held {
+        Ok(Held::Done(record)) => Some(record),
+        Ok(Held::Fenced(record)) => {
+            let id = record.map(|record| record.id());
+            tracing::warn!(record_id = ?id, "a try came too late: its claim is another's");
+            None
+        }
+        Ok(Held::Illegal(record, why)) => {
+            tracing::error!(record_id = %record.id(), why, "a try could not be ended");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "the end of a try is not stored");
+            None
         }
     }
 }

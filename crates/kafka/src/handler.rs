@@ -16,7 +16,7 @@ pub type Handled = Result<(), HandlerError>;
 
 pub(crate) type Running = Pin<Box<dyn Future<Output = Handled> + Send>>;
 
-/// A handler as it is kept: of a message and, where it has to be one, its CloudEvent.
+/// A handler as it is kept: of a message and, where it has to be one, its event.
 pub(crate) type Handler =
     Box<dyn Fn(Arc<Message>, Option<Arc<CloudEvent>>, Claimed) -> Running + Send + Sync>;
 

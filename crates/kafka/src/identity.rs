@@ -26,7 +26,7 @@ pub enum Identity {
     Offset,
 }
 
-/// A message as it was read: its CloudEvent, where it is one or has to be, and its key in the ledger.
+/// A message as it was read: its event, where it is one or has to be, and its key in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identified {
     /// The event, if the message holds one.
@@ -77,11 +77,8 @@ pub fn scope(tenant: &str, topic: &str, group: &str) -> Result<Scope, Invalid> {
 
 /// The parts behind their lengths, so that `ab`+`c` is not `a`+`bc`.
 fn framed(kind: &str, parts: &[String]) -> String {
-    let mut text = kind.to_owned();
-    for part in parts {
-        text.push_str(&format!(":{}:{part}", part.len()));
-    }
-    text
+    let framed = parts.iter().map(|part| format!(":{}:{part}", part.len()));
+    std::iter::once(kind.to_owned()).chain(framed).collect()
 }
 
 /// The text as a key; by its digest where it is none. No kind begins with `#`.

@@ -1,5 +1,10 @@
 //! The WMS guide's deduplicating handler under its own names; and the window that a crash leaves, as it is and closed.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of it is tests: what cannot be unwrapped is a failure, with its place"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

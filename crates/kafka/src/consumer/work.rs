@@ -131,15 +131,15 @@ impl Work {
                 return Delivered::GivenUp;
             }
             let delivered = AssertUnwindSafe(self.deliver.deliver(message, turn)).catch_unwind().await;
-            match delivered {
-                Ok(delivered) => return delivered,
-                Err(_) => tracing::error!(
-                    topic = &*message.topic,
-                    partition = message.partition,
-                    offset = message.offset,
-                    "what sees to messages has panicked over one: it is tried again"
-                ),
+            if let Ok(delivered) = delivered {
+                return delivered;
             }
+            tracing::error!(
+                topic = &*message.topic,
+                partition = message.partition,
+                offset = message.offset,
+                "what sees to messages has panicked over one: it is tried again"
+            );
             if turn.wait(sleep(pause.next())).await.is_none() {
                 return Delivered::GivenUp;
             }

@@ -118,8 +118,7 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Resu
         match ask().await {
             Ok(answer) => return answer,
             Err(other) if other != last => (changed, last) = (std::time::Instant::now(), other),
-            Err(_) if changed.elapsed() < WITHIN => {}
-            Err(_) => panic!("{what}: not within {WITHIN:?}, but {last}"),
+            Err(same) => assert!(changed.elapsed() < WITHIN, "{what}: not within {WITHIN:?}, but {same}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -145,8 +145,8 @@ async fn what_fails_is_tried_in_place_then_put_aside_and_put_back_it_is_handled_
     });
     let consumer = Consumer::start(&settings(&brokers), handler.unwrap()).unwrap();
     all_committed(&brokers, &group, &topic, 1).await;
-    let tried = |id: &str| tries.lock()[id];
-    assert_eq!((tried("poison"), tried("flaky"), tried("permanent"), tried("fine")), (3, 3, 1, 1));
+    let runs_of = |id: &str| tries.lock()[id];
+    assert_eq!((runs_of("poison"), runs_of("flaky"), runs_of("permanent"), runs_of("fine")), (3, 3, 1, 1));
     let letters = broker::all_of(&brokers, &format!("{topic}.dlq"));
     let said: Vec<_> = letters
         .iter()
@@ -171,7 +171,7 @@ async fn what_fails_is_tried_in_place_then_put_aside_and_put_back_it_is_handled_
         send(&producer, &Message { topic: topic.as_str().into(), partition: 0, ..letters[0].clone() }).await;
     }
     all_committed(&brokers, &group, &topic, 1).await;
-    assert_eq!(tried("poison"), 4, "put back twice, it is handled once");
+    assert_eq!(runs_of("poison"), 4, "put back twice, it is handled once");
     consumer.stop().await;
 }
 

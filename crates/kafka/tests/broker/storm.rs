@@ -289,7 +289,7 @@ fn nothing_is_skipped(brokers: &str, topic: &str, group: &str, sent: &Sent, reso
         }
         match id {
             Some(id) => {
-                assert!(handled.contains(id), "{id} at {partition}/{offset} is committed, and not handled")
+                assert!(handled.contains(id), "{id} at {partition}/{offset} is committed, and not handled");
             }
             None => assert!(
                 dead.contains_key(&(*partition, *offset)),

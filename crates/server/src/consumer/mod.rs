@@ -2,7 +2,7 @@
 //! offset is committed once that record is durable.
 //!
 //! What the target is sent is the event in structured mode (`application/cloudevents+json`), however it came, under the
-//! record's downstream key; a message that is no CloudEvent is sent as it came.
+//! record's downstream key; any other message is sent as it came.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -216,7 +216,7 @@ impl Sink {
             let (key, operation) = (identified.key.clone(), self.operation.clone());
             let request = Request::new(scope, key, operation, fingerprint, self.policy);
             let request = request.try_with_tags(self.tags(message, &identified))?;
-            let input = self.input(message, &identified, link)?;
+            let input = input(message, &identified, link)?;
             Ok::<_, Invalid>(Arc::new(request.in_lane(self.lane.clone()).with_input(input)))
         };
         built().map_err(Malformed::from)
@@ -236,21 +236,21 @@ impl Sink {
         };
         names.into_iter().chain(event).filter_map(tag).collect()
     }
+}
 
-    fn input(&self, message: &Message, identified: &Identified, link: &Link) -> Result<Input, Invalid> {
-        let header =
-            |name: &str, value: &[u8]| Header { name: name.into(), value: Bytes::copy_from_slice(value) };
-        let (content_type, body) = match &identified.event {
-            Some(event) => (Some(Bytes::from_static(STRUCTURED.as_bytes())), event.to_structured()),
-            None => (message.header("content-type").cloned(), message.payload.clone().unwrap_or_default()),
-        };
-        let id = identified.event.as_ref().map_or(identified.key.as_str(), |event| event.id());
-        let source = identified.event.as_ref().map_or(&*message.topic, |event| event.source());
-        let own = [header(EVENT_ID, id.as_bytes()), header(EVENT_SOURCE, source.as_bytes())];
-        let content_type = content_type.iter().map(|value| header("content-type", value));
-        let headers = link.headers_with(own.into_iter().chain(content_type))?;
-        Input::try_new("POST", "", headers, body)
-    }
+fn input(message: &Message, identified: &Identified, link: &Link) -> Result<Input, Invalid> {
+    let header =
+        |name: &str, value: &[u8]| Header { name: name.into(), value: Bytes::copy_from_slice(value) };
+    let (content_type, body) = match &identified.event {
+        Some(event) => (Some(Bytes::from_static(STRUCTURED.as_bytes())), event.to_structured()),
+        None => (message.header("content-type").cloned(), message.payload.clone().unwrap_or_default()),
+    };
+    let id = identified.event.as_ref().map_or(identified.key.as_str(), |event| event.id());
+    let source = identified.event.as_ref().map_or(&*message.topic, |event| event.source());
+    let own = [header(EVENT_ID, id.as_bytes()), header(EVENT_SOURCE, source.as_bytes())];
+    let content_type = content_type.iter().map(|value| header("content-type", value));
+    let headers = link.headers_with(own.into_iter().chain(content_type))?;
+    Input::try_new("POST", "", headers, body)
 }
 
 /// What links the event to whatever caused it: its trace, and what it belongs to.
