@@ -119,7 +119,7 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
     );
     check(
         "[zebra]\na = 1\n",
-        "semel.toml:1: zebra: unknown key; allowed here: admin, alerts, audit, dispatcher, gateway, log, operations, \
+        "semel.toml:1: zebra: unknown key; allowed here: admin, alerts, audit, consumers, dispatcher, gateway, log, operations, \
          server, store, targets, tenants, tracing, webhooks",
     );
     check(
