@@ -357,7 +357,7 @@ async fn a_stream_that_stands_still_is_cut_and_so_is_an_answer_that_breaks_off()
 }
 
 #[tokio::test]
-async fn above_the_bound_requests_are_refused_at_once_and_nothing_waits() {
+async fn above_the_bound_requests_are_refused_and_nothing_waits_for_room() {
     let upstream = Upstream::start().await;
     let server = Server::start(&upstream.gateway("max_in_progress = 1")).await;
     upstream.close();

@@ -97,7 +97,7 @@ async fn a_tenant_that_comes_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn above_the_bound_requests_are_refused_at_once_and_health_is_still_answered() {
+async fn above_the_bound_requests_are_refused_and_health_is_still_answered() {
     let target = Target::start().await;
     target.close();
     let config = "[server]\nmax_in_progress = 1\n".to_owned() + &target.operation("charge", "/gated", "");

@@ -173,10 +173,13 @@ impl Worker {
         }
     }
 
-    /// A cut connection is a failed request and a new connection.
+    /// A connection that was cut is a new one, and a failed request if one was on its way: a server may close a
+    /// connection that has nothing to do (RFC 9112, section 9.5).
     fn reconnect(&mut self, index: usize, why: &str) -> Result<()> {
-        self.tally.failed += 1;
-        self.tally.first_failure.get_or_insert_with(|| why.to_owned());
+        if self.connections[index].sent_at.is_some() {
+            self.tally.failed += 1;
+            self.tally.first_failure.get_or_insert_with(|| why.to_owned());
+        }
         anyhow::ensure!(self.tally.failed < FAILURES_MAX, "{FAILURES_MAX} requests failed, the first: {why}");
         let stream = std::net::TcpStream::connect(self.addr).context("connecting again")?;
         stream.set_nodelay(true)?;

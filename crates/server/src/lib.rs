@@ -22,6 +22,7 @@ mod jwt;
 pub mod limits;
 mod listen;
 mod rate;
+mod room;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -37,6 +37,10 @@ pub const STREAMS_MAX: u32 = 256;
 pub const IN_PROGRESS_DEFAULT: usize = 4_096;
 /// Requests in progress that can be configured.
 pub const IN_PROGRESS_MAX: usize = 1_000_000;
+/// How long a refusal for want of room is held back: long enough that a thousand clients who ask again at once are no load.
+pub const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+/// Refusals held back at once; above it they are sent at once. Each is a request's head and a timer.
+pub const REFUSALS_HELD_MAX: usize = 10_000;
 /// The longest `Prefer: wait` unless configured: below the idle timeouts of common proxies (60 s).
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// The longest `Prefer: wait` that can be configured.

@@ -21,7 +21,7 @@ use hyper::service::{Service, service_fn};
 use semel_api::{ApiError, ErrorCode, Form};
 use semel_core::Key;
 use semel_core::id::Tenant;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tower_service::Service as _;
 
 use super::caller::{self, Caller, RequestIds};
@@ -31,6 +31,7 @@ use super::{Doors, Seen, execute, webhooks};
 use crate::config::{Config, ErrorStyle};
 use crate::limits;
 use crate::listen::Origin;
+use crate::room::Room;
 use crate::telemetry::logs::RequestLine;
 use crate::telemetry::metrics::{Door, Metrics};
 use crate::telemetry::traces::{Place, Traces};
@@ -54,7 +55,7 @@ struct Inner {
     tenants: ArcSwap<Tenants>,
     /// Whose the records of webhooks are.
     partners: Tenant,
-    in_progress: Semaphore,
+    room: Room,
     metrics: Metrics,
     traces: Traces,
 }
@@ -79,7 +80,7 @@ impl Gate {
             docs_base: config.server.error_docs_base.clone(),
             tenants: ArcSwap::from_pointee(Tenants::new(&config.tenants, None)?),
             partners: Tenant::try_new(TENANT)?,
-            in_progress: Semaphore::new(config.server.in_progress_max),
+            room: Room::new(config.server.in_progress_max),
             metrics,
             traces,
         })))
@@ -139,7 +140,7 @@ impl Inner {
             (webhooks::ROUTE, None, self.deliver(request, caller, origin, &mut told, &mut seen).await)
         } else {
             let route = route_name(request.uri().path());
-            match self.admit(request.headers(), &mut told) {
+            match self.admit(request.headers(), &mut told).await {
                 Err(error) => (route, None, Refusal::from(error).into_response()),
                 Ok((permit, tenant)) => {
                     let caller = Caller {
@@ -184,22 +185,15 @@ impl Inner {
     }
 
     /// Lets a request in: not too many at once, a tenant's, and within its rate.
-    fn admit(
+    async fn admit(
         &self,
         headers: &HeaderMap,
         told: &mut HeaderMap,
-    ) -> Result<(SemaphorePermit<'_>, Tenant), ApiError> {
-        let permit = self.room()?;
+    ) -> Result<(OwnedSemaphorePermit, Tenant), ApiError> {
+        let permit = self.room.enter().await?;
         let tenant = self.tenants.load().authenticate(headers)?;
         tenant.admit(told)?;
         Ok((permit, tenant.name.clone()))
-    }
-
-    /// Room for one more request. Nothing waits here: a queue without an end is only a slower way to fail.
-    fn room(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        self.in_progress
-            .try_acquire()
-            .map_err(|_| ApiError::new(ErrorCode::Overloaded).with_retry_after(limits::RETRY_AFTER_OVERLOAD))
     }
 
     /// The answer to a partner.
@@ -214,8 +208,8 @@ impl Inner {
         if request.method() != Method::POST {
             return execute::other_method().into_response();
         }
-        let _room = match self.room() {
-            Ok(room) => room,
+        let _place = match self.room.enter().await {
+            Ok(place) => place,
             Err(error) => return Refusal::from(error).into_response(),
         };
         let (Parts { headers, uri, .. }, body) = request.into_parts();

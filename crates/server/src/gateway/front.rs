@@ -167,12 +167,8 @@ impl Inner {
         mut request: Request<Incoming>,
     ) -> Result<Response, ApiError> {
         let Arrival { route, upstream, peer, style, .. } = *arrival;
-        // Nothing waits here: a queue without an end is only a slower way to fail.
-        let permit = Arc::clone(&self.in_progress).try_acquire_owned().map_err(|_| {
-            ApiError::new(ErrorCode::Overloaded).with_retry_after(limits::RETRY_AFTER_OVERLOAD)
-        })?;
         // Held by the client's wait, by the work that goes on without it, and by what is still on its way back.
-        let place = Arc::new(permit);
+        let place = Arc::new(self.room.enter().await?);
         check_size(&request)?;
         head::check(&request)?;
         let upstream = Arc::clone(upstream.ok_or(ErrorCode::NotFound)?);

@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use semel_api::Form;
 use semel_runtime::Runtime;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +24,7 @@ use crate::config::Config;
 use crate::config::gateway::{GatewayConfig, ProfileName, RouteRules};
 use crate::door::RequestIds;
 use crate::listen::Origin;
+use crate::room::Room;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::observer::Observer;
 use crate::telemetry::traces::Traces;
@@ -59,7 +59,7 @@ struct Inner {
     table: ArcSwap<Table>,
     connector: Arc<Connector>,
     guard: Guard,
-    in_progress: Arc<Semaphore>,
+    room: Room,
     ids: RequestIds,
     docs_base: String,
     metrics: Metrics,
@@ -121,7 +121,7 @@ impl Gateway {
             table: ArcSwap::from_pointee(table),
             connector,
             guard,
-            in_progress: Arc::new(Semaphore::new(gateway.in_progress_max)),
+            room: Room::new(gateway.in_progress_max),
             ids: RequestIds::new(process),
             docs_base: config.server.error_docs_base.clone(),
             metrics,
