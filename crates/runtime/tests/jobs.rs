@@ -204,6 +204,7 @@ async fn l6_a_holder_that_was_paused_beyond_its_lease_is_fenced_and_its_run_has_
     assert_eq!(bench.told().await, named(&[("paused", RunStatus::Lapsed), ("next", RunStatus::Completed)]));
     let lapsed = &bench.history().await[1];
     assert_eq!(lapsed.results.details, "its holder gave no heartbeat, and another run took over");
+    assert!(!bench.began("after").await.is_taken_over(), "the one before it has ended");
 }
 
 #[tokio::test]

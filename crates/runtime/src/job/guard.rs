@@ -266,10 +266,14 @@ impl JobGuard {
         let claim = ClaimKey { request, token: holder.token, attempt_id: Some(attempt.clone()) };
         let sent = Instant::now();
         let claimed = self.runtime.ledger().apply_told(&claim).await;
-        match claimed.map(|claimed| (claimed.answer, claimed.change.is_none())) {
-            Ok((Claimed::Granted(claim), again)) => {
+        match claimed.map(|claimed| (claimed.answer, claimed.change)) {
+            Ok((Claimed::Granted(claim), change)) => {
+                let again = change.is_none();
+                // Who asks again is not told what gave way: rather a takeover too many than one too few.
+                let taken_over = change
+                    .map_or(claim.is_tainted(), |change| change.from.is_some_and(|from| is_held(&from)));
                 let begun = self.begin(start, attempt, claim, sent).await;
-                begun.map(|claim| Started::Began(RunClaim { again, ..claim }))
+                begun.map(|claim| Started::Began(RunClaim { taken_over, again, ..claim }))
             }
             Ok((Claimed::Busy { record, .. }, _)) => self.skip(start, &record).await.map(Started::Skipped),
             Ok((Claimed::Replay(_) | Claimed::Mismatch(_) | Claimed::Unknown(_) | Claimed::Dead(_), _)) => {
@@ -311,15 +315,7 @@ impl JobGuard {
         let sent = self.still_held(guard, lease, sent, &record).await?;
         let run = JobRun::of(&self.job, &record, Some(claim.record())).ok_or(GuardError::NoGuard)?;
         let proof = RunProof { run: id, token };
-        Ok(RunClaim {
-            proof,
-            guard: guard.id,
-            lease,
-            sent,
-            run,
-            taken_over: claim.is_tainted(),
-            again: false,
-        })
+        Ok(RunClaim { proof, guard: guard.id, lease, sent, run, taken_over: false, again: false })
     }
 
     /// A holder that was paused on the way to its work asks before it begins: another may have taken over, and looked

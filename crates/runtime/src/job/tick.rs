@@ -73,7 +73,9 @@ impl JobGuard {
         let page = self.runtime.ledger().store().search(query, None, limit).await?;
         let seen = page.items.iter().filter_map(|summary| {
             let (_, instant) = summary.key.as_str().split_once('@')?;
-            Some(TickSeen { instant: instant.to_owned(), is_over: summary.state != StateName::Running })
+            // One that was given back has not begun.
+            let is_over = !matches!(summary.state, StateName::Running | StateName::Released);
+            Some(TickSeen { instant: instant.to_owned(), is_over })
         });
         Ok(seen.collect())
     }
