@@ -5,13 +5,13 @@
 //! checked-in OpenAPI document holds everybody to that.
 //!
 //! # Conventions
-//! Names are `snake_case`, but in the audit log and the flat error form, whose names are other people's. Points in
-//! time are RFC 3339 in UTC with milliseconds ([`Time`]); lengths of time are whole milliseconds in fields that end
+//! Names are `snake_case`, but in the audit log, the runs of jobs and the flat error form, whose names are other people's.
+//! Points in time are RFC 3339 in UTC with milliseconds ([`Time`]); lengths of time are whole milliseconds in fields that end
 //! in `_ms`, and whole seconds in `retry_after`. Versions are texts, `fence.sequence`. Payloads and results are passed
 //! on as the text that came ([`Json`]), so that a number above 2^53 is the same number on the other side.
 //!
 //! Rooms: [`error`] the catalogue and its renderings · [`mod@decode`] bodies into types, with the field that is wrong ·
-//! [`execute`] · [`claims`] · [`records`] · [`dead`] letters · [`audit`] · [`health`] · `openapi` (a feature) the document of all of it.
+//! [`execute`] · [`claims`] · [`jobs`] · [`records`] · [`dead`] letters · [`audit`] · [`health`] · `openapi` (a feature) the document of all of it.
 
 pub mod audit;
 pub mod claims;
@@ -20,6 +20,7 @@ pub mod decode;
 pub mod error;
 pub mod execute;
 pub mod health;
+pub mod jobs;
 pub mod limits;
 #[cfg(feature = "openapi")]
 pub mod openapi;

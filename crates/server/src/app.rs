@@ -17,9 +17,11 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{Admin, AdminGate};
 use crate::alerts::Alerts;
 use crate::config::{Config, Listening, OperationConfig, Target, exposed};
-use crate::door::{Doors, gate::Gate};
+use crate::door::{Behind, Doors, gate::Gate};
+use crate::engine::schedule::{self, Schedules};
 use crate::engine::{Engine, Targets};
 use crate::gateway::{self, Around, Gateway, RunningGateway};
+use crate::jobs::Jobs;
 use crate::limits::ADMIN_CONNECTIONS_MAX;
 use crate::listen::Listener;
 use crate::store::{self, ClaimLoss, Readiness, at_most_once};
@@ -45,6 +47,8 @@ pub struct Running {
     audit: AuditLog,
     engine: Engine,
     sources: Sources,
+    jobs: Jobs,
+    schedules: Schedules,
     metrics: Metrics,
     traces: Traces,
     store: Arc<dyn Store>,
@@ -134,19 +138,21 @@ impl App {
         let readiness = Readiness::new(Arc::clone(&store), stopping.clone());
         let sources =
             Sources::new(&config.webhooks, &metrics).map_err(|error| StartError::new("webhooks", error))?;
+        let jobs = Jobs::new(engine.runtime().clone(), metrics.clone(), schedule::wall(), &config.jobs);
+        let schedules = Schedules::start(engine.clone(), jobs.clone(), schedule::wall());
         let doors = Doors::new(
             config,
-            engine.clone(),
+            Behind { engine: engine.clone(), jobs: jobs.clone(), sources: sources.clone() },
             observer.clone(),
             readiness.clone(),
-            sources.clone(),
             at_most_once,
             stopping.clone(),
         );
         let invalid = |error| StartError::new("tenants", error);
         let gate =
             Gate::new(config, &doors, metrics.clone(), traces.clone(), process_bits()).map_err(invalid)?;
-        let admin = Admin::new(ledger, metrics.clone(), readiness, sources.clone(), stopping.clone());
+        let admin =
+            Admin::new(ledger, jobs.clone(), metrics.clone(), readiness, sources.clone(), stopping.clone());
         let admin_gate = AdminGate::new(config, &admin, traces.clone(), process_bits());
         let gateway = match (&config.gateway, gateway_listener) {
             (Some(gateway), Some(listener)) => {
@@ -180,6 +186,8 @@ impl App {
             gate: gate.clone(),
             engine,
             sources,
+            jobs,
+            schedules,
             metrics,
             traces,
             store,
@@ -241,6 +249,7 @@ fn details(config: &Config) -> Vec<(Cow<'static, str>, Text)> {
         ("consumers".into(), count(config.consumers.len())),
         ("operations".into(), count(config.operations.len())),
         ("sources".into(), count(config.webhooks.len())),
+        ("jobs".into(), count(config.jobs.len())),
         ("tenants".into(), count(config.tenants.len())),
         ("upstreams".into(), count(config.gateway.as_ref().map_or(0, |gateway| gateway.upstreams.len()))),
         ("version".into(), env!("CARGO_PKG_VERSION").into()),
@@ -323,6 +332,8 @@ impl Running {
             let reloaded = consumers.reload(&config.consumers);
             reloaded.map_err(|error| StartError::new("consumers", error))?;
         }
+        self.jobs.reload(&config.jobs);
+        self.schedules.reload();
         self.audit.keep_for(config.audit.retention);
         self.audit.configuration_loaded("read again", details(config));
         Ok(())

@@ -339,3 +339,34 @@ const _: () = assert!(
 pub const VERIFY_BODY_BYTES_MAX: usize = BODY_BYTES_MAX / 3 * 4 + 1024 * 1024;
 /// Characters of a body that the command line shows beside the rest of a record: a few lines of a terminal. `--json` has more.
 pub const BODY_CHARS_SHOWN: usize = 200;
+/// Types of jobs that one listing shows: each is two questions to the store.
+pub const JOBS_LISTED_MAX: usize = 1_000;
+/// Of those, how many are asked for at once, so that a listing does not take the store to itself.
+pub const JOBS_SHOWN_AT_ONCE: usize = 8;
+/// The largest number in a run's results: 2^53 - 1, the largest that every reader of JSON understands.
+pub const JOB_NUMBER_MAX: u64 = (1 << 53) - 1;
+/// Types of jobs that stand in labels of metrics: they are clients' words, and each is five series.
+pub const JOB_LABELS_MAX: usize = 200;
+/// How long the target of a scheduled job may take unless configured.
+pub const JOB_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60 * 60);
+/// The longest that it may take.
+pub const JOB_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often a schedule looks at the clock on the wall, which may have been set, without being due.
+pub const JOB_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How late a node may come to the last instant of a schedule before it counts as missed: a busy node, and a pause for a
+/// look.
+pub const JOB_LATE: Duration = Duration::from_secs(60);
+/// How far back instants are looked for that nobody was there for.
+pub const JOB_LOOK_BACK: Duration = Duration::from_secs(24 * 60 * 60);
+/// Instants that a node comes to at once, the newest; those before the last are missed, and recorded: of a job of every second that was down for a day, nobody wants more.
+pub const JOB_COME_TO_MAX: usize = 100;
+/// Instants that a node looks at when it starts, to find where the schedule stopped.
+pub const JOB_TICKS_LOOKED_AT: usize = 100;
+/// Bytes of what the target of a scheduled job answers that are read.
+pub const JOB_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+const _: () = assert!(JOB_LOOK_EVERY.as_secs() < JOB_LATE.as_secs(), "an instant is not missed by looking");
+const _: () = assert!(
+    JOB_LOOK_BACK.as_secs() < semel_runtime::limits::JOB_TICK_RETENTION.as_secs(),
+    "an instant that is looked for is remembered if it was begun"
+);

@@ -138,4 +138,25 @@ error_sets! {
         ValidationFailed, Unauthenticated, Forbidden, PayloadTooLarge, UnsupportedMediaType,
         IdempotencyStorageUnavailable, MethodNotAllowed, HeadersTooLarge, Internal,
     ];
+    /// Of the start of a job's run.
+    JobStartErrors [
+        ValidationFailed, Unauthenticated, JobAlreadyRunning, IdempotencyFenced, PayloadTooLarge,
+        UnsupportedMediaType, RateLimited, IdempotencyStorageUnavailable, Overloaded, MethodNotAllowed,
+        HeadersTooLarge, Internal,
+    ];
+    /// Of the commands of a job's run.
+    JobErrors [
+        ValidationFailed, Unauthenticated, NotFound, IdempotencyFenced, PayloadTooLarge, UnsupportedMediaType,
+        RateLimited, IdempotencyStorageUnavailable, Overloaded, MethodNotAllowed, HeadersTooLarge, Internal,
+    ];
+    /// Of what there is to see of jobs.
+    JobReadErrors [
+        ValidationFailed, Unauthenticated, Forbidden, RateLimited, IdempotencyStorageUnavailable, Overloaded,
+        MethodNotAllowed, HeadersTooLarge, Internal,
+    ];
+    /// Of a forced release.
+    JobReleaseErrors [
+        ValidationFailed, Unauthenticated, Forbidden, NotFound, VersionConflict, PayloadTooLarge,
+        UnsupportedMediaType, IdempotencyStorageUnavailable, MethodNotAllowed, HeadersTooLarge, Internal,
+    ];
 }

@@ -4,6 +4,7 @@
 //! released one, so that nothing is renamed or removed.
 
 mod errors;
+mod jobs;
 mod paths;
 mod values;
 
@@ -17,7 +18,7 @@ use crate::error::{ErrorCode, ErrorEnvelope, FlatError, Problem};
 #[openapi(
     info(
         title = "Semel",
-        description = "Makes an operation happen once, however often it is asked for.\n\nDoors and admin listen on separate addresses: `execute`, `claims` and `webhooks` on the one (by default 127.0.0.1:8080), `records`, `audit` and `metrics` on the other (127.0.0.1:8081); `health` on both. `/v1` only grows: fields and endpoints may be added, nothing is renamed or removed.\n\nLengths of time are whole milliseconds in fields that end in `_ms` and whole seconds in `retry_after`; points in time are RFC 3339 in UTC with milliseconds. Errors are written in an envelope, or as problem details (RFC 9457) to whoever accepts them.",
+        description = "Makes an operation happen once, however often it is asked for.\n\nDoors and admin listen on separate addresses: `execute`, `claims`, `webhooks` and `jobs` on the one (by default 127.0.0.1:8080), `records`, `audit` and `metrics` on the other (127.0.0.1:8081); `health`, and what there is to see of `jobs`, on both. `/v1` only grows: fields and endpoints may be added, nothing is renamed or removed.\n\nLengths of time are whole milliseconds in fields that end in `_ms` and whole seconds in `retry_after`; points in time are RFC 3339 in UTC with milliseconds. Errors are written in an envelope, or as problem details (RFC 9457) to whoever accepts them.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     paths(
@@ -25,13 +26,15 @@ use crate::error::{ErrorCode, ErrorEnvelope, FlatError, Problem};
         paths::release, paths::list_records, paths::show_record, paths::resolve_record, paths::revive_record,
         paths::discard_record, paths::resolve_records, paths::revive_records, paths::discard_records,
         paths::webhook, paths::verify_webhook, paths::list_dead, paths::group_dead, paths::show_dead, paths::revive_dead, paths::discard_dead,
-        paths::revive_all_dead, paths::discard_all_dead, paths::list_audit, paths::health, paths::ready, paths::metrics,
+        paths::revive_all_dead, paths::discard_all_dead, jobs::start, jobs::heartbeat, jobs::complete, jobs::fail,
+        jobs::history, jobs::show, jobs::list, jobs::release, paths::list_audit, paths::health, paths::ready, paths::metrics,
     ),
     components(schemas(ErrorCode, ErrorEnvelope, FlatError, Problem)),
     tags(
         (name = "execute", description = "Run a named operation against its target, at most once per key."),
         (name = "claims", description = "Claim a key, do the work yourself, complete it."),
         (name = "webhooks", description = "Take partners' events in, once, and find out why a signature does not hold."),
+        (name = "jobs", description = "One running instance of each type of job, and the record of its runs."),
         (name = "records", description = "What operators see and do."),
         (name = "dead", description = "Dead letters: what died, of what, and what becomes of it."),
         (name = "audit", description = "Who did what to which record."),

@@ -10,14 +10,14 @@ use semel_core::{RecordId, Timestamp};
 const RECORDS: u8 = 1;
 const AUDIT: u8 = 2;
 
-pub(super) fn write(cursor: &Cursor) -> String {
+pub(crate) fn write(cursor: &Cursor) -> String {
     let mut bytes = vec![RECORDS];
     bytes.extend_from_slice(&cursor.created.as_millis().to_be_bytes());
     bytes.extend_from_slice(cursor.id.as_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-pub(super) fn read(text: &str) -> Result<Cursor, ApiError> {
+pub(crate) fn read(text: &str) -> Result<Cursor, ApiError> {
     let bytes = decode(text, RECORDS)?;
     let (created, id) = bytes.split_first_chunk::<8>().ok_or_else(refused)?;
     let id: [u8; 16] = id.try_into().map_err(|_| refused())?;

@@ -13,10 +13,10 @@ use semel_core::record::StateName;
 use semel_core::{RecordId, Timestamp};
 
 /// The parameters of a query string, each given at most once and known by name.
-pub(super) struct Parameters(BTreeMap<String, String>);
+pub(crate) struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
-    pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, ApiError> {
+    pub(crate) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, ApiError> {
         let mut read = BTreeMap::new();
         // What is no text would be read as one that nobody has sent, and match nothing.
         if percent_decode_str(query.unwrap_or("")).decode_utf8().is_err() {
@@ -35,7 +35,7 @@ impl Parameters {
     }
 
     /// An empty value is as good as none: that is what an empty field of a form sends.
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         self.0.remove(name).filter(|value| !value.is_empty())
     }
 
@@ -53,7 +53,7 @@ impl Parameters {
         }
     }
 
-    pub(super) fn page(&mut self) -> Result<usize, ApiError> {
+    pub(crate) fn page(&mut self) -> Result<usize, ApiError> {
         self.number("limit", PAGE_DEFAULT, PAGE_MAX)
     }
 

@@ -179,6 +179,12 @@ fn route_name(path: &str) -> (&'static str, bool) {
         _ if path.starts_with("/v1/webhooks/") && path.ends_with("/verify") => {
             ("/v1/webhooks/{source}/verify", false)
         }
+        "/v1/jobs" => ("/v1/jobs", false),
+        _ if path.starts_with("/v1/jobs/") => match path.rsplit('/').next() {
+            Some("runs") => ("/v1/jobs/{type}/runs", false),
+            Some("release") => ("/v1/jobs/{type}/release", false),
+            _ => ("(none)", false),
+        },
         _ if path.starts_with("/v1/records/") => match path.rsplit('/').next() {
             Some("resolve") => ("/v1/records/{id}/resolve", false),
             Some("revive") => ("/v1/records/{id}/revive", false),

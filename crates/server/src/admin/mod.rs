@@ -1,7 +1,7 @@
 //! The admin listener: what operators, scrapers and readers of the documentation come for.
 //!
 //! Rooms: `records` and `bulk` what operators see and do, `judge` how · `dead` letters · `lapsed` claims that nobody drives, `picked`
-//! like other rows that no store has an order for · `audit` who did it · `webhooks` why a signature
+//! like other rows that no store has an order for · `jobs` of any tenant · `audit` who did it · `webhooks` why a signature
 //! does not hold · `documents` the OpenAPI
 //! document and its reader · `access` tokens and roles · `gate` what stands before all of it · `filter`, `cursor`,
 //! `view` between the wire and core.
@@ -20,6 +20,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::{self, Refusal};
+use crate::jobs::Jobs;
 use crate::store::Readiness;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::webhook::Sources;
@@ -27,11 +28,12 @@ use crate::webhook::Sources;
 mod access;
 mod audit;
 mod bulk;
-mod cursor;
+pub(crate) mod cursor;
 mod dead;
 mod documents;
 mod filter;
 mod gate;
+mod jobs;
 mod judge;
 mod lapsed;
 mod picked;
@@ -39,7 +41,9 @@ mod records;
 mod view;
 mod webhooks;
 
+pub(crate) use filter::Parameters;
 pub(crate) use gate::AdminGate;
+pub(crate) use records::storage as storage_refused;
 
 /// What all handlers share. A clone is another handle.
 #[derive(Clone)]
@@ -48,6 +52,7 @@ pub(crate) struct Admin(Arc<Shared>);
 pub(crate) struct Shared {
     store: Arc<dyn Store>,
     ledger: Ledger,
+    jobs: Jobs,
     metrics: Metrics,
     readiness: Readiness,
     sources: Sources,
@@ -73,13 +78,14 @@ impl Admin {
     /// The admin side of this ledger.
     pub(crate) fn new(
         ledger: Ledger,
+        jobs: Jobs,
         metrics: Metrics,
         readiness: Readiness,
         sources: Sources,
         stopping: CancellationToken,
     ) -> Self {
         let store = Arc::clone(ledger.store());
-        Self(Arc::new(Shared { store, ledger, metrics, readiness, sources, stopping }))
+        Self(Arc::new(Shared { store, ledger, jobs, metrics, readiness, sources, stopping }))
     }
 
     /// The routes, without the gate.
@@ -101,6 +107,9 @@ impl Admin {
             .route("/v1/dead/{id}/revive", post(dead::revive))
             .route("/v1/dead/{id}/discard", post(dead::discard))
             .route("/v1/webhooks/{source}/verify", post(webhooks::verify))
+            .route("/v1/jobs", get(jobs::list))
+            .route("/v1/jobs/{type}/runs", get(jobs::history))
+            .route("/v1/jobs/{type}/release", post(jobs::release))
             .route("/v1/audit", get(audit::list))
             .route("/metrics", get(scrape))
             .route(documents::OPENAPI, get(documents::openapi))

@@ -95,7 +95,7 @@ pub(super) fn record_id(text: &str) -> Result<RecordId, ApiError> {
 }
 
 /// What a store that does not answer means for an operator; what lies behind it goes into the log.
-pub(super) fn storage(error: &StoreError) -> ApiError {
+pub(crate) fn storage(error: &StoreError) -> ApiError {
     tracing::error!(%error, source = source(error), "the store has no answer for an operator");
     // What cannot be read is not mended by waiting.
     if error.kind() == StoreErrorKind::Corrupt {

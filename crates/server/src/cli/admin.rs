@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::client::{self, ServerArgs};
-use super::{exit, say};
+use super::{exit, fail, runtime, say};
 
 /// Which admin listener, and as whom.
 #[derive(Args, Clone, Debug)]
@@ -94,6 +94,18 @@ impl From<String> for Ended {
 impl From<client::Problem> for Ended {
     fn from(problem: client::Problem) -> Self {
         Self(problem.code, problem.text)
+    }
+}
+
+/// Runs what speaks to the server, and gives its exit code.
+pub(super) fn ended(work: impl Future<Output = Result<u8, Ended>>) -> u8 {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(exit::FAILED, error),
+    };
+    match runtime.block_on(work) {
+        Ok(code) => code,
+        Err(Ended(code, problem)) => fail(code, problem),
     }
 }
 

@@ -17,6 +17,7 @@ mod config;
 mod dead;
 mod execute;
 pub mod exit;
+mod jobs;
 mod migrate;
 mod openapi;
 mod records;
@@ -50,6 +51,9 @@ enum Command {
     Dead(Box<dead::DeadCommand>),
     /// Say why the signature of a webhook does not hold: `semel verify SOURCE < request`
     Verify(Box<verify::VerifyArgs>),
+    /// See jobs and their runs on a server's admin listener, and release one by force
+    #[command(subcommand)]
+    Jobs(Box<jobs::JobsCommand>),
     /// Migrate, check, count, export or import a store
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -120,6 +124,7 @@ pub fn main() -> ExitCode {
         Some(Command::Records(command)) => records::run(&command),
         Some(Command::Dead(command)) => dead::run(&command),
         Some(Command::Verify(args)) => verify::verify(&args),
+        Some(Command::Jobs(command)) => jobs::run(&command),
         Some(Command::Store(command)) => store::run(&command),
         Some(Command::Openapi) => openapi::openapi(),
         Some(Command::Config(command)) => config::run(&command),

@@ -14,8 +14,8 @@ use semel_api::records::{
 use semel_api::{Json, Time};
 use serde_json::{Value, json};
 
-use super::admin::{AdminArgs, Ended, confirmed, print, read, time};
-use super::{exit, fail, runtime, say, table};
+use super::admin::{AdminArgs, Ended, confirmed, ended, print, read, time};
+use super::{exit, say, table};
 use crate::limits::BODY_CHARS_SHOWN;
 
 /// What `semel records` takes.
@@ -134,11 +134,7 @@ pub(super) struct JudgeArgs {
 }
 
 pub(super) fn run(command: &RecordsCommand) -> u8 {
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(exit::FAILED, error),
-    };
-    let done = runtime.block_on(async {
+    ended(async {
         match command {
             RecordsCommand::Ls(args) => list(args).await,
             RecordsCommand::Show { id, json, admin } => show(admin, id, *json).await,
@@ -149,11 +145,7 @@ pub(super) fn run(command: &RecordsCommand) -> u8 {
             RecordsCommand::Revive { judge } => judged(judge, "revive", json!({})).await,
             RecordsCommand::Discard { judge } => judged(judge, "discard", json!({})).await,
         }
-    });
-    match done {
-        Ok(code) => code,
-        Err(Ended(code, problem)) => fail(code, problem),
-    }
+    })
 }
 
 async fn list(args: &LsArgs) -> Result<u8, Ended> {

@@ -6,6 +6,7 @@ use http::Uri;
 
 use super::exposed::{Listening, exposed};
 use super::gateway::check::contradictions as gateway;
+use super::jobs::contradictions as jobs;
 use super::reader::Reading;
 use super::sections::Origins;
 use super::sources::check::{contradictions as sources, of_consumers};
@@ -19,6 +20,7 @@ pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &Origi
     tenants(reading, config, origins);
     operations(reading, config, origins);
     targets(reading, config, origins);
+    jobs(reading, config, &origins.jobs);
     if let (Some(given), Some(origins)) = (&config.gateway, &origins.gateway) {
         gateway(reading, config, given, origins);
     }
@@ -111,5 +113,8 @@ fn targets(reading: &Reading, config: &Config, origins: &Origins) {
         if let Some(uri) = &asked {
             judge(uri, probe, format!("operations[{place}].probe"));
         }
+    }
+    for (place, (job, origin)) in config.jobs.iter().zip(&origins.jobs).enumerate() {
+        judge(&job.target, origin, format!("jobs[{place}].target"));
     }
 }

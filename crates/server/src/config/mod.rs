@@ -18,6 +18,7 @@ mod check;
 mod duration;
 mod exposed;
 pub mod gateway;
+mod jobs;
 mod load;
 mod reader;
 mod restart;
@@ -31,6 +32,7 @@ mod tree;
 
 pub(crate) use exposed::{Listening, exposed};
 pub use gateway::GatewayConfig;
+pub use jobs::{JobConfig, Missed};
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use reader::Shown;
 pub use restart::needs_restart;
@@ -62,6 +64,8 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// What clients can have executed, unique by name. In development mode the built-in ones are among them.
     pub operations: Vec<OperationConfig>,
+    /// What is started by a schedule, unique by tenant and type.
+    pub jobs: Vec<JobConfig>,
     /// The gateway, where there is one.
     pub gateway: Option<GatewayConfig>,
     /// Who sends webhooks, unique by the source's name.

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reader::Shown;
 
 /// What a reload takes over, by the beginning of its path.
-const TAKEN_OVER: [&str; 10] = [
+const TAKEN_OVER: [&str; 11] = [
     "admin.tls.",
     "admin.tokens",
     "alerts",
     "audit.retention",
     "consumers",
     "gateway.",
+    "jobs",
     "operations",
     "server.tls.",
     "tenants",

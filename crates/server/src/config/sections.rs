@@ -12,6 +12,7 @@ use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 
 use super::gateway::Network;
 use super::gateway::read::{GatewayOrigins, gateway, texts};
+use super::jobs::job_section;
 use super::reader::{Found, Section, quote, secret};
 use super::sources::consumers::{ConsumerOrigins, consumer};
 use super::sources::read::{SourceOrigins, alerts, sample, source};
@@ -32,6 +33,7 @@ pub(super) struct Origins {
     pub(super) operations: Vec<Origin>,
     /// Where each operation's target and probe stand.
     pub(super) targets: Vec<(Origin, Origin)>,
+    pub(super) jobs: Vec<Origin>,
     pub(super) gateway: Option<GatewayOrigins>,
     pub(super) sources: Vec<SourceOrigins>,
     pub(super) consumers: Vec<ConsumerOrigins>,
@@ -81,6 +83,11 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
             }
         }
     }
+    let jobs_given = root.sections("jobs");
+    let job_origins: Vec<Origin> = jobs_given.iter().map(|section| section.origin.clone()).collect();
+    let jobs: Vec<_> =
+        jobs_given.into_iter().filter_map(|section| job_section(section, development)).collect();
+    let whole = whole && jobs.len() == job_origins.len();
     let gateway_given = root.optional("gateway");
     let has_gateway = gateway_given.is_some();
     let (gateway, gateway_origins) = gateway_given.and_then(|section| gateway(section, development)).unzip();
@@ -115,6 +122,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         store,
         tenants,
         operations,
+        jobs,
         gateway,
         webhooks,
         consumers,
@@ -134,6 +142,7 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         tenants: tenant_origins,
         operations: operation_origins,
         targets,
+        jobs: job_origins,
         gateway: gateway_origins,
         sources,
         consumers: consumer_origins,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use semel_core::policy::OnLapse;
 
 use super::load::read;
-use super::{Config, ConfigError, Shown, Sources, Target};
+use super::{Config, ConfigError, Missed, Shown, Sources, Target};
 
 const EXAMPLE: &str = include_str!("example.toml");
 
@@ -119,7 +119,7 @@ fn what_is_wrong_is_said_with_its_line_its_key_and_what_is_allowed() {
     );
     check(
         "[zebra]\na = 1\n",
-        "semel.toml:1: zebra: unknown key; allowed here: admin, alerts, audit, consumers, dispatcher, gateway, log, operations, \
+        "semel.toml:1: zebra: unknown key; allowed here: admin, alerts, audit, consumers, dispatcher, gateway, jobs, log, operations, \
          server, store, targets, tenants, tracing, webhooks",
     );
     check(
@@ -167,6 +167,49 @@ fn a_text_that_is_not_toml_is_refused_with_its_line() {
 fn all_problems_are_said_and_not_only_the_first() {
     let said = refused("[server]\nerrors = 1\nx = 1\n[admin]\nlisten = 1\n[nonsense]\n", &Sources::default());
     assert_eq!(said.lines().count(), 4, "{said}");
+}
+
+#[test]
+fn jobs_are_checked() {
+    let target = "target = \"http://a/\"\n";
+    let check = |rest: &str, expected: &str| {
+        let text = format!("[[jobs]]\ntype = \"EXPIRE_LOCKS\"\n{rest}");
+        let said = refused(&text, &Sources::default());
+        assert!(said.contains(expected), "{rest}: {said}");
+    };
+    let scheduled = |rest: &str| format!("schedule = \"@hourly\"\n{target}{rest}");
+    check(target, "semel.toml:1: jobs[0].schedule: is missing");
+    check("schedule = \"@hourly\"", "jobs[0].target: is missing");
+    check(&format!("schedule = \"61 * * * *\"\n{target}"), "semel.toml:3: jobs[0].schedule: ");
+    check(&format!("schedule = \"0 0 31 2 *\"\n{target}"), "jobs[0].schedule: ");
+    check(&scheduled("time_zone = \"Mars/Olympus\""), "`Mars/Olympus` is no time zone");
+    check(&scheduled("missed = \"never\""), "semel.toml:5: jobs[0].missed: ");
+    check(&scheduled("lease = \"1ms\""), "jobs[0].lease: ");
+    check(&scheduled("lease = \"24h\""), "jobs[0].lease: ");
+    check(&scheduled("timeout = \"25h\""), "jobs[0].timeout: ");
+    check(&scheduled("retention = \"0s\""), "jobs[0].retention: ");
+    check(&scheduled("tenant = \"\""), "jobs[0].tenant: ");
+    let own = scheduled("headers = { semel-fence = { env = \"FENCE\" } }");
+    let own = refused(&format!("[[jobs]]\ntype = \"A\"\n{own}"), &environment(&[("FENCE", "7")]));
+    assert!(own.contains("is sent by Semel itself"), "{own}");
+    check(&scheduled("overlap = true"), "jobs[0].overlap: unknown key");
+    check("schedule = \"@hourly\"\ntarget = \"http://169.254.169.254/\"", "jobs[0].target: ");
+    check(
+        &format!("{}\n[[jobs]]\ntype = \"EXPIRE_LOCKS\"\n{}", scheduled(""), scheduled("")),
+        "jobs[1].type: there is a job",
+    );
+    check(&scheduled("tenant = \"acme\""), "jobs[0].tenant: there is no tenant `acme`");
+    let two = format!(
+        "[[jobs]]\ntype = \"A\"\n{}[[jobs]]\ntype = \"A\"\ntenant = \"acme\"\n{}",
+        scheduled(""),
+        scheduled("")
+    );
+    let jobs = take(&format!("{two}[[tenants]]\nname = \"acme\"\n")).jobs;
+    assert_eq!(jobs.len(), 2, "another tenant's job is another job");
+    assert_eq!(
+        (jobs[0].cron.text(), jobs[0].cron.zone_name(), jobs[0].missed),
+        ("@hourly", "UTC", Missed::Skip)
+    );
 }
 
 #[test]

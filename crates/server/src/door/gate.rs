@@ -290,6 +290,20 @@ fn route_name(path: &str) -> &'static str {
             Some("release") => "/v1/claims/{id}/release",
             _ => "(none)",
         },
+        "/v1/jobs" => "/v1/jobs",
+        _ if path.starts_with(super::jobs::PREFIX) => job_route(path),
+        _ => "(none)",
+    }
+}
+
+fn job_route(path: &str) -> &'static str {
+    let mut parts = path[super::jobs::PREFIX.len()..].split('/').skip(1);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("runs"), None, None, None) => "/v1/jobs/{type}/runs",
+        (Some("runs"), Some(_), None, None) => "/v1/jobs/{type}/runs/{run}",
+        (Some("runs"), Some(_), Some("heartbeat"), None) => "/v1/jobs/{type}/runs/{run}/heartbeat",
+        (Some("runs"), Some(_), Some("complete"), None) => "/v1/jobs/{type}/runs/{run}/complete",
+        (Some("runs"), Some(_), Some("fail"), None) => "/v1/jobs/{type}/runs/{run}/fail",
         _ => "(none)",
     }
 }
@@ -301,6 +315,7 @@ fn door_of(route: &str) -> Door {
         webhooks::ROUTE => Door::Webhooks,
         "/v1/idempotency/executions/{key}" => Door::Executions,
         _ if route.starts_with("/v1/claims") => Door::Claims,
+        _ if route.starts_with("/v1/jobs") => Door::Jobs,
         _ => Door::Other,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The `gate` stands before all routes: request ids, the bound on requests in progress, tokens, rates, the form of
 //! errors, the log line. (The headers `Idempotency-Key` and `Prefer` are read by `semel-tower`.) Rooms: `body` · `execute` · `executions` · `claims` ·
-//! `webhooks` · `reply` answers · `refusal` errors · `tenants` · `caller`.
+//! `webhooks` · `jobs` · `reply` answers · `refusal` errors · `tenants` · `caller`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::gateway::Network;
 use crate::config::{Config, KeyAlphabet};
 use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::store::Readiness;
 use crate::telemetry::observer::Observer;
 use crate::webhook::Sources;
@@ -32,6 +33,7 @@ mod claims;
 mod execute;
 mod executions;
 pub(crate) mod gate;
+mod jobs;
 mod refusal;
 mod reply;
 mod tenants;
@@ -54,6 +56,7 @@ pub(crate) struct Doors(Arc<Shared>);
 /// See [`Doors`].
 pub(crate) struct Shared {
     engine: Engine,
+    jobs: Jobs,
     observer: Observer,
     body_bytes_max: usize,
     wait_max: Duration,
@@ -68,6 +71,13 @@ pub(crate) struct Shared {
     stopping: CancellationToken,
 }
 
+/// What the doors lead to.
+pub(crate) struct Behind {
+    pub(crate) engine: Engine,
+    pub(crate) jobs: Jobs,
+    pub(crate) sources: Sources,
+}
+
 impl std::ops::Deref for Doors {
     type Target = Shared;
 
@@ -77,19 +87,19 @@ impl std::ops::Deref for Doors {
 }
 
 impl Doors {
-    /// Doors before this engine. When `stopping` is cancelled, nobody is kept waiting any longer.
+    /// Doors before these. When `stopping` is cancelled, nobody is kept waiting any longer.
     pub(crate) fn new(
         config: &Config,
-        engine: Engine,
+        behind: Behind,
         observer: Observer,
         readiness: Readiness,
-        sources: Sources,
         at_most_once: bool,
         stopping: CancellationToken,
     ) -> Self {
-        let server = &config.server;
+        let (server, Behind { engine, jobs, sources }) = (&config.server, behind);
         Self(Arc::new(Shared {
             engine,
+            jobs,
             observer,
             body_bytes_max: server.body_bytes_max,
             wait_max: server.wait_max,
@@ -112,6 +122,12 @@ impl Doors {
             .route("/v1/claims/{id}/checkpoints", post(claims::checkpoint))
             .route("/v1/claims/{id}/complete", post(claims::complete))
             .route("/v1/claims/{id}/release", post(claims::release))
+            .route("/v1/jobs", get(jobs::list))
+            .route("/v1/jobs/{type}/runs", get(jobs::history).post(jobs::start))
+            .route("/v1/jobs/{type}/runs/{run}", get(jobs::show))
+            .route("/v1/jobs/{type}/runs/{run}/heartbeat", post(jobs::heartbeat))
+            .route("/v1/jobs/{type}/runs/{run}/complete", post(jobs::complete))
+            .route("/v1/jobs/{type}/runs/{run}/fail", post(jobs::fail))
             .route(gate::HEALTH, get(health))
             .route(gate::READY, get(ready))
             .fallback(|| async { Refusal::from(ErrorCode::NotFound) })

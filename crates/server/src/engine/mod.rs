@@ -6,7 +6,7 @@
 //!
 //! Rooms: [`ask`] what a door gives and gets · [`work`] a piece of work · [`operation`] what can be run · [`run`] one
 //! claim to its end · [`target`] and [`builtin`] do the work · [`delivery`] of webhooks · [`reply`] what an attempt came to · [`progress`] how far
-//! it is · [`payload`] tags · [`dispatcher`] accepted work · [`reaper`] lapses and what has expired · [`probe`] finds
+//! it is · [`payload`] tags · [`dispatcher`] accepted work · [`schedule`] jobs by the clock · [`reaper`] lapses and what has expired · [`probe`] finds
 //! out what nobody knows · [`events`] what metrics, logs and audit are told. Heartbeats, and what must be stored after
 //! all, are `semel-runtime`'s.
 
@@ -40,6 +40,7 @@ mod progress;
 mod reaper;
 mod reply;
 mod run;
+pub(crate) mod schedule;
 pub(crate) mod target;
 #[cfg(test)]
 mod testing;

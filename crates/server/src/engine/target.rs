@@ -229,6 +229,34 @@ impl Targets {
         self.pool.give_back(uri, connection);
     }
 
+    /// A POST of JSON that is no operation's, and what is answered: the status, and the body if it has at most so many bytes.
+    ///
+    /// # Errors
+    /// There is no whole answer: why.
+    pub(super) async fn post(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        body: Bytes,
+        bytes_max: usize,
+    ) -> Result<(StatusCode, Option<Bytes>), String> {
+        let request = Request::post(path_of(uri))
+            .header(header::HOST, host_of(uri))
+            .header(header::USER_AGENT, concat!("semel/", env!("CARGO_PKG_VERSION")))
+            .header(header::CONTENT_TYPE, "application/json");
+        let mut request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+        request.headers_mut().extend(headers);
+        let exchanged = self.exchange(uri, request, &Progress::default()).await;
+        let (response, connection) = exchanged.map_err(|failed| failed.detail)?;
+        let (head, mut incoming) = response.into_parts();
+        let mut read = Read::default();
+        let is_whole = read.on(&mut incoming, bytes_max).await?;
+        if is_whole {
+            self.pool.give_back(uri, connection);
+        }
+        Ok((head.status, is_whole.then(|| read.finish())))
+    }
+
     /// Whether a request to this address would find an open connection.
     #[cfg(test)]
     pub(super) fn has_idle(&self, uri: &Uri) -> bool {

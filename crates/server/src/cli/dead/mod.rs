@@ -13,8 +13,8 @@ use semel_api::dead::{
 use semel_api::records::{JudgeReply, RecordSummary};
 use serde_json::{Value, json};
 
-use super::admin::{AdminArgs, Ended, print, read, time};
-use super::{exit, fail, runtime, say, table};
+use super::admin::{AdminArgs, Ended, ended, print, read, time};
+use super::{exit, say, table};
 
 mod many;
 
@@ -178,11 +178,7 @@ impl Judgement {
 }
 
 pub(super) fn run(command: &DeadCommand) -> u8 {
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(exit::FAILED, error),
-    };
-    let done = runtime.block_on(async {
+    ended(async {
         match command {
             DeadCommand::Ls(args) => list(args).await,
             DeadCommand::Groups(args) => groups(args).await,
@@ -190,11 +186,7 @@ pub(super) fn run(command: &DeadCommand) -> u8 {
             DeadCommand::Revive { judge, force } => judged(judge, Judgement::Revive { force: *force }).await,
             DeadCommand::Discard { judge } => judged(judge, Judgement::Discard).await,
         }
-    });
-    match done {
-        Ok(code) => code,
-        Err(Ended(code, problem)) => fail(code, problem),
-    }
+    })
 }
 
 impl LsArgs {

@@ -33,6 +33,8 @@ closed_set! {
         Claims "claims",
         /// `POST /v1/webhooks/{source}`.
         Webhooks "webhooks",
+        /// Jobs.
+        Jobs "jobs",
         /// The gateway.
         Gateway "gateway",
         /// Records, audit, metrics and documents.
@@ -184,6 +186,12 @@ pub(super) struct StoreLabels {
 pub(super) struct ErrorLabels {
     pub(super) call: &'static str,
     pub(super) kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct JobLabels {
+    pub(super) job_type: Arc<str>,
+    pub(super) status: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

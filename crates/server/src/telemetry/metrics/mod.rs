@@ -28,6 +28,7 @@ mod deliveries;
 mod families;
 mod gateway;
 mod histogram;
+mod jobs;
 mod labels;
 mod process;
 mod registry;
@@ -68,6 +69,7 @@ struct Inner {
     service: Box<str>,
     registry: Registry,
     families: Families,
+    jobs: jobs::JobFamily,
     operations: RwLock<HashMap<Box<str>, Arc<OperationMetrics>>>,
     other: Arc<OperationMetrics>,
     services: Services,
@@ -127,6 +129,7 @@ impl Metrics {
             storage_errors: services.storage_errors(service),
             services,
             families,
+            jobs: jobs::JobFamily::default(),
             operations: RwLock::default(),
             other,
             duplicates: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())),

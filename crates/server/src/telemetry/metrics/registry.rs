@@ -36,6 +36,7 @@ impl Inner {
         #[cfg(feature = "kafka")]
         self.consumers.get_or_init(|| semel_kafka::Metrics::new(registry));
         self.deliveries.register(registry);
+        self.jobs.register(registry);
         let families = &self.families;
         registry.register(
             "semel_requests",

@@ -1,0 +1,113 @@
+//! `[[jobs]]`: what is started by a schedule, and what holds for its runs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
+use semel_core::id::Tenant;
+use semel_core::limits as core;
+use semel_runtime::job::JobType;
+use semel_runtime::limits as jobs;
+
+use super::reader::{Reading, Section};
+use super::sections::{http_address, target_headers, within};
+use super::tree::Origin;
+use super::{Config, Secret};
+use crate::cron::{Cron, Zone};
+use crate::limits;
+
+/// A job that is started by a schedule.
+#[derive(Clone, Debug)]
+pub struct JobConfig {
+    /// Which job.
+    pub job: JobType,
+    /// When it is started.
+    pub cron: Cron,
+    /// What does it: a POST to this address.
+    pub target: Uri,
+    /// Headers that the target is sent, such as its authorization.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// How long the target may take to answer.
+    pub timeout: Duration,
+    /// How long the guard outlives the process that holds it.
+    pub lease: Duration,
+    /// How long runs are remembered from their end.
+    pub retention: Duration,
+    /// What becomes of instants that nobody was there for.
+    pub missed: Missed,
+}
+
+/// What becomes of instants that nobody was there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// They are recorded as skipped.
+    Skip,
+    /// The last of them starts the job; those before it are recorded as skipped.
+    CatchUp,
+}
+
+/// Whose a job is that names nobody: the operators' own, where there are tenants.
+const TENANT: &str = "default";
+
+/// Headers that the server itself sends.
+const OWN: [&str; 3] = ["content-type", "idempotency-key", "user-agent"];
+
+pub(super) fn job_section(section: Section<'_>, development: bool) -> Option<JobConfig> {
+    let missing = |key: &str, what: &str| {
+        if !section.has(key) {
+            section.problem(key, format!("is missing: {what}"));
+        }
+    };
+    let tenant = section.text_or("tenant", TENANT);
+    let tenant = Tenant::try_new(&tenant).map_err(|invalid| section.problem("tenant", invalid)).ok();
+    let name = section.text("type");
+    if name.is_none() {
+        missing("type", "the name of the job, such as \"EXPIRE_LOCKS\"");
+    }
+    let job = name.zip(tenant).and_then(|(name, tenant)| {
+        JobType::of(tenant, &name.value).map_err(|invalid| section.problem("type", invalid)).ok()
+    });
+    let zone = section.text_or("time_zone", "UTC");
+    let zone = Zone::parse(&zone).map_err(|problem| section.problem("time_zone", problem)).ok();
+    let schedule = section.text("schedule");
+    if schedule.is_none() {
+        missing("schedule", "when it is started, such as \"*/5 * * * *\"");
+    }
+    let cron = schedule.zip(zone).and_then(|(schedule, zone)| {
+        Cron::parse(&schedule.value, &zone).map_err(|problem| section.problem("schedule", problem)).ok()
+    });
+    let target = section.text("target");
+    if target.is_none() {
+        missing("target", "the address that does the job");
+    }
+    let target = target.and_then(|target| {
+        http_address(&target.value).map_err(|problem| section.problem("target", problem)).ok()
+    });
+    let headers = target_headers(&section, development, &OWN);
+    let timeout = section.duration_or("timeout", limits::JOB_TIMEOUT_DEFAULT);
+    within(&section, "timeout", timeout, Duration::from_millis(1), limits::JOB_TIMEOUT_MAX);
+    let lease = section.duration_or("lease", jobs::JOB_LEASE_DEFAULT);
+    within(&section, "lease", lease, core::LEASE_MIN, core::LEASE_MAX / 2);
+    let retention = section.duration_or("retention", jobs::JOB_RETENTION_DEFAULT);
+    within(&section, "retention", retention, Duration::from_millis(1), core::RETENTION_MAX);
+    let policies = [("skip", Missed::Skip), ("catch-up", Missed::CatchUp)];
+    let missed = section.choice_or("missed", &policies, policies[0]);
+    section.finish();
+    Some(JobConfig { job: job?, cron: cron?, target: target?, headers, timeout, lease, retention, missed })
+}
+
+/// Each job has one schedule, and is somebody's: a tenant's, or the operators' own.
+pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &[Origin]) {
+    let mut known = BTreeSet::new();
+    for (place, (job, origin)) in config.jobs.iter().zip(origins).enumerate() {
+        let tenant = job.job.tenant();
+        if tenant.as_str() != TENANT && !config.tenants.iter().any(|known| known.name == *tenant) {
+            let message = format!("there is no tenant `{}`", tenant.as_str());
+            reading.problem(origin, &format!("jobs[{place}].tenant"), message);
+        }
+        if !known.insert(job.job.guard()) {
+            let message = format!("there is a job `{}` above", job.job.name());
+            reading.problem(origin, &format!("jobs[{place}].type"), message);
+        }
+    }
+}
