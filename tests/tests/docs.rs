@@ -134,7 +134,8 @@ async fn run(script: &str, server: &Server) -> String {
     if script.contains(ADMIN) {
         script = script.replace(ADMIN, &server.admin_url());
     }
-    run_in(&script, Path::new("."), &[]).await
+    let admin = server.admin_url();
+    run_in(&script, Path::new("."), &[("SEMEL_ADMIN_URL", admin.as_str())]).await
 }
 
 async fn run_in(script: &str, folder: &Path, environment: &[(&str, &str)]) -> String {

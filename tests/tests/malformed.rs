@@ -16,7 +16,9 @@ fn endpoints() -> Vec<(&'static str, String)> {
         ("POST", "/v1/claims".to_owned()),
         ("GET", "/v1/idempotency/executions/one".to_owned()),
     ];
-    others.into_iter().chain(held).collect()
+    let runs = ["heartbeat", "complete", "fail"];
+    let runs = runs.iter().map(|command| ("POST", format!("/v1/jobs/NIGHTLY/runs/{ID}/{command}")));
+    others.into_iter().chain(held).chain(runs).collect()
 }
 
 /// Bodies that are nearly right, and bodies that are nothing of the kind.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rustix::process::Signal;
 
+use crate::faketime;
 use crate::load::{Servers, World, seed};
 use crate::server::Server;
 use crate::shared_store::{Kind, SharedStore, on_every_store};
@@ -178,14 +179,7 @@ async fn nodes_that_are_killed_under_load_lose_nothing_and_repeat_nothing_l4_l7_
 /// A server whose wall clock is off by so much; its monotonic clock goes like all others. `None`, with a word, by hand and
 /// without the library that does it.
 async fn with_clock(store: &SharedStore, config: &str, off_by: &str) -> Option<Server> {
-    let Ok(library) = std::env::var("SEMEL_TEST_FAKETIME") else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "SEMEL_TEST_FAKETIME is not set; `cargo xtask test` sets it"
-        );
-        println!("skipped: SEMEL_TEST_FAKETIME is not set; `eval \"$(cargo xtask services env)\"` sets it");
-        return None;
-    };
+    let library = faketime::library()?;
     let environment =
         [("LD_PRELOAD", library.as_str()), ("FAKETIME", off_by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
     Some(Server::start_on_with(&store.url(), config, &environment).await)

@@ -1,0 +1,269 @@
+//! Jobs that a schedule starts: each instant once over all nodes, whatever becomes of the node that had it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use rustix::process::Signal;
+use semel_api::Time;
+use serde_json::Value;
+
+use crate::faketime::WallClock;
+use crate::server::Server;
+use crate::shared_store::{Kind, on_every_store};
+use crate::target::{Arrived, Target};
+use crate::wait::eventually;
+
+const RUNS: &str = "/v1/jobs/EXPIRE_LOCKS/runs?limit=1000";
+/// Short, so that a dead holder is overtaken while the test waits.
+const LEASE: &str = "lease = \"3s\"";
+
+on_every_store! {
+    each_instant_of_a_schedule_begins_its_job_once_over_three_nodes,
+    an_overlapping_instant_is_skipped_and_recorded,
+    a_killed_holder_of_a_scheduled_job_is_overtaken_l2,
+    a_paused_holder_of_a_scheduled_job_is_fenced_l6,
+    the_clock_of_one_node_steps_and_each_instant_begins_its_job_once,
+}
+
+/// `EXPIRE_LOCKS`, every second.
+fn every_second(target: &Target, path: &str, more: &str) -> String {
+    let url = target.url();
+    format!(
+        "[[jobs]]\ntype = \"EXPIRE_LOCKS\"\nschedule = \"* * * * * *\"\ntarget = \"{url}{path}\"\n{more}\n"
+    )
+}
+
+async fn history(server: &Server) -> Vec<Value> {
+    server.get(RUNS, &[]).await.json()["runs"].as_array().unwrap().clone()
+}
+
+fn of_status<'a>(runs: &'a [Value], status: &'a str) -> impl Iterator<Item = &'a Value> {
+    runs.iter().filter(move |run| run["status"] == status)
+}
+
+fn fence(arrived: &Arrived) -> u64 {
+    arrived.headers["semel-fence"].parse().unwrap()
+}
+
+async fn each_instant_of_a_schedule_begins_its_job_once_over_three_nodes(kind: Kind) {
+    let Some(store) = kind.fresh().await else { return };
+    let target = Target::start().await;
+    let (config, url) = (every_second(&target, "/json", ""), store.url());
+    let nodes = join_all((0..3).map(|_| Server::start_on(&url, &config))).await;
+    target.arrived(5).await;
+    let seen = target.seen();
+    let bodies: Vec<Value> =
+        seen.iter().map(|arrived| serde_json::from_str(&arrived.body).unwrap()).collect();
+    let instants: BTreeSet<_> = bodies.iter().map(|body| body["scheduledAt"].as_str().unwrap()).collect();
+    assert_eq!(instants.len(), seen.len(), "each once: {instants:?}");
+    let fences: BTreeSet<u64> = seen.iter().map(fence).collect();
+    let keys: BTreeSet<_> = seen.iter().map(|arrived| &arrived.headers["idempotency-key"]).collect();
+    assert_eq!((fences.len(), keys.len()), (seen.len(), seen.len()));
+    assert!(seen.iter().all(|arrived| arrived.headers["semel-job"] == "EXPIRE_LOCKS"));
+    let runs = history(&nodes[0]).await;
+    assert!(of_status(&runs, "COMPLETED").all(|run| run["scheduledAt"].is_string()));
+    let jobs = nodes[1].get("/v1/jobs", &[]).await.json();
+    let schedule = &jobs["jobs"][0]["schedule"];
+    assert_eq!((&schedule["cron"], &schedule["timeZone"]), (&"* * * * * *".into(), &"UTC".into()));
+    assert!(schedule["nextAt"].is_string());
+}
+
+/// Seconds since 1970 by the clock on the wall.
+#[expect(clippy::disallowed_methods, reason = "a schedule goes by the wall clock")]
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// `EXPIRE_LOCKS`, at one second of every minute that is near, and at another half a minute later: far enough apart that
+/// what one instant has begun is over before the next.
+fn twice_a_minute(target: &Target, path: &str, more: &str) -> String {
+    let (one, other) = ((now() + 3) % 60, (now() + 33) % 60);
+    every_second(target, path, more).replace("* * * * * *", &format!("{one},{other} * * * * *"))
+}
+
+async fn an_overlapping_instant_is_skipped_and_recorded(kind: Kind) {
+    let Some(store) = kind.fresh().await else { return };
+    let target = Target::start().await;
+    target.close();
+    let config = every_second(&target, "/gated", "");
+    let nodes =
+        [Server::start_on(&store.url(), &config).await, Server::start_on(&store.url(), &config).await];
+    target.arrived(1).await;
+    let skips = eventually("the next instants are skipped", async || {
+        let runs = history(&nodes[1]).await;
+        // A skip is written down in two steps.
+        let skips = of_status(&runs, "SKIPPED").filter(|skip| skip["completedAt"].is_string());
+        let skips: Vec<Value> = skips.cloned().collect();
+        (skips.len() >= 2).then_some(skips)
+    })
+    .await;
+    for skip in &skips {
+        assert!(skip["scheduledAt"].is_string() && skip["by"].is_string(), "{skip}");
+        assert_eq!(skip["results"]["details"], "Another instance is already running");
+    }
+    assert_eq!(target.seen().len(), 1, "one runs");
+    let scrapes: Vec<String> = join_all(nodes.iter().map(async |node| {
+        node.http().get(&format!("{}/metrics", node.admin_url()), &[]).await.unwrap().text().to_owned()
+    }))
+    .await;
+    let skipped = r#"job_type="EXPIRE_LOCKS",status="SKIPPED"} "#;
+    assert!(scrapes.iter().any(|scrape| scrape.contains(skipped)), "{scrapes:?}");
+    target.open();
+}
+
+async fn a_killed_holder_of_a_scheduled_job_is_overtaken_l2(kind: Kind) {
+    let Some(store) = kind.fresh().await else { return };
+    let target = Target::start().await;
+    let config = twice_a_minute(&target, "/gated", LEASE);
+    target.close();
+    let victim = Server::start_on(&store.url(), &config).await;
+    target.arrived(1).await;
+    let heir = Server::start_on(&store.url(), &config).await;
+    victim.kill().await;
+    target.open();
+    // What it had begun is begun again, under the same key: the instant was its own.
+    let seen = eventually("its instant is taken over", async || {
+        let seen = target.seen();
+        let key = &seen[0].headers["idempotency-key"];
+        let again = seen[1..].iter().find(|arrived| &arrived.headers["idempotency-key"] == key).cloned()?;
+        Some([seen[0].clone(), again])
+    })
+    .await;
+    assert_eq!(seen[1].headers["semel-attempt"], "2");
+    assert!(fence(&seen[1]) > fence(&seen[0]), "L2: {} after {}", fence(&seen[1]), fence(&seen[0]));
+    let runs =
+        eventually("the dead holder's run is ended for it, and the other ends by itself", async || {
+            let runs = history(&heir).await;
+            let of = |fence: u64| runs.iter().find(|run| run["fence"].as_u64() == Some(fence));
+            let ends = [of(fence(&seen[0]))?["status"].clone(), of(fence(&seen[1]))?["status"].clone()];
+            (ends[1] != "RUNNING").then_some(ends)
+        })
+        .await;
+    assert_eq!(runs, ["LAPSED", "COMPLETED"]);
+}
+
+async fn a_paused_holder_of_a_scheduled_job_is_fenced_l6(kind: Kind) {
+    let Some(store) = kind.fresh().await else { return };
+    let target = Target::start().await;
+    let config = every_second(&target, "/gated", LEASE);
+    target.close();
+    let paused = Server::start_on(&store.url(), &config).await;
+    target.arrived(1).await;
+    paused.signal(Signal::STOP);
+    let other = Server::start_on(&store.url(), &config).await;
+    target.arrived(2).await;
+    let seen = target.seen();
+    assert!(fence(&seen[1]) > fence(&seen[0]), "L2");
+    // The target answers both; then the one that slept wakes, and reads its answer.
+    target.open();
+    paused.signal(Signal::CONT);
+    paused.logged("a run of a job could not be ended").await;
+    let runs = history(&other).await;
+    let first = runs.iter().find(|run| run["fence"].as_u64() == Some(fence(&seen[0]))).unwrap();
+    assert_eq!(first["status"], "LAPSED", "what it says of its run counts no more");
+}
+
+/// The instants that have begun the job, each as often as it has.
+fn begun(target: &Target) -> Vec<String> {
+    let bodies =
+        target.seen().into_iter().map(|arrived| serde_json::from_str::<Value>(&arrived.body).unwrap());
+    bodies.map(|body| body["scheduledAt"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The newest instant that has begun the job, in seconds since 1970.
+fn newest(target: &Target) -> u64 {
+    let instants =
+        begun(target).into_iter().map(|instant| Time::parse(&instant).unwrap().as_millis() / 1_000);
+    instants.max().unwrap()
+}
+
+async fn the_clock_of_one_node_steps_and_each_instant_begins_its_job_once(kind: Kind) {
+    let Some(store) = kind.fresh().await else { return };
+    let Some(clock) = WallClock::new() else { return };
+    let target = Target::start().await;
+    let config = every_second(&target, "/json", "");
+    let steady = Server::start_on(&store.url(), &config).await;
+    let environment = clock.environment();
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let stepping = Server::start_on_with(&store.url(), &config, &environment).await;
+    target.arrived(3).await;
+    // Back, over instants that both have come to; ahead, to some that the other has not; and home again.
+    for offset in ["-3s", "+5s", "+0s"] {
+        clock.step(offset);
+        let before = target.seen().len();
+        target.arrived(before + 4).await;
+        if offset == "+5s" {
+            eventually("it is ahead", async || (newest(&target) > now() + 2).then_some(())).await;
+        }
+    }
+    let begun = begun(&target);
+    let once: BTreeSet<&String> = begun.iter().collect();
+    assert_eq!(once.len(), begun.len(), "each once: {begun:?}");
+    for node in [&steady, &stepping] {
+        assert_eq!(node.get("/readyz", &[]).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_tick_is_not_lost_on_restart_and_missed_ones_are_recorded() {
+    let target = Target::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    // It may be killed in the middle of a run.
+    let config = every_second(&target, "/json", LEASE);
+    let server = Server::start_in(folder.path(), &config).await;
+    target.arrived(2).await;
+    server.kill().await;
+    let (down, before) = (Instant::now(), target.seen().len());
+    eventually("three instants go by", async || (down.elapsed() > Duration::from_secs(3)).then_some(()))
+        .await;
+    let server = Server::start_in(folder.path(), &config).await;
+    target.arrived(before + 1).await;
+    let runs = eventually("the instants that nobody was there for", async || {
+        let runs = history(&server).await;
+        let missed =
+            |run: &&Value| run["results"]["details"] == "Nothing was running at this instant of the schedule";
+        let missed: Vec<Value> = of_status(&runs, "SKIPPED").filter(missed).cloned().collect();
+        (missed.len() >= 2).then_some(missed)
+    })
+    .await;
+    let instants: BTreeSet<_> = runs.iter().map(|run| run["scheduledAt"].as_str().unwrap()).collect();
+    assert_eq!(instants.len(), runs.len(), "each once");
+    let begun: Vec<Value> =
+        target.seen().iter().map(|arrived| serde_json::from_str(&arrived.body).unwrap()).collect();
+    assert!(begun.iter().all(|body| !instants.contains(body["scheduledAt"].as_str().unwrap())));
+}
+
+#[tokio::test]
+async fn what_the_target_says_is_the_result_and_a_failure_is_one() {
+    let target = Target::start().await;
+    let url = target.url();
+    let job = |name: &str, path: &str| {
+        format!("[[jobs]]\ntype = \"{name}\"\nschedule = \"* * * * * *\"\ntarget = \"{url}{path}\"\n")
+    };
+    let server = Server::start(&(job("GOOD", "/empty") + &job("BAD", "/status/500"))).await;
+    for (name, status, details) in [("GOOD", "COMPLETED", ""), ("BAD", "FAILED", "the target answered 500")] {
+        let run = eventually("a run ends", async || {
+            let runs = server.get(&format!("/v1/jobs/{name}/runs"), &[]).await.json();
+            let runs = runs["runs"].as_array().unwrap().clone();
+            runs.into_iter().find(|run| run["status"] == status)
+        })
+        .await;
+        assert_eq!(run["results"]["details"], details);
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_job_in_the_configuration_stops_the_start_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = "[[jobs]]\ntype = \"A\"\nschedule = \"0 0 31 2 *\"\ntime_zone = \"Mars\"\ntarget = \"x\"\nmissed = \"never\"\n\
+               [[jobs]]\ntype = \"a b\"\n";
+    std::fs::write(folder.path().join("semel.toml"), job).unwrap();
+    let checked = crate::server::command(&["config", "check"], folder.path()).output().await.unwrap();
+    assert_eq!(checked.status.code(), Some(3));
+    let said = String::from_utf8(checked.stderr).unwrap() + &String::from_utf8(checked.stdout).unwrap();
+    for (line, key) in [(4, "time_zone"), (5, "target"), (6, "missed"), (8, "type")] {
+        assert!(said.contains(&format!("semel.toml:{line}")) && said.contains(key), "{key} in\n{said}");
+    }
+    assert!(said.contains("schedule") && said.contains("is missing"), "{said}");
+}
