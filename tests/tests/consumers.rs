@@ -151,7 +151,8 @@ async fn killed_while_it_consumes_a_server_loses_no_event_and_delivers_none_unde
     let Some(brokers) = brokers() else { return };
     let (topic, target) = (Topic::new(&brokers), Target::start().await);
     let folder = tempfile::tempdir().unwrap();
-    let config = topic.config(&target, "");
+    // What the killed one was about to deliver is soon another's.
+    let config = topic.config(&target, "lease = \"1s\"");
     let first = Server::start_in(folder.path(), &config).await;
     for n in 0..100 {
         topic.event(&format!("e-{n}"), Some("{}")).await;
