@@ -29,7 +29,6 @@ use super::refusal::{self, Refusal};
 use super::tenants::Tenants;
 use super::{Doors, Seen, execute, webhooks};
 use crate::config::{Config, ErrorStyle};
-use crate::limits;
 use crate::listen::Origin;
 use crate::room::Room;
 use crate::telemetry::logs::RequestLine;
