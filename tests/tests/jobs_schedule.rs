@@ -234,6 +234,78 @@ async fn a_tick_is_not_lost_on_restart_and_missed_ones_are_recorded() {
     assert!(begun.iter().all(|body| !instants.contains(body["scheduledAt"].as_str().unwrap())));
 }
 
+/// An hour from now, by a clock that is then set forward by one and a half.
+#[tokio::test]
+async fn an_instant_that_a_clock_has_stepped_over_is_recorded_or_caught_up_with() {
+    let Some(clock) = WallClock::new() else { return };
+    let target = Target::start().await;
+    let jobs = |schedule: &str| {
+        let jobs = [("SKIPS", "skip"), ("CATCHES_UP", "catch-up")].map(|(name, missed)| {
+            let job = every_second(&target, "/json", &format!("missed = \"{missed}\""));
+            job.replace("EXPIRE_LOCKS", name).replace("* * * * * *", schedule)
+        });
+        jobs.concat()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let of =
+        |name: &str| target.seen().into_iter().filter(|arrived| arrived.headers["semel-job"] == name).count();
+    // Both have run before, so that whenever the server looks at its clock, it knows where it has stopped.
+    let server = Server::start_in(folder.path(), &jobs("* * * * * *")).await;
+    eventually("both have run", async || (of("SKIPS") > 0 && of("CATCHES_UP") > 0).then_some(())).await;
+    assert!(server.stop().await.success());
+    let (skips, catches_up) = (of("SKIPS"), of("CATCHES_UP"));
+    let at = now() + 3_600;
+    let daily = format!("{} {} * * *", at / 60 % 60, at / 3_600 % 24);
+    let store = format!("embedded:{}", folder.path().join("data").display());
+    let environment = clock.environment();
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = Server::start_on_with(&store, &jobs(&daily), &environment).await;
+    clock.step("+90m");
+    eventually("one is caught up with", async || (of("CATCHES_UP") > catches_up).then_some(())).await;
+    let instant = begun(&target).pop().unwrap();
+    assert_eq!(newest(&target) / 60, at / 60, "{instant}");
+    let run = eventually("the other is recorded", async || {
+        let runs = server.get("/v1/jobs/SKIPS/runs?limit=1000", &[]).await.json()["runs"].clone();
+        let mut of_instant = runs.as_array().unwrap().iter();
+        of_instant.find(|run| run["scheduledAt"] == *instant && run["completedAt"].is_string()).cloned()
+    })
+    .await;
+    let said = (run["status"].as_str().unwrap(), run["results"]["details"].as_str().unwrap());
+    assert_eq!(said, ("SKIPPED", "Nothing was running at this instant of the schedule"));
+    assert_eq!((of("SKIPS"), of("CATCHES_UP")), (skips, catches_up + 1));
+}
+
+#[tokio::test]
+async fn a_reload_begins_and_ends_schedules_and_lets_runs_go_on() {
+    let (target, folder) = (Target::start().await, tempfile::tempdir().unwrap());
+    let server = Server::start_in(folder.path(), "").await;
+    let reload = |config: &str| {
+        std::fs::write(folder.path().join("semel.toml"), config).unwrap();
+        server.signal(Signal::HUP);
+    };
+    target.close();
+    reload(&every_second(&target, "/gated", ""));
+    target.arrived(1).await;
+    reload("");
+    eventually("it is scheduled no more", async || {
+        let jobs = server.get("/v1/jobs", &[]).await.json();
+        jobs["jobs"][0]["schedule"].is_null().then_some(())
+    })
+    .await;
+    let running = server.get("/v1/jobs", &[]).await.json()["jobs"][0]["running"].clone();
+    target.open();
+    let path = format!("/v1/jobs/EXPIRE_LOCKS/runs/{}", running["id"].as_str().unwrap());
+    eventually("the run that had begun ends by itself", async || {
+        (server.get(&path, &[]).await.json()["status"] == "COMPLETED").then_some(())
+    })
+    .await;
+    let config = every_second(&target, "/json", "");
+    reload(&config);
+    target.arrived(2).await;
+    let again: BTreeSet<String> = begun(&target).into_iter().collect();
+    assert_eq!(again.len(), begun(&target).len(), "no instant twice");
+}
+
 #[tokio::test]
 async fn what_the_target_says_is_the_result_and_a_failure_is_one() {
     let target = Target::start().await;
