@@ -214,6 +214,11 @@ async fn messages_behind_one_that_is_not_done_are_not_committed_and_a_restart_ha
         if committed == [3] { Ok(()) } else { Err(format!("{committed:?}")) }
     })
     .await;
+    eventually("it is told how far it is behind", async || {
+        let status = consumer.status();
+        if status.lag == 7 && status.partitions.len() == 1 { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
     // It does not wait for the one that runs: that is left to its lease, and goes on.
     consumer.stop().await;
     assert_eq!(committed(&asked, &topic, 1), [3], "e-4 and later are done, and not committed over e-3");
