@@ -291,7 +291,8 @@ async fn the_role_read_looks_and_does_not_judge_and_nobody_does_without_a_token(
 }
 
 #[tokio::test]
-async fn a_revived_one_has_a_reason_a_new_generation_and_the_same_downstream_key() {
+async fn a_manual_replay_is_not_swallowed_by_the_dedupe_and_has_a_reason_a_new_generation_and_the_same_downstream_key()
+ {
     let world = World::new("").await;
     world.accept("one", &json!({})).await;
     world.dead(1).await;

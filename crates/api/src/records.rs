@@ -89,7 +89,8 @@ pub struct RecordSummary {
     pub created_at: Time,
     /// When this version was written.
     pub written_at: Time,
-    /// Pending: when it is due. Running: when the lease lapses, and `null` once it has lapsed with nobody to go on.
+    /// Pending: when it is due. Running: when the lease lapses, and `null` once it has lapsed with nobody to go on. Completed:
+    /// when its payload is dropped, if that is before the record is.
     pub wake_at: Option<Time>,
     /// When it came to rest.
     pub settled_at: Option<Time>,
@@ -132,6 +133,8 @@ pub struct RecordDetail {
     pub checkpoints: Vec<CheckpointSummary>,
     /// What drives it without the client.
     pub input: Option<InputView>,
+    /// Whether that was there, and was dropped after `policy.payload_retention_ms`.
+    pub payload_dropped: bool,
     /// What it came to.
     pub outcome: Option<OutcomeView>,
 }
@@ -146,6 +149,8 @@ pub struct PolicyView {
     pub lease_ms: u64,
     /// How long a settled record is kept.
     pub retention_ms: u64,
+    /// How long the payload of a completed one is kept, where that is not for as long as the record.
+    pub payload_retention_ms: Option<u64>,
     /// Tries of accepted work.
     pub max_attempts: u32,
     /// The first pause between tries, before jitter.

@@ -29,6 +29,7 @@ pub struct Ask {
     tags: Vec<(String, String)>,
     lease: Duration,
     retention: Duration,
+    payload_retention: Option<Duration>,
     on_lapse: OnLapse,
     body: Bytes,
     driven: bool,
@@ -47,6 +48,7 @@ impl Ask {
             tags: Vec::new(),
             lease: Duration::from_secs(10),
             retention: Duration::from_secs(24 * 60 * 60),
+            payload_retention: None,
             on_lapse: OnLapse::AtMostOnce,
             body: Bytes::from_static(b"{\"amount\":1}"),
             driven: true,
@@ -97,6 +99,12 @@ impl Ask {
         Self { retention: Duration::from_millis(millis), ..self }
     }
 
+    /// Whose payload is kept for so many milliseconds after its end.
+    #[must_use]
+    pub fn payload_retention_ms(self, millis: u64) -> Self {
+        Self { payload_retention: Some(Duration::from_millis(millis)), ..self }
+    }
+
     /// Taken over when its lease lapses.
     #[must_use]
     pub fn resume(self) -> Self {
@@ -136,6 +144,7 @@ impl Ask {
             Keep::Deterministic,
             schedule.unwrap(),
         );
+        let policy = policy.unwrap().try_with_payload_retention(self.payload_retention);
         let mut digest = [0; 32];
         for (at, byte) in self.operation.bytes().enumerate() {
             digest[at % 32] ^= byte;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use semel_core::command::{
-    Accept, AddCheckpoint, Command, Complete, Discard, Effect, Extend, ForceRelease, Lapse, MarkUnknown,
-    Postpone, Release, Resolution, Resolve, Retry, Revive, Take, Verdict,
+    Accept, AddCheckpoint, Command, Complete, Discard, DropPayload, Effect, Extend, ForceRelease, Lapse,
+    MarkUnknown, Postpone, Release, Resolution, Resolve, Retry, Revive, Take, Verdict,
 };
 use semel_core::id::{Fence, Holder, Namespace, Phase};
 use semel_core::invariant::judge_step;
@@ -55,6 +55,7 @@ fn ask(key: u64) -> Ask {
         .lane(["bank", "post"][usize::from(key > 4)]);
     let ask = if key.is_multiple_of(3) { ask.resume() } else { ask };
     let ask = if key.is_multiple_of(5) { ask.namespace(Namespace::Job) } else { ask };
+    let ask = if key.is_multiple_of(2) { ask.payload_retention_ms(60 + key * 30) } else { ask };
     if key == 4 || key == 9 { ask.undriven() } else { ask }
 }
 
@@ -81,7 +82,8 @@ async fn command(chance: &mut Chance, seen: &HashMap<RecordId, Vec<Arc<Record>>>
             Err(_) => to.give(&claim_key(&ask, number)).await,
         },
         5 | 6 => to.give(&Take { id, token: token_of(number) }).await,
-        7 => to.give(&Lapse { id }).await,
+        7 if chance.happens(50) => to.give(&Lapse { id }).await,
+        7 => to.give(&DropPayload { id }).await,
         8 => to.give(&Extend { holder }).await,
         9 => {
             let phase = Phase::try_new(&format!("phase-{}", chance.below(4))).unwrap();
@@ -248,7 +250,7 @@ async fn compare(store: &dyn Store, records: &HashMap<RecordId, Arc<Record>>) {
     let mut taken = Vec::new();
     for lane in store.lanes().await.unwrap() {
         let due = store.take_due(lane.clone(), 100).await.unwrap().value;
-        assert!(due.iter().all(|record| record.request().lane() == lane.as_ref()));
+        assert!(due.iter().all(|record| record.due_lane() == lane.as_ref()));
         taken.extend(due.iter().map(|record| record.id()));
     }
     let due = records.values().filter(|record| record.due().is_some_and(|due| due <= now));

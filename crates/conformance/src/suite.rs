@@ -148,6 +148,7 @@ macro_rules! store_cases {
             due: a_lapse_that_was_seen_leaves_the_order;
             due: work_that_waits_is_due_when_it_was_said;
             due: work_that_is_accepted_while_it_runs_goes_to_its_lane;
+            due: what_is_done_gives_up_its_payload_when_that_is_due_and_nothing_else;
             due: no_more_is_taken_than_was_asked_for;
             due: lanes_come_with_the_longest_due_first;
             due: the_next_due_time_is_over_all_lanes;

@@ -88,7 +88,10 @@ pub fn judge_step(before: Option<&Record>, expired: bool, after: &Record) -> Res
     }
     if let State::Completed { outcome } = before.state() {
         let same = matches!(after.state(), State::Completed { outcome: kept } if kept.same_but_for_a_dropped_body(outcome));
-        return if same { Ok(()) } else { Err(Invariant::L3) };
+        return if same && rests_as_it_was(before, after) { Ok(()) } else { Err(Invariant::L3) };
+    }
+    if before.is_drivable() && !after.is_drivable() {
+        return Err(Invariant::L9);
     }
     if before.accepted() && !after.accepted() {
         return Err(Invariant::L9);
@@ -98,4 +101,18 @@ pub fn judge_step(before: Option<&Record>, expired: bool, after: &Record) -> Res
         return Err(Invariant::L1);
     }
     Ok(())
+}
+
+/// Whether a completed record is what it was, but for its input: that may have been dropped, and nothing else.
+fn rests_as_it_was(before: &Record, after: &Record) -> bool {
+    let (was, is) = (before.parts(), after.parts());
+    let request = is.request == was.request || *is.request == was.request.without_input();
+    let times = is.times.created == was.times.created
+        && is.times.settled == was.times.settled
+        && is.times.expires == was.times.expires;
+    let rest = is.accepted == was.accepted
+        && is.taken_in_by == was.taken_in_by
+        && is.token == was.token
+        && is.last == was.last;
+    request && times && rest
 }

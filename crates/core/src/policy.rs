@@ -110,6 +110,7 @@ pub struct Policy {
     on_lapse: OnLapse,
     keep: Keep,
     retry: Schedule,
+    payload_retention: Option<Duration>,
 }
 
 impl Policy {
@@ -134,7 +135,24 @@ impl Policy {
                 Problem::OutOfRange { expected: "from 1 ms to ten years" },
             ));
         }
-        Ok(Self { lease, retention, on_lapse, keep, retry })
+        Ok(Self { lease, retention, on_lapse, keep, retry, payload_retention: None })
+    }
+
+    /// The same, but that the input of a completed record is dropped so long after its end: key, fingerprint, state and
+    /// outcome stay as long as they would (L3). What is not completed keeps its input, however old it is. `None` is for
+    /// as long as the record.
+    ///
+    /// # Errors
+    /// The time is not between one millisecond and the retention: zero is never read as "none".
+    pub fn try_with_payload_retention(self, payload_retention: Option<Duration>) -> Result<Self, Invalid> {
+        let within = |kept: Duration| kept >= Duration::from_millis(1) && kept < self.retention;
+        if !payload_retention.is_none_or(within) {
+            return Err(Invalid::new(
+                "payload_retention",
+                Problem::OutOfRange { expected: "from 1 ms to less than the retention" },
+            ));
+        }
+        Ok(Self { payload_retention, ..self })
     }
 
     /// How long a claim holds without a heartbeat.
@@ -145,6 +163,11 @@ impl Policy {
     /// How long a settled record is kept, from its end.
     pub const fn retention(&self) -> Duration {
         self.retention
+    }
+
+    /// How long the input of a completed record is kept, from its end; `None` for as long as the record.
+    pub const fn payload_retention(&self) -> Option<Duration> {
+        self.payload_retention
     }
 
     /// What a lapsed lease means.
@@ -172,6 +195,7 @@ impl Default for Policy {
             on_lapse: OnLapse::AtMostOnce,
             keep: Keep::Deterministic,
             retry: Schedule::ONCE,
+            payload_retention: None,
         }
     }
 }
@@ -200,6 +224,19 @@ mod tests {
             Schedule::ONCE,
         );
         assert_eq!(zero.unwrap_err().to_string(), "retention must be from 1 ms to ten years");
+    }
+
+    #[test]
+    fn a_payload_is_kept_for_less_than_its_record_and_never_for_no_time_at_all() {
+        let usual = Policy::default();
+        let kept = |length| usual.try_with_payload_retention(length).map(|policy| policy.payload_retention());
+        assert_eq!(kept(None), Ok(None));
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(kept(Some(hour)), Ok(Some(hour)));
+        for wrong in [Duration::ZERO, usual.retention()] {
+            let error = kept(Some(wrong)).unwrap_err().to_string();
+            assert_eq!(error, "payload_retention must be from 1 ms to less than the retention");
+        }
     }
 
     #[test]

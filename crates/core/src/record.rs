@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Invalid, Problem};
-use crate::id::{AttemptId, Fence, Holder, Phase, RecordId, Token, Version};
+use crate::id::{AttemptId, Fence, Holder, Lane, Phase, RecordId, Token, Version};
 use crate::limits;
 use crate::outcome::Outcome;
 use crate::policy::OnLapse;
@@ -195,7 +195,7 @@ pub struct Times {
     /// When this version was written.
     pub written: Timestamp,
     /// Pending: when it is due. Running: when the lease lapses; `None` once the lapse was seen and nobody could
-    /// take over but the client.
+    /// take over but the client. Completed: when its input is to be dropped, if it is before the record.
     pub wake: Option<Timestamp>,
     /// When the record came to rest (completed or released).
     pub settled: Option<Timestamp>,
@@ -222,6 +222,9 @@ pub struct Parts {
     pub generation: u32,
     /// Whether it was taken in for asynchronous work (202 or 200 was said), so that it must end. Sticky.
     pub accepted: bool,
+    /// By which asking it was taken in, if that said so: whoever lost the answer and asks again is told the same, whatever
+    /// has become of the work since. Sticky.
+    pub taken_in_by: Option<Token>,
     /// Whether an earlier attempt may have had an effect, so that a rejection now does not prove that nothing
     /// happened. Sticky, but for a resolution that says otherwise.
     pub tainted: bool,
@@ -234,6 +237,21 @@ pub struct Parts {
     pub checkpoints: Arc<[Checkpoint]>,
     /// Where it stands.
     pub state: State,
+}
+
+impl Parts {
+    /// The lane of the `due` order. What is done waits in no target's: no circuit that is open, and no target that hangs,
+    /// holds its upkeep up.
+    pub fn due_lane(&self) -> Option<&Lane> {
+        match self.state {
+            State::Completed { .. } => None,
+            State::Pending { .. }
+            | State::Running { .. }
+            | State::Released { .. }
+            | State::Unknown { .. }
+            | State::Dead { .. } => self.request.lane(),
+        }
+    }
 }
 
 /// One key's memory. Immutable: every change is a new version, made by a command and stamped by a store.
@@ -252,7 +270,7 @@ impl Record {
             State::Pending { .. } => times.wake.is_some() && times.expires.is_none() && parts.accepted,
             State::Running { .. } => parts.token.is_some() && times.expires.is_none(),
             State::Released { .. } => rest && times.wake.is_none() && !parts.accepted,
-            State::Completed { .. } => rest && times.wake.is_none(),
+            State::Completed { .. } => rest,
             State::Unknown { .. } | State::Dead { .. } => times.wake.is_none() && times.expires.is_none(),
         };
         if !coherent {
@@ -375,14 +393,23 @@ impl Record {
         self.0.request.input().is_some()
     }
 
-    /// Whether a store's `due` order holds it: pending, or running under a lease that somebody must watch.
+    /// Whether its input was dropped with time: it was taken in, which needs one, and is there no more.
+    pub fn payload_is_gone(&self) -> bool {
+        self.0.accepted && self.0.request.input().is_none()
+    }
+
+    /// Whether a store's `due` order holds it: pending, running under a lease that somebody must watch, or completed with
+    /// an input that is to be dropped before the record is.
     pub fn due(&self) -> Option<Timestamp> {
         match self.0.state {
-            State::Pending { .. } | State::Running { .. } => self.0.times.wake,
-            State::Released { .. } | State::Completed { .. } | State::Unknown { .. } | State::Dead { .. } => {
-                None
-            }
+            State::Pending { .. } | State::Running { .. } | State::Completed { .. } => self.0.times.wake,
+            State::Released { .. } | State::Unknown { .. } | State::Dead { .. } => None,
         }
+    }
+
+    /// The lane of the `due` order that holds it, if one does.
+    pub fn due_lane(&self) -> Option<&Lane> {
+        self.0.due_lane()
     }
 
     /// Whether a lapse under its policy means that nobody knows.

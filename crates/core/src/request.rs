@@ -140,6 +140,11 @@ impl Request {
         self
     }
 
+    /// This request as it is kept once nobody needs to drive it any more.
+    pub(crate) fn without_input(&self) -> Self {
+        Self { input: None, ..self.clone() }
+    }
+
     /// This request with the input and lane of `other`, which asks for the same, where it has none itself.
     pub(crate) fn driven_as(&self, other: &Self) -> Self {
         let mut request = self.clone();

@@ -117,8 +117,8 @@ pub trait Store: Send + Sync + 'static {
     /// The newest durable version. Linearizable: a write that was answered before the call is seen.
     fn load(&self, id: RecordId) -> Answer<'_, AsOf<Option<Arc<Record>>>>;
 
-    /// Records of a lane (`None`: of no lane) whose [`due`](Record::due) is not after the store's time, the longest
-    /// due first, at most `limit` (and [`limits::TAKE_MAX`](crate::limits::TAKE_MAX)). Taking is not claiming: two
+    /// Records of a [lane](Record::due_lane) (`None`: of no lane) whose [`due`](Record::due) is not after the store's time, the
+    /// longest due first, at most `limit` (and [`limits::TAKE_MAX`](crate::limits::TAKE_MAX)). Taking is not claiming: two
     /// callers may be shown the same record, and compare-and-swap decides between them.
     fn take_due(&self, lane: Option<Lane>, limit: usize) -> Answer<'_, AsOf<Vec<Arc<Record>>>>;
 

@@ -25,6 +25,17 @@ pub enum Wake {
     After(Duration),
 }
 
+/// What becomes of the record's rest: from when on it is at rest, and until when it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It is unfinished.
+    None,
+    /// It comes to rest now, and is forgotten so long after.
+    For(Duration),
+    /// It is at rest already, and stays so from when and until when it was. Its input goes.
+    Keep,
+}
+
 /// What a store stamps inside the write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -34,8 +45,8 @@ pub struct Stamp {
     pub begins: bool,
     /// The due time, or the end of the lease.
     pub wake: Wake,
-    /// Comes to rest now, and is forgotten so long after; `None` for what is unfinished.
-    pub rests: Option<Duration>,
+    /// From when on it is at rest.
+    pub rest: Rest,
 }
 
 /// The next version of a record.
@@ -58,20 +69,21 @@ impl Write {
             attempt: 0,
             generation: 0,
             accepted: false,
+            taken_in_by: None,
             tainted: false,
             token: None,
             last: crate::record::CommandDigest::default(),
             checkpoints: Arc::default(),
             state,
         };
-        Self::of(parts, Stamp { raise_fence: true, begins: true, wake: Wake::Clear, rests: None })
+        Self::of(parts, Stamp { raise_fence: true, begins: true, wake: Wake::Clear, rest: Rest::None })
     }
 
     /// The version after `record`, in the given state. Its `wake` is cleared and it is unfinished, unless it is
     /// told otherwise.
     pub(crate) fn next(record: &Record, state: State) -> Self {
         let parts = Parts { state, ..record.parts().clone() };
-        Self::of(parts, Stamp { raise_fence: false, begins: false, wake: Wake::Clear, rests: None })
+        Self::of(parts, Stamp { raise_fence: false, begins: false, wake: Wake::Clear, rest: Rest::None })
     }
 
     /// The record as another store had it at `as_of` of that store's time, for a store that takes it over; `over` is what
@@ -88,7 +100,7 @@ impl Write {
             raise_fence: true,
             begins: true,
             wake: times.wake.map_or(Wake::Clear, |wake| Wake::After(wake.since(as_of))),
-            rests: times.expires.map(|expires| expires.since(as_of)),
+            rest: times.expires.map_or(Rest::None, |expires| Rest::For(expires.since(as_of))),
         };
         Some(Self::of(parts, stamp))
     }
@@ -112,9 +124,24 @@ impl Write {
         self
     }
 
-    /// At rest from the write on, for as long as the record's policy says.
+    /// At rest from the write on, for as long as the record's policy says. What is completed may be due once more before
+    /// it expires: to give up its payload.
     pub(crate) fn rest(mut self) -> Self {
-        self.stamp.rests = Some(self.parts.request.policy().retention());
+        let request = &self.parts.request;
+        self.stamp.rest = Rest::For(request.policy().retention());
+        if let State::Completed { .. } = self.parts.state
+            && request.input().is_some()
+            && let Some(kept) = request.policy().payload_retention()
+        {
+            self.stamp.wake = Wake::After(kept);
+        }
+        self
+    }
+
+    /// At rest as it was, without the input.
+    pub(crate) fn without_input(mut self) -> Self {
+        self.stamp.rest = Rest::Keep;
+        self.parts.request = Arc::new(self.parts.request.without_input());
         self
     }
 
@@ -207,8 +234,11 @@ impl Write {
             Wake::Clear => None,
             Wake::After(length) => Some(now.plus(length)),
         };
-        parts.times.settled = stamp.rests.map(|_| now);
-        parts.times.expires = stamp.rests.map(|retention| now.plus(retention));
+        (parts.times.settled, parts.times.expires) = match stamp.rest {
+            Rest::None => (None, None),
+            Rest::For(retention) => (Some(now), Some(now.plus(retention))),
+            Rest::Keep => (parts.times.settled, parts.times.expires),
+        };
         (Record::assemble(parts), audit.map(|entry| entry.at(now)))
     }
 }

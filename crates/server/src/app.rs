@@ -353,6 +353,8 @@ impl Running {
         let connections = tokio::time::timeout(self.grace, self.tracker.wait());
         let (engine, connections) = tokio::join!(self.engine.stop(self.grace), connections);
         let finished = engine && connections.is_ok();
+        // The last connections may have had something to tell.
+        self.engine.tell_what_is_left().await;
         self.audit.close().await;
         self.traces.close().await;
         if let Err(error) = self.store.close().await {

@@ -121,6 +121,9 @@ pub const STORE_START_PAUSE_FIRST: Duration = Duration::from_millis(250);
 pub const STORE_START_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long `/readyz` waits for the store: a probe of Kubernetes gives up after a second unless it is told otherwise.
 pub const READY_WITHIN: Duration = Duration::from_millis(900);
+/// Shortest `payload_retention`: each payload that goes before its record is a write of its own, and a page of the dead
+/// letters should not change under who looks at it.
+pub const PAYLOAD_RETENTION_MIN: Duration = Duration::from_secs(1);
 /// How long audit entries are kept unless configured.
 pub const AUDIT_RETENTION_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// Audit entries that are forgotten in one step.

@@ -44,8 +44,10 @@ mod has {
     pub(super) const SETTLED: u64 = 1 << 9;
     pub(super) const EXPIRES: u64 = 1 << 10;
     pub(super) const MAX_AGE: u64 = 1 << 11;
+    pub(super) const PAYLOAD_RETENTION: u64 = 1 << 12;
+    pub(super) const TAKEN_IN_BY: u64 = 1 << 13;
     /// All that this version knows; another one is not ours to read.
-    pub(super) const ALL: u64 = (1 << 12) - 1;
+    pub(super) const ALL: u64 = (1 << 14) - 1;
 }
 
 #[cfg(test)]

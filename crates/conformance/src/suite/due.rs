@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use semel_core::command::{
-    Accept, Accepted, Complete, Discard, Effect, Extend, Held, Judged, Lapse, Lapsed, Postpone, Retry, Taken,
+    Accept, Accepted, Complete, Discard, Dropped, Effect, Extend, Held, Judged, Lapse, Lapsed, Postpone,
+    Retry, Taken,
 };
 use semel_core::id::{Holder, Lane};
 use semel_core::limits;
+use semel_core::query::{Query, Summary};
 use semel_core::record::StateName;
 use semel_core::{Record, RecordId, Store};
 use tokio::sync::Barrier;
@@ -147,6 +149,52 @@ pub async fn work_that_is_accepted_while_it_runs_goes_to_its_lane(subject: &mut 
     assert_eq!(due(hand.store(), None).await, []);
     assert_eq!(due(hand.store(), lane("bank")).await, [ask.id()]);
     assert_eq!(hand.store().lanes().await.unwrap(), [lane("bank")]);
+}
+
+/// It is due in no lane, whatever its target does, and gives up its payload, and nothing else.
+pub async fn what_is_done_gives_up_its_payload_when_that_is_due_and_nothing_else(subject: &mut dyn Subject) {
+    let hand = Hand::on(subject.store());
+    let (kept, dropped) = (Ask::key("kept").lane("bank"), Ask::key("dropped").lane("bank"));
+    let dropped = dropped.tag("partner", "p").payload_retention_ms(400);
+    for ask in [&kept, &dropped] {
+        let accepted = hand.accept(ask).await;
+        let Taken::Granted(claim) = hand.ledger.take(&accepted).await.unwrap() else { panic!("{ask:?}") };
+        hand.done(&Complete { holder: claim.holder(), outcome: outcome("done") }).await;
+    }
+    let before = hand.stored(dropped.id()).await.unwrap();
+    let expected = before.times().settled.map(|settled| settled.plus(Duration::from_millis(400)));
+    assert_eq!(before.due(), expected);
+    assert_eq!(hand.store().next_due().await.unwrap().value, expected);
+    assert_eq!(due(hand.store(), None).await, []);
+    subject.pass(Duration::from_millis(400)).await;
+    assert_eq!(due(hand.store(), lane("bank")).await, []);
+    assert_eq!(due(hand.store(), None).await, [dropped.id()]);
+    assert_eq!(hand.store().lanes().await.unwrap(), [None]);
+    let counts = hand.store().counts().await.unwrap();
+    let Dropped::Gone(after) = hand.ledger.drop_payload(&before).await.unwrap() else { panic!("{before:?}") };
+    assert_eq!(hand.stored(dropped.id()).await, Some(Arc::clone(&after)), "as it was said");
+    assert_eq!((after.request().input(), after.due()), (None, None));
+    assert_eq!((after.state(), after.token()), (before.state(), before.token()));
+    assert_eq!(
+        (after.times().created, after.times().settled),
+        (before.times().created, before.times().settled)
+    );
+    assert_eq!(
+        after.times().expires,
+        before.times().expires,
+        "L3: it is kept for as long as it would have been"
+    );
+    assert_eq!(after.request().tags(), before.request().tags());
+    assert_eq!(hand.ledger.drop_payload(&before).await.unwrap(), Dropped::Nothing, "its answer was lost");
+    assert_eq!(due(hand.store(), None).await, []);
+    assert_eq!(hand.store().next_due().await.unwrap().value, None);
+    assert_eq!(hand.store().counts().await.unwrap(), counts);
+    let accept = Accept::try_new(dropped.request()).unwrap();
+    assert_eq!(hand.ledger.accept(&accept).await.unwrap(), Accepted::Duplicate(Arc::clone(&after)));
+    let query = Query { tag: after.request().tags().first().cloned(), ..Query::default() };
+    let found = hand.store().search(query, None, 10).await.unwrap().items;
+    assert_eq!(found, [Summary::of(&after)], "it is found by what it was found by, once");
+    assert!(hand.stored(kept.id()).await.unwrap().is_drivable());
 }
 
 /// And never more than the limit of all stores.

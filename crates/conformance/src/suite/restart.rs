@@ -65,6 +65,9 @@ async fn library(subject: &dyn Subject) -> Vec<RecordId> {
     for number in 0..60 {
         let ask =
             Ask::key(&format!("key-{number}")).tag("partner", ["p", "q"][number % 2]).lease_ms(3_600_000);
+        // Of those that are done, and of those that are put aside: the payload of the first is due at once.
+        let drops = number % 12 == 3 || number % 12 == 0;
+        let ask = if drops { ask.payload_retention_ms(1 + number as u64 * 60_000) } else { ask };
         let ask = if number % 3 == 0 { ask.lane(["bank", "post"][number / 3 % 2]) } else { ask };
         let record = hand.in_state(&ask, StateName::ALL[number % 6]).await;
         ids.push(record.id());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Command, Verdict, live};
 use crate::error::{Invalid, Problem};
-use crate::id::RecordId;
+use crate::id::{RecordId, Token};
 use crate::record::{Record, State, Text};
 use crate::request::Request;
 use crate::time::Timestamp;
@@ -17,12 +17,14 @@ pub struct Accept {
     request: Arc<Request>,
     /// Why it is dead from the beginning, if it is.
     dead: Option<Text>,
+    /// What tells this asking from every other one.
+    by: Option<Token>,
 }
 
 /// What became of taking work in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is in, durably.
+    /// It is in, durably: by this asking, whatever has become of it if its answer was lost and it was asked again.
     Accepted(Arc<Record>),
     /// It was in before, or has been done: where it stands.
     Duplicate(Arc<Record>),
@@ -39,7 +41,7 @@ impl Accept {
         if request.input().is_none() {
             return Err(Invalid::new("payload", Problem::Empty));
         }
-        Ok(Self { request, dead: None })
+        Ok(Self { request, dead: None, by: None })
     }
 
     /// Files this request among the dead letters, without a try: somebody is to look at it, and may revive it. What is
@@ -49,6 +51,17 @@ impl Accept {
     /// As [`try_new`](Self::try_new).
     pub fn try_dead(request: Arc<Request>, why: Text) -> Result<Self, Invalid> {
         Ok(Self { dead: Some(why), ..Self::try_new(request)? })
+    }
+
+    /// The same, asked under 128 bits that nobody else has: asked again under them, because its answer was lost, it is
+    /// answered as it was, and not as its own duplicate.
+    #[must_use]
+    pub fn asked_by(self, token: Token) -> Self {
+        Self { by: Some(token), ..self }
+    }
+
+    fn has_taken_in(&self, live: &Record) -> bool {
+        self.by.is_some() && live.parts().taken_in_by == self.by
     }
 }
 
@@ -67,10 +80,16 @@ impl Command for Accept {
                 Some(why) => (State::Dead { last_error: why.clone() }, Wake::Clear),
             };
             let write = Write::begin(Arc::clone(&self.request), record.map(Arc::as_ref), state);
-            return Verdict::write(write.wake(wake).with(|parts| parts.accepted = true));
+            return Verdict::write(write.wake(wake).with(|parts| {
+                parts.accepted = true;
+                parts.taken_in_by = self.by;
+            }));
         };
         if !self.request.asks_for_the_same_as(live.request()) {
             return Verdict::Stay(Accepted::Mismatch(Arc::clone(live)));
+        }
+        if self.has_taken_in(live) {
+            return Verdict::Stay(Accepted::Accepted(Arc::clone(live)));
         }
         if self.dead.is_some() {
             // Nobody is to work on it, so nothing that stands there is taken in because of it.
@@ -79,6 +98,7 @@ impl Command for Accept {
         let take_in = |write: Write| {
             Verdict::write(write.with(|parts| {
                 parts.accepted = true;
+                parts.taken_in_by = self.by;
                 if parts.request.input().is_none() {
                     parts.request = Arc::new(parts.request.driven_as(&self.request));
                 }
@@ -124,6 +144,25 @@ mod tests {
         assert!(matches!(script.accept(), Accepted::Accepted(_)));
         assert!(matches!(script.accept(), Accepted::Duplicate(_)));
         script.refuses_busy(1);
+    }
+
+    #[test]
+    fn an_acceptance_whose_answer_was_lost_is_no_duplicate_of_itself_even_when_its_work_is_done() {
+        let mut script = Script::new(OnLapse::Resume);
+        let accepted = |answer| matches!(answer, Accepted::Accepted(_));
+        assert!(accepted(script.accept_by(1)));
+        assert!(accepted(script.accept_by(1)), "asked again");
+        assert!(!accepted(script.accept_by(2)), "by somebody else");
+        let id = script.record().id();
+        assert!(matches!(script.apply(&Take { id, token: token(7) }), Taken::Granted(_)));
+        script.complete(7);
+        let before = script.record().clone();
+        assert!(accepted(script.accept_by(1)), "a worker was quicker than its answer");
+        assert!(!accepted(script.accept_by(2)));
+        assert_eq!(script.record(), &before);
+        script.after_retention();
+        assert!(accepted(script.accept_by(2)), "another life, another asking");
+        assert!(!accepted(script.accept_by(1)));
     }
 
     #[test]

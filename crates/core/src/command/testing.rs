@@ -18,6 +18,7 @@ use crate::time::Timestamp;
 
 pub(crate) const LEASE_MS: u64 = 300;
 const RETENTION_MS: u64 = 5_000;
+pub(crate) const PAYLOAD_MS: u64 = 400;
 
 pub(crate) fn token(n: u8) -> Token {
     Token::from_bytes([n; 16])
@@ -76,6 +77,15 @@ impl Script {
 
     pub(crate) fn in_namespace(namespace: Namespace, on_lapse: OnLapse) -> Self {
         Self::of(request_in(namespace, "charge", on_lapse, None))
+    }
+
+    /// Whose payload is dropped before its record.
+    pub(crate) fn dropping_payloads() -> Self {
+        let request = request_in(Namespace::Execute, "charge", OnLapse::Resume, None);
+        let policy = request.policy().try_with_payload_retention(Some(Duration::from_millis(PAYLOAD_MS)));
+        let (scope, key) = (request.scope().clone(), request.key().clone());
+        let operation = request.operation().clone();
+        Self::of(Request::new(scope, key, operation, *request.fingerprint(), policy.unwrap()))
     }
 
     fn of(request: Request) -> Self {
@@ -155,6 +165,20 @@ impl Script {
         let input = Input::try_new("POST", "/", Headers::default(), Bytes::from_static(b"{}")).unwrap();
         let request = Arc::new(Request::clone(&self.request).with_input(input));
         self.apply(&Accept::try_new(request).unwrap())
+    }
+
+    /// Takes it in under a token of its own.
+    pub(crate) fn accept_by(&mut self, n: u8) -> Accepted {
+        let input = Input::try_new("POST", "/", Headers::default(), Bytes::from_static(b"{}")).unwrap();
+        let request = Arc::new(Request::clone(&self.request).with_input(input));
+        self.apply(&Accept::try_new(request).unwrap().asked_by(token(n)))
+    }
+
+    /// Takes something else in, under the same key.
+    pub(crate) fn accept_other(&mut self) -> Accepted {
+        let input = Input::try_new("POST", "/", Headers::default(), Bytes::from_static(b"[]")).unwrap();
+        let request = Request::clone(&request("other", OnLapse::Resume)).with_input(input);
+        self.apply(&Accept::try_new(Arc::new(request)).unwrap())
     }
 
     pub(crate) fn file(&mut self, why: &str) -> Accepted {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::{
-    Accept, Accepted, AddCheckpoint, Claim, ClaimKey, Claimed, Command, Complete, Extend, Held, Lapse,
-    Lapsed, MarkUnknown, Release, Retry, Take, Taken, Verdict,
+    Accept, Accepted, AddCheckpoint, Claim, ClaimKey, Claimed, Command, Complete, DropPayload, Dropped,
+    Extend, Held, Lapse, Lapsed, MarkUnknown, Release, Retry, Take, Taken, Verdict,
 };
 use crate::error::{StoreError, StoreErrorKind};
 use crate::id::{AttemptId, Holder, RecordId, Token, Version};
@@ -181,12 +181,21 @@ impl Ledger {
         self.apply_first(&ClaimKey { request, token, attempt_id }, orphan).await
     }
 
-    /// Takes work in, durably.
+    /// Takes work in, durably. Whoever is told that it is in has taken it in, also where the store's answer was lost and a
+    /// worker has ended it meanwhile.
     ///
     /// # Errors
     /// The store has no answer: the work may be in, and taking it in again tells.
     pub async fn accept(&self, accept: &Accept) -> Result<Accepted, LedgerError> {
-        Ok(self.apply_first(accept, None).await?.answer)
+        Ok(self.accept_applied(accept).await?.answer)
+    }
+
+    /// As [`accept`](Self::accept), and says what was there before.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn accept_applied(&self, accept: &Accept) -> Result<Applied<Accepted>, LedgerError> {
+        self.apply_first(&accept.clone().asked_by(self.entropy.token()), None).await
     }
 
     /// Claims a due record for a worker.
@@ -206,6 +215,15 @@ impl Ledger {
     /// The store has no answer.
     pub async fn lapse(&self, id: RecordId) -> Result<Lapsed, LedgerError> {
         self.apply(&Lapse { id }).await
+    }
+
+    /// Drops the input of a completed record whose time has come.
+    ///
+    /// # Errors
+    /// The store has no answer.
+    pub async fn drop_payload(&self, due: &Arc<Record>) -> Result<Dropped, LedgerError> {
+        let seen = AsOf { as_of: self.store.time(), value: Some(Arc::clone(due)) };
+        Ok(self.drive(&DropPayload { id: due.id() }, None, Some(seen)).await?.answer)
     }
 
     /// A heartbeat.

@@ -356,6 +356,7 @@ impl Ledger {
             Reply::Replay(_) => self.see(Sight::Replay),
             Reply::Mismatch(_) => self.see(Sight::Mismatch),
             Reply::Conflict(_) => self.see(Sight::StaleVersion),
+            Reply::Gone(_) => self.see(Sight::PayloadGone),
             Reply::Done(_) if claim.is_none() && matches!(order, Order::Release { .. }) => {
                 self.see(Sight::Abandoned);
             }

@@ -8,10 +8,10 @@ use stateright::{Checker, Model};
 use crate::scenario::{Cast, Role, Scenario, Sight};
 use crate::steps::Ledger;
 
-use Role::{Client, Completer, Named, Operator, Probe, Reaper, Submitter, Sweeper, Warden, Worker};
+use Role::{Clerk, Client, Completer, Named, Operator, Probe, Reaper, Submitter, Sweeper, Warden, Worker};
 use Sight::{
-    Abandoned, Cancelled, Death, Fenced, GhostWrite, Lapse, LateRequest, LateSettlement, PowerLoss, Replay,
-    Reuse, Revival, SecondRun, StaleVersion, Takeover, TooLate,
+    Abandoned, Cancelled, Death, Fenced, GhostWrite, Lapse, LateRequest, LateSettlement, PayloadGone,
+    PowerLoss, Replay, Reuse, Revival, SecondRun, StaleVersion, Takeover, TooLate,
 };
 
 /// What the quality bar asks for, over all runs of this test.
@@ -77,6 +77,12 @@ fn runs() -> Vec<Scenario> {
         )
         .seeing(&[Death, Revival, StaleVersion, LateSettlement]),
         resume("the guard of a job", &[one(Client), one(Client), one(Warden)]).of_a_job().seeing(&[Takeover]),
+        resume(
+            "payloads that go before their records",
+            &[Cast::new(Submitter, 2), one(Worker), one(Operator), one(Clerk).doubts(1)],
+        )
+        .dropping_payloads()
+        .seeing(&[PayloadGone, Death, GhostWrite]),
         once("power loss", &[one(Client).doubts(1), one(Client)])
             .with_power_loss()
             .seeing(&[PowerLoss, GhostWrite]),

@@ -35,6 +35,7 @@ pub(crate) enum Of {
     Discard,
     ForceRelease,
     Postpone,
+    DropPayload,
     /// Not a command: the stamp, the store, the holder, the probe.
     Around,
 }
@@ -57,6 +58,7 @@ impl Of {
             Order::Discard { .. } => Self::Discard,
             Order::ForceRelease { .. } => Self::ForceRelease,
             Order::Postpone { .. } => Self::Postpone,
+            Order::DropPayload => Self::DropPayload,
         };
         self == Self::Any || self == of
     }
@@ -113,6 +115,8 @@ pub(crate) enum Lie {
     KeepsRequest,
     /// No lease or due time is written.
     NoWake,
+    /// A retention that begins with this write is written.
+    RestsAnew,
     /// Something outside of core does it; see where the name of the guard is asked for.
     Elsewhere,
 }
@@ -162,7 +166,7 @@ impl Guard {
 use Lie::{
     Accepted, Due, Expired, HasInput, IsJob, KeepsAccepted, KeepsFence, KeepsRequest, KeepsTaint, KeepsToken,
     KeepsTries, KeepsVersion, Lapsed, NeverExpired, NoCheckpoints, NoEffect, NoTries, NoWake, NotAccepted,
-    OtherPolicy, RightToken, RightVersion, SameRequest,
+    OtherPolicy, RestsAnew, RightToken, RightVersion, SameRequest,
 };
 use StateName::{Completed, Dead, Pending, Released, Running, Unknown};
 
@@ -232,6 +236,7 @@ pub(crate) const GUARDS: &[Guard] = &[
     // Complete.
     guard(Of::Complete, "a stale token is fenced", RightToken, L6),
     guard(Of::Complete, "an outcome is final", Lie::State(Completed, Running), L3),
+    guard(Of::Complete, "what is done gives its payload up some time", NoWake, L3),
     // Release.
     guard(Of::Release, "a stale token is fenced", RightToken, L6),
     guard(Of::Release, "a completed record is not given back", Lie::State(Completed, Running), L3),
@@ -287,6 +292,14 @@ pub(crate) const GUARDS: &[Guard] = &[
     guard(Of::Postpone, "a running claim is not put off", Lie::State(Running, Pending), L1),
     guard(Of::Postpone, "a completed record is not put off", Lie::State(Completed, Pending), L3),
     guard(Of::Postpone, "work that is put off is due some time", NoWake, L9),
+    // Drop payload.
+    guard(Of::DropPayload, "an expired record is as good as absent", NeverExpired, L8),
+    guard(Of::DropPayload, "a payload is kept for its time", Due, L3),
+    guard(Of::DropPayload, "a record is kept for as long as it would have been", RestsAnew, L3),
+    guard(Of::DropPayload, "pending work keeps its payload", Lie::State(Pending, Completed), L9),
+    guard(Of::DropPayload, "running work keeps its payload", Lie::State(Running, Completed), L9),
+    guard(Of::DropPayload, "unknown work keeps its payload", Lie::State(Unknown, Completed), L9),
+    guard(Of::DropPayload, "dead work keeps its payload", Lie::State(Dead, Completed), L9),
     // The stamp, the store, the holder, the probe.
     guard(Of::Any, "every version has a number of its own", KeepsVersion, L2),
     Guard::StoreKeepsTheFloor,
@@ -336,7 +349,7 @@ impl Guard {
         match self.lie {
             Lie::State(from, to) if parts.state.name() == from => {
                 pretend(&mut parts, to, now);
-                if *order == Order::Lapse {
+                if matches!(order, Order::Lapse | Order::DropPayload) {
                     parts.times.wake = Some(Timestamp::ZERO);
                 }
             }
@@ -388,6 +401,10 @@ impl Guard {
             KeepsTries => parts.attempt = truth.attempt,
             KeepsAccepted if !matches!(parts.state, State::Pending { .. }) => parts.accepted = truth.accepted,
             KeepsRequest => parts.request = Arc::clone(&truth.request),
+            RestsAnew => {
+                let (written, retention) = (parts.times.written, parts.request.policy().retention());
+                (parts.times.settled, parts.times.expires) = (Some(written), Some(written.plus(retention)));
+            }
             NoWake if matches!(parts.state, State::Running { .. }) => parts.times.wake = None,
             NoWake if parts.times.wake.is_some() => parts.times.wake = Some(Timestamp::MAX),
             _ => {}
@@ -444,6 +461,7 @@ fn with_other_policy(request: &Request) -> Request {
         OnLapse::Resume => OnLapse::AtMostOnce,
     };
     let other = Policy::try_new(policy.lease(), policy.retention(), on_lapse, policy.keep(), policy.retry());
+    let other = other.unwrap().try_with_payload_retention(policy.payload_retention());
     rebuilt(request, request.scope().clone(), other.unwrap())
 }
 

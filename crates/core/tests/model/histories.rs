@@ -52,6 +52,7 @@ fn sayings() -> impl Strategy<Value = Saying> {
             .prop_map(|(other, dead)| Order::Accept { other, dead }),
         3 => token().prop_map(|token| Order::Take { token }),
         1 => Just(Order::Lapse),
+        2 => Just(Order::DropPayload),
         2 => token().prop_map(|token| Order::Extend { token }),
         2 => (token(), 0..3u8, 0..2u8)
             .prop_map(|(token, phase, data)| Order::Checkpoint { token, phase, data }),
@@ -240,7 +241,9 @@ impl History {
                 return again;
             }
             (Order::Accept { .. }, Reply::Accepted(_)) => &["duplicate"],
-            (Order::Lapse, Reply::Unknown(_) | Reply::Parked(_)) => &["nothing"],
+            (Order::Lapse, Reply::Unknown(_) | Reply::Parked(_)) | (Order::DropPayload, Reply::Gone(_)) => {
+                &["nothing"]
+            }
             (_, first) => &[first.name()],
         };
         assert!(repeats.contains(&again.name()), "{order:?} was {}, and then {}", first.name(), again.name());
@@ -257,6 +260,7 @@ impl History {
             self.now = self.now.max(due);
             self.say(&Order::Lapse);
             self.say(&Order::Take { token });
+            self.say(&Order::DropPayload);
         }
         let state = self.stored.as_ref().map(|record| record.state().name());
         let ended = [StateName::Completed, StateName::Dead, StateName::Unknown];
@@ -277,10 +281,12 @@ proptest! {
         once in any::<bool>(),
         attempts in 1..4u32,
         job in prop::bool::weighted(0.2),
+        drops in any::<bool>(),
     ) {
         let on_lapse = if once { OnLapse::AtMostOnce } else { OnLapse::Resume };
         let namespace = if job { Namespace::Job } else { Namespace::Execute };
-        let mut history = History::new(Laws::new(on_lapse, attempts, namespace));
+        let laws = Laws::new(on_lapse, attempts, namespace);
+        let mut history = History::new(if drops { laws.dropping_payloads() } else { laws });
         for event in &events {
             history.happen(event);
         }

@@ -150,7 +150,11 @@ fn fields(case: Case<'_>, next: &Next, after: &Record) -> Result<(), Broken> {
         Proof::Spent => hold(after.token().is_none(), Invariant::L6, "a spent token still answers")?,
     }
     let watched = matches!(case.order, Order::Accept { .. }) || next.state == StateName::Pending;
-    let id = if watched { Invariant::L9 } else { Invariant::L1 };
+    let id = match next.state {
+        StateName::Completed => Invariant::L3,
+        _ if watched => Invariant::L9,
+        _ => Invariant::L1,
+    };
     hold(after.times().wake == next.wake, id, "a lease or due time that is not the table's")?;
     hold(
         after.accepted() == next.accepted,
@@ -159,10 +163,13 @@ fn fields(case: Case<'_>, next: &Next, after: &Record) -> Result<(), Broken> {
     )?;
     hold(after.tainted() == next.tainted, Invariant::L7, "a possible effect was forgotten, or invented")?;
     hold(after.attempt() == next.attempt, Invariant::L9, "tries are not counted, so they never end")?;
-    let drivable = after.is_drivable() || !after.accepted();
+    let dropped = *case.order == Order::DropPayload;
+    let drivable = after.is_drivable() != dropped || !after.accepted();
     hold(drivable, Invariant::L9, "accepted work that no worker can drive")?;
     let rests = matches!(next.state, StateName::Completed | StateName::Released);
     let expires = rests.then(|| case.written.plus(RETENTION));
+    // What goes before its record changes nothing of when the record goes.
+    let expires = if dropped { live.and_then(|live| live.times().expires) } else { expires };
     hold(after.times().expires == expires, Invariant::L8, "a retention that does not count from the end")?;
     match (case.order, after.state()) {
         (
@@ -191,6 +198,9 @@ fn expect(case: Case<'_>) -> (Expected, Invariant) {
     if case.order.judges().is_some_and(|version| live.version() != version) {
         return (Expected::Stays(&["conflict", "done"]), Invariant::L6);
     }
+    if *case.order == Order::DropPayload {
+        return drop_payload(case, live);
+    }
     if let State::Completed { outcome: kept } = live.state() {
         return (completed(case.order, |body| *kept == outcome(body)), Invariant::L3);
     }
@@ -201,15 +211,16 @@ fn expect(case: Case<'_>) -> (Expected, Invariant) {
         Order::Lapse => lapse(case, live),
         Order::Extend { .. } => extend(case, live),
         Order::Checkpoint { phase, data, .. } => checkpoint(live, phase, data),
-        Order::Complete { .. } => (same(live, StateName::Completed).into(), Invariant::L9),
+        Order::Complete { .. } => (done(case, live).into(), Invariant::L9),
         Order::Release { .. } => release(case, live),
         Order::Retry { effect, permanent, .. } => retry(case, live, effect, permanent),
         Order::MarkUnknown { .. } => mark_unknown(live),
         Order::Resolve { executed, .. } => resolve(case, live, executed.is_some()),
         Order::Revive { .. } => revive(case, live),
-        Order::Discard { .. } => discard(live),
+        Order::Discard { .. } => discard(case, live),
         Order::ForceRelease { .. } => force_release(live),
         Order::Postpone { .. } => postpone(case, live),
+        Order::DropPayload => unreachable!("judged before"),
     }
 }
 
@@ -232,7 +243,7 @@ fn absent(case: Case<'_>) -> Expected {
         }
         .into(),
         Order::Take { .. } => Expected::Stays(&["not due"]),
-        Order::Lapse => Expected::Stays(&["nothing"]),
+        Order::Lapse | Order::DropPayload => Expected::Stays(&["nothing"]),
         order if order.holder().is_some() => Expected::Stays(&["fenced"]),
         _ => Expected::Stays(&["not found"]),
     }
@@ -244,7 +255,7 @@ fn completed(order: &Order, is_what_is_kept: impl Fn(u8) -> bool) -> Expected {
         Order::Claim { .. } => &["replay"],
         Order::Accept { .. } => &["duplicate"],
         Order::Take { .. } => &["not due"],
-        Order::Lapse => &["nothing"],
+        Order::Lapse | Order::DropPayload => &["nothing"],
         Order::Complete { body, .. } if is_what_is_kept(body) => &["done"],
         Order::Complete { .. } | Order::Extend { .. } | Order::Checkpoint { .. } => &["fenced"],
         Order::Release { .. } | Order::Retry { .. } | Order::MarkUnknown { .. } => &["fenced"],
@@ -265,6 +276,23 @@ fn same(live: &Record, state: StateName) -> Next {
         accepted: live.accepted(),
         tainted: live.tainted(),
         attempt: live.attempt(),
+    }
+}
+
+/// Come to its end, with whatever time its payload has.
+fn done(case: Case<'_>, live: &Record) -> Next {
+    let kept = live.request().policy().payload_retention().filter(|_| live.is_drivable());
+    Next { wake: kept.map(|kept| case.written.plus(kept)), ..same(live, StateName::Completed) }
+}
+
+fn drop_payload(case: Case<'_>, live: &Record) -> (Expected, Invariant) {
+    match live.state() {
+        State::Completed { .. } if live.times().wake.is_some_and(|wake| wake <= case.decided) => {
+            (same(live, StateName::Completed).into(), Invariant::L3)
+        }
+        State::Completed { .. } => (Expected::Stays(&["nothing"]), Invariant::L3),
+        // Somebody may have to drive it yet.
+        _ => (Expected::Stays(&["nothing"]), Invariant::L9),
     }
 }
 
@@ -433,9 +461,7 @@ fn mark_unknown(live: &Record) -> (Expected, Invariant) {
 
 fn resolve(case: Case<'_>, live: &Record, executed: bool) -> (Expected, Invariant) {
     match live.state() {
-        State::Unknown { .. } | State::Dead { .. } if executed => {
-            (same(live, StateName::Completed).into(), Invariant::L9)
-        }
+        State::Unknown { .. } | State::Dead { .. } if executed => (done(case, live).into(), Invariant::L9),
         State::Unknown { .. } | State::Dead { .. } => {
             let anew = Next { tainted: false, attempt: 0, ..given_back(case, live) };
             (anew.into(), Invariant::L9)
@@ -458,10 +484,10 @@ fn revive(case: Case<'_>, live: &Record) -> (Expected, Invariant) {
     }
 }
 
-fn discard(live: &Record) -> (Expected, Invariant) {
+fn discard(case: Case<'_>, live: &Record) -> (Expected, Invariant) {
     match live.state() {
         State::Pending { .. } | State::Dead { .. } | State::Unknown { .. } => {
-            (same(live, StateName::Completed).proof(Proof::Spent).into(), Invariant::L9)
+            (done(case, live).proof(Proof::Spent).into(), Invariant::L9)
         }
         State::Running { .. } => (Expected::Stays(&["illegal"]), Invariant::L1),
         _ => (Expected::Stays(&["illegal", "done"]), Invariant::L5),

@@ -10,8 +10,8 @@ use crate::scenario::{Cast, Role, Scenario};
 use crate::steps::{Ledger, property_of};
 
 use Role::{
-    Breaker, Client, Completer, Confused, Filer, Named, Operator, Probe, Reaper, Submitter, Sweeper, Warden,
-    Worker,
+    Breaker, Clerk, Client, Completer, Confused, Filer, Named, Operator, Probe, Reaper, Submitter, Sweeper,
+    Warden, Worker,
 };
 
 const fn cast(role: Role) -> Cast {
@@ -56,6 +56,8 @@ fn small() -> Vec<Scenario> {
         resume("driven", &[cast(Completer), cast(Worker)]),
         resume("doubt", &[cast(Client).doubts(1), cast(Client)]),
         once("filed", &[cast(Client), cast(Filer), cast(Operator)]),
+        resume("payloads", &[cast(Submitter), cast(Worker), cast(Clerk)]).dropping_payloads(),
+        once("payloads at most once", &[cast(Submitter), cast(Worker), cast(Clerk)]).dropping_payloads(),
         once("operator of accepted", &[cast(Client), cast(Submitter), cast(Operator)]),
     ]
 }
@@ -74,6 +76,7 @@ fn concerns(scenario: &Scenario, guard: Guard) -> bool {
         Of::Revive | Of::Discard => has(&[Operator]),
         Of::ForceRelease => has(&[Warden]),
         Of::Postpone => has(&[Breaker]),
+        Of::DropPayload => has(&[Clerk]),
         Of::Any | Of::Claim | Of::Complete | Of::Release | Of::Retry | Of::MarkUnknown | Of::Around => true,
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use semel_core::command::{
-    Accept, Accepted, AddCheckpoint, ClaimKey, Claimed, Command, Complete, Discard, Effect, Extend,
-    ForceRelease, Held, Judged, Lapse, Lapsed, MarkUnknown, Postpone, Release, Resolution, Resolve, Retry,
-    Revive, Take, Taken, Verdict,
+    Accept, Accepted, AddCheckpoint, ClaimKey, Claimed, Command, Complete, Discard, DropPayload, Dropped,
+    Effect, Extend, ForceRelease, Held, Judged, Lapse, Lapsed, MarkUnknown, Postpone, Release, Resolution,
+    Resolve, Retry, Revive, Take, Taken, Verdict,
 };
 use semel_core::id::{AttemptId, Fence, Holder, Key, Namespace, Operation, Phase, Scope, Tenant, Version};
 use semel_core::outcome::{Class, Headers, Outcome};
@@ -29,6 +29,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 pub(crate) const LEASE: Duration = Duration::from_millis(200);
 /// How long a settled record is kept.
 pub(crate) const RETENTION: Duration = Duration::from_millis(300);
+/// How long the payload of a completed record is kept, where it is not for as long as the record.
+pub(crate) const PAYLOAD: Duration = TICK;
 /// How long a write may be on its way.
 pub(crate) const WITHIN: Duration = TICK;
 /// How long pending work is put off.
@@ -54,6 +56,7 @@ pub(crate) enum Order {
     Discard { version: Version },
     ForceRelease { version: Version },
     Postpone { version: Version },
+    DropPayload,
 }
 
 impl Order {
@@ -74,7 +77,8 @@ impl Order {
             | Self::Revive { .. }
             | Self::Discard { .. }
             | Self::ForceRelease { .. }
-            | Self::Postpone { .. } => None,
+            | Self::Postpone { .. }
+            | Self::DropPayload => None,
         }
     }
 
@@ -126,6 +130,7 @@ pub(crate) enum Reply {
     Ended(Arc<Record>),
     NotDue(Option<Arc<Record>>),
     Parked(Arc<Record>),
+    Gone(Arc<Record>),
     Nothing,
     Done(Arc<Record>),
     Fenced(Option<Arc<Record>>),
@@ -148,6 +153,7 @@ impl Reply {
             | Self::Duplicate(record)
             | Self::Ended(record)
             | Self::Parked(record)
+            | Self::Gone(record)
             | Self::Done(record)
             | Self::Illegal(record)
             | Self::Conflict(record)
@@ -171,6 +177,7 @@ impl Reply {
             Self::Ended(_) => "ended",
             Self::NotDue(_) => "not due",
             Self::Parked(_) => "parked",
+            Self::Gone(_) => "gone",
             Self::Nothing => "nothing",
             Self::Done(_) => "done",
             Self::Fenced(_) => "fenced",
@@ -224,6 +231,15 @@ impl From<Lapsed> for Reply {
             Lapsed::Unknown(record) => Self::Unknown(record),
             Lapsed::Parked(record) => Self::Parked(record),
             Lapsed::Nothing => Self::Nothing,
+        }
+    }
+}
+
+impl From<Dropped> for Reply {
+    fn from(dropped: Dropped) -> Self {
+        match dropped {
+            Dropped::Gone(record) => Self::Gone(record),
+            Dropped::Nothing => Self::Nothing,
         }
     }
 }
@@ -302,6 +318,16 @@ impl Laws {
     pub(crate) fn new(on_lapse: OnLapse, attempts: u32, namespace: Namespace) -> Self {
         let schedule = Schedule::try_new(attempts, TICK, TICK, None).unwrap();
         let policy = Policy::try_new(LEASE, RETENTION, on_lapse, Keep::Deterministic, schedule).unwrap();
+        Self::of(policy, namespace)
+    }
+
+    /// The same, with payloads that go before their records.
+    pub(crate) fn dropping_payloads(self) -> Self {
+        let policy = self.policy().try_with_payload_retention(Some(PAYLOAD)).unwrap();
+        Self { missing: self.missing, ..Self::of(policy, self.plain.scope().namespace) }
+    }
+
+    fn of(policy: Policy, namespace: Namespace) -> Self {
         let request = |operation: &str| {
             let scope = Scope { namespace, tenant: Tenant::try_new("default").unwrap(), subject: None };
             let digest = *blake3::hash(operation.as_bytes()).as_bytes();
@@ -427,6 +453,7 @@ impl Laws {
                 using.with(&ForceRelease { id, version, actor, reason, correlation_id: None })
             }
             Order::Postpone { version } => using.with(&Postpone { id, version, pause: PAUSE }),
+            Order::DropPayload => using.with(&DropPayload { id }),
         }
     }
 }

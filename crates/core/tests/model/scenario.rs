@@ -35,6 +35,8 @@ pub(crate) enum Role {
     Breaker,
     /// Removes what has expired.
     Sweeper,
+    /// Drops payloads whose time has come.
+    Clerk,
 }
 
 /// An actor and its bounds.
@@ -113,6 +115,12 @@ impl Scenario {
         self
     }
 
+    /// With payloads that go before their records.
+    pub(crate) fn dropping_payloads(mut self) -> Self {
+        self.laws = self.laws.dropping_payloads();
+        self
+    }
+
     /// With a store that loses what is not durable yet.
     pub(crate) fn with_power_loss(mut self) -> Self {
         self.power_loss = true;
@@ -174,9 +182,11 @@ pub(crate) enum Sight {
     Mismatch,
     /// A claim that had been given up was found and given back.
     Abandoned,
+    /// A payload went before its record.
+    PayloadGone,
 }
 
 impl Sight {
     /// How many there are.
-    pub(crate) const COUNT: usize = Self::Abandoned as usize + 1;
+    pub(crate) const COUNT: usize = Self::PayloadGone as usize + 1;
 }

@@ -220,6 +220,7 @@ impl Ledger {
             Role::Filer => actions.push(Action::Order(at, Order::Accept { other: false, dead: true })),
             Role::Worker => actions.push(Action::Order(at, Order::Take { token })),
             Role::Reaper => actions.push(Action::Order(at, Order::Lapse)),
+            Role::Clerk => actions.push(Action::Order(at, Order::DropPayload)),
             Role::Probe | Role::Operator | Role::Warden | Role::Breaker => {
                 if let Some(record) = stored.filter(|record| !record.is_expired(world.now)) {
                     Self::judgements(world, role, record, &mut |order| actions.push(Action::Look(at, order)));

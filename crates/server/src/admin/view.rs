@@ -72,6 +72,7 @@ pub(super) fn detail(record: &Record, role: Role) -> RecordDetail {
             .map(|step| CheckpointSummary { phase: step.phase().to_string(), data: excerpt(step.data()) })
             .collect(),
         input: request.input().map(|input| input_view(input, excerpt(input.body()))),
+        payload_dropped: record.payload_is_gone(),
         outcome: record.outcome().map(|outcome| outcome_view(outcome, excerpt)),
     }
 }
@@ -132,6 +133,7 @@ fn policy(policy: &Policy) -> PolicyView {
         .to_owned(),
         lease_ms: millis(policy.lease()),
         retention_ms: millis(policy.retention()),
+        payload_retention_ms: policy.payload_retention().map(millis),
         max_attempts: retry.max_attempts(),
         first_pause_ms: millis(retry.first()),
         longest_pause_ms: millis(retry.cap()),

@@ -28,8 +28,8 @@ pub(super) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// The record of it, in the time with this number: another one of the same kind and source in that time has its key.
-    pub(super) fn request(&self, config: &AlertsConfig, window: u64) -> Result<Request, Invalid> {
+    /// The record of it, in the time of this name: another one of the same kind and source in that time has its key.
+    pub(super) fn request(&self, config: &AlertsConfig, window: &str) -> Result<Request, Invalid> {
         let operation = &config.operation;
         let key = self.key(window)?;
         let scope = Scope {
@@ -58,7 +58,7 @@ impl Message<'_> {
         Ok(request.in_lane(operation.lane.clone()).with_input(input))
     }
 
-    fn key(&self, window: u64) -> Result<Key, Invalid> {
+    fn key(&self, window: &str) -> Result<Key, Invalid> {
         let kind = self.kind.as_str();
         let source = self.source;
         let is_plain = source.bytes().all(|byte| byte.is_ascii_graphic());

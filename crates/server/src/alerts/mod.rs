@@ -6,7 +6,8 @@
 //! kind, source and time, so that several of them which see one storm send one alert; and it is delivered by the
 //! dispatcher, signed, with retries.
 //!
-//! What was told and not yet taken in is lost with the process, and the record that it was about is not.
+//! A process that is stopped takes in what was told, to be delivered after the next start. With one that is killed that is lost:
+//! what nobody was told of yet, and how much has followed what somebody was. The records that it was about are not.
 //!
 //! Rooms: [`message`] what an alert says.
 
@@ -16,9 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use semel_core::command::{Accept, Accepted};
+use semel_core::ledger::Entropy as _;
 use semel_core::{RecordId, Timestamp};
+use semel_runtime::OsEntropy;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -98,7 +102,7 @@ impl Alerts {
         group.count += 1;
     }
 
-    /// Hands over what was told, until the engine stops; and then what is left.
+    /// Hands over what was told, until the engine stops.
     pub(crate) async fn run(self, engine: Engine) {
         loop {
             let next = self.file(&engine, Instant::now()).await;
@@ -108,8 +112,27 @@ impl Alerts {
                 () = until(next) => {}
             }
         }
-        // What is gathered waits no longer; what was told too soon after an alert is told by none.
-        self.file(&engine, Instant::now() + limits::ALERT_GATHER).await;
+    }
+
+    /// Takes in all that was told, whenever the next alert of it would have been: nobody gathers any more.
+    pub(crate) async fn close(&self, engine: &Engine) {
+        let Some(config) = self.0.config.load_full() else { return };
+        let left = std::mem::take(&mut *self.0.groups.lock());
+        let left = left.into_iter().filter(|(_, group)| group.count > 0);
+        let filed = left.map(|((kind, source), group)| {
+            let config = Arc::clone(&config);
+            async move {
+                match self.take_in(engine, &config, kind, &source, group, Window::Last).await {
+                    Ok(Some(_)) => self.0.metrics.alert(kind),
+                    Ok(None) => {}
+                    Err(error) => {
+                        let (kind, source, count) = (kind.as_str(), &*source, group.count);
+                        tracing::warn!(kind, source, count, %error, "an alert could not be taken in, and is lost");
+                    }
+                }
+            }
+        });
+        join_all(filed).await;
     }
 
     /// Takes in an alert of each group whose time has come; when the next one's comes.
@@ -120,7 +143,7 @@ impl Alerts {
             return None;
         };
         for (kind, source, group) in self.due(now) {
-            match self.take_in(engine, &config, kind, &source, group).await {
+            match self.take_in(engine, &config, kind, &source, group, Window::Current).await {
                 Ok(Some(quiet)) => self.filed(kind, &source, quiet),
                 // Another node has told of it in this time: what is new since is told in the next.
                 Ok(None) => self.put_back(kind, source, group, config.every),
@@ -175,6 +198,7 @@ impl Alerts {
         kind: AlertKind,
         source: &str,
         group: Group,
+        window: Window,
     ) -> Result<Option<Duration>, Box<dyn std::error::Error + Send + Sync>> {
         let now = engine.ledger().store().time();
         let since = Timestamp::from_millis(now.as_millis().saturating_sub(millis(group.since.elapsed())));
@@ -187,14 +211,27 @@ impl Alerts {
             since,
             until: now,
         };
-        let window = now.as_millis() / millis(config.every).max(1);
-        let request = message.request(config, window)?;
+        let current = now.as_millis() / millis(config.every).max(1);
+        let window = match window {
+            Window::Current => current.to_string(),
+            Window::Last => format!("{current}.{}", u128::from_be_bytes(*OsEntropy.token().as_bytes())),
+        };
+        let request = message.request(config, &window)?;
         let accepted = engine.file(&Accept::try_new(Arc::new(request))?).await?;
         Ok(match accepted {
             Accepted::Accepted(_) => Some(config.every),
             Accepted::Duplicate(_) | Accepted::Mismatch(_) => None,
         })
     }
+}
+
+/// The time that an alert stands for: there is one of its kind and source in it.
+#[derive(Clone, Copy, Debug)]
+enum Window {
+    /// The one that it is.
+    Current,
+    /// One of its own, after which this process tells nothing more.
+    Last,
 }
 
 impl Group {

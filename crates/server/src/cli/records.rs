@@ -195,10 +195,11 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
         let body = outcome.body_bytes.map_or("not kept".to_owned(), |bytes| format!("{bytes} bytes"));
         format!("{} {} ({body})", outcome.class, outcome.status)
     });
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let given = record.outcome.as_ref().and_then(|outcome| beginning(outcome.body.as_ref()));
     let asked = record.input.as_ref().and_then(|input| beginning(input.body.as_ref()));
+    let asked = if record.payload_dropped { some("dropped after payload_retention") } else { asked };
     let phases: Vec<&str> = record.checkpoints.iter().map(|step| step.phase.as_str()).collect();
-    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let rows: Vec<(&str, Option<String>)> = vec![
         ("id", some(&record.summary.id)),
         ("state", some(&record.summary.state)),

@@ -432,13 +432,30 @@ fn policy(section: &Section<'_>) -> Policy {
     let semantics = [("at-most-once", OnLapse::AtMostOnce), ("resume", OnLapse::Resume)];
     let on_lapse = section.choice_or("semantics", &semantics, semantics[0]);
     let retry = retry(section.section("retry"));
-    match Policy::try_new(lease, retention, on_lapse, Keep::Deterministic, retry) {
+    let payload_retention = payload_retention(section, retention);
+    let policy = Policy::try_new(lease, retention, on_lapse, Keep::Deterministic, retry);
+    match policy.and_then(|policy| policy.try_with_payload_retention(payload_retention)) {
         Ok(policy) => policy,
         Err(invalid) => {
             section.problem(if invalid.what() == "lease" { "lease" } else { "retention" }, invalid);
             usual
         }
     }
+}
+
+/// How long the payload of what is done is kept, where that is not for as long as the record.
+pub(super) fn payload_retention(section: &Section<'_>, retention: Duration) -> Option<Duration> {
+    let kept = section.duration("payload_retention")?.value;
+    if kept < limits::PAYLOAD_RETENTION_MIN || kept >= retention {
+        let (min, max) = (limits::PAYLOAD_RETENTION_MIN, retention);
+        let (min, max) = (super::duration::show(min), super::duration::show(max));
+        section.problem(
+            "payload_retention",
+            format!("must be at least {min}, and less than `retention` ({max})"),
+        );
+        return None;
+    }
+    Some(kept)
 }
 
 fn retry(section: Section<'_>) -> Schedule {

@@ -130,7 +130,7 @@ impl Engine {
             let part = left.div_ceil(lanes_left);
             lanes_left -= 1;
             let on_lane = self.concurrency_of(lane.as_ref()).saturating_sub(room.on(lane.as_ref()));
-            // What is in no lane is run by nobody here: only its lapse is seen.
+            // What is in no lane is run by nobody here: only its lapse is seen, or its payload dropped.
             let number = if lane.is_none() { limits::DISPATCH_BATCH } else { part.min(on_lane) };
             let number = number.min(limits::DISPATCH_BATCH).min(self.let_through(room, lane.as_ref()));
             if number == 0 {
@@ -156,6 +156,9 @@ impl Engine {
 
     /// Takes one record and runs it apart from the dispatcher; whether anything about it has moved.
     async fn take(&self, record: &Arc<Record>, place: Place) -> bool {
+        if record.state().name() == StateName::Completed {
+            return self.drop_payload(record).await;
+        }
         let name = record.request().operation().as_str();
         let operation = self.operation(name);
         if record.state().name() == StateName::Pending && operation.is_none() {

@@ -139,7 +139,14 @@ impl Engine {
             self.0.giving_up.cancel();
             tokio::time::timeout(limits::GIVE_UP_WITHIN, self.0.tasks.wait()).await.ok();
         }
+        self.tell_what_is_left().await;
         ended
+    }
+
+    /// Takes in the alerts of all that was told; a store that does not answer is not waited for. It is said again when
+    /// others than the engine have had something to tell since it stopped.
+    pub(crate) async fn tell_what_is_left(&self) {
+        tokio::time::timeout(limits::GIVE_UP_WITHIN, self.0.alerts.close(self)).await.ok();
     }
 
     /// What other doors run their own work over, so that a shutdown waits for it.
@@ -312,14 +319,17 @@ impl Engine {
 
     async fn take_in(self, work: Work, ask: Ask) -> Result<Execution, EngineError> {
         let accept = Accept::try_new(work.request(&ask, true)?)?;
-        let accepted = self.0.ledger.accept(&accept).await;
-        Ok(match accepted.map_err(|error| self.failed(error))? {
+        let accepted = self.0.ledger.accept_applied(&accept).await;
+        let Applied { answer, change } = accepted.map_err(|error| self.failed(error))?;
+        Ok(match answer {
             Accepted::Accepted(record) => {
                 self.tell(What::Accepted, &record, &work.link);
                 self.0.accepted.notify_one();
-                // If it was running already, what comes of it is another request's.
-                let fresh = record.state().name() == StateName::Pending;
-                Execution::Processing { record, retry_after: RETRY_AFTER, fresh }
+                // If it was running already, what comes of it is another request's. If not, it is this one's, although a
+                // worker may have been quicker than an answer that was lost and asked for again.
+                let from = change.and_then(|change| change.from);
+                let ran = from.is_some_and(|from| from.state().name() == StateName::Running);
+                if ran { stands(record) } else { taken_in(record) }
             }
             Accepted::Duplicate(record) => self.duplicate(record, &work.link),
             Accepted::Mismatch(record) => self.mismatch(record, &work.link),
@@ -363,6 +373,17 @@ impl Engine {
                 self.0.unknown.put(record.id(), operation);
             }
         }
+    }
+}
+
+/// Where a record stands, for whoever took it in.
+fn taken_in(record: Arc<Record>) -> Execution {
+    match stands(record) {
+        Execution::Completed { record, said, .. } => Execution::Completed { record, replayed: false, said },
+        Execution::Processing { record, retry_after, .. } => {
+            Execution::Processing { record, retry_after, fresh: true }
+        }
+        other => other,
     }
 }
 

@@ -1,9 +1,9 @@
-//! Lapses that nobody asks about, and records that have expired.
+//! Lapses that nobody asks about, payloads that go before their records, and records that have expired.
 
 use std::sync::Arc;
 
 use semel_core::Record;
-use semel_core::command::Lapsed;
+use semel_core::command::{Dropped, Lapsed};
 use semel_core::record::StateName;
 
 use super::Engine;
@@ -39,6 +39,20 @@ impl Engine {
                 true
             }
             Ok(Lapsed::Nothing) => false,
+            Err(error) => {
+                self.failed(error);
+                false
+            }
+        }
+    }
+
+    /// Drops the payload of what is done, since its time has come; whether it is gone. Nobody is told: nothing that was
+    /// answered changes.
+    pub(super) async fn drop_payload(&self, record: &Arc<Record>) -> bool {
+        match self.0.ledger.drop_payload(record).await {
+            Ok(Dropped::Gone(_)) => true,
+            // Another node was quicker, or the record has expired and waits for the sweep.
+            Ok(Dropped::Nothing) => false,
             Err(error) => {
                 self.failed(error);
                 false

@@ -43,8 +43,9 @@ pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
     let version = Version { fence: Fence(from.number()?), sequence: from.small()? };
     let times = from.times(flags)?;
     let (attempt, generation) = (from.small()?, from.small()?);
-    let token = if flags & has::TOKEN == 0 { None } else { Some(Token::from_bytes(from.array()?)) };
+    let token = from.token(flags & has::TOKEN != 0)?;
     let last = if flags & has::LAST == 0 { CommandDigest::default() } else { CommandDigest(from.array()?) };
+    let taken_in_by = from.token(flags & has::TAKEN_IN_BY != 0)?;
     let count = from.count(limits::CHECKPOINTS_MAX)?;
     let checkpoints = (0..count).map(|_| from.checkpoint()).collect::<Read<Arc<[_]>>>()?;
     let state = from.state(state_name(kinds & 0xf)?)?;
@@ -55,6 +56,7 @@ pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
         attempt,
         generation,
         accepted: flags & has::ACCEPTED != 0,
+        taken_in_by,
         tainted: flags & has::TAINTED != 0,
         token,
         last,
@@ -165,6 +167,10 @@ impl Reader {
         let mut array = [0; N];
         array.copy_from_slice(&self.bytes[range]);
         Ok(array)
+    }
+
+    fn token(&mut self, is_there: bool) -> Read<Option<Token>> {
+        if is_there { self.array().map(|bytes| Some(Token::from_bytes(bytes))) } else { Ok(None) }
     }
 
     fn format(&mut self) -> Read<()> {
@@ -289,9 +295,11 @@ impl Reader {
         };
         let (lease, retention) = (self.duration()?, self.duration()?);
         let (attempts, first, cap) = (self.small()?, self.duration()?, self.duration()?);
-        let max_age = if flags & has::MAX_AGE == 0 { None } else { Some(self.duration()?) };
+        let mut length = |bit| if flags & bit == 0 { Ok(None) } else { self.duration().map(Some) };
+        let (max_age, payload) = (length(has::MAX_AGE)?, length(has::PAYLOAD_RETENTION)?);
         let retry = Schedule::try_new(attempts, first, cap, max_age).map_err(invalid)?;
-        Policy::try_new(lease, retention, on_lapse, keep, retry).map_err(invalid)
+        let policy = Policy::try_new(lease, retention, on_lapse, keep, retry).map_err(invalid)?;
+        policy.try_with_payload_retention(payload).map_err(invalid)
     }
 
     fn input(&mut self) -> Read<Input> {

@@ -42,6 +42,9 @@ pub fn encode_record(record: &Record, out: &mut Vec<u8>) {
     if parts.last != CommandDigest::default() {
         out.extend_from_slice(&parts.last.0);
     }
+    if let Some(token) = &parts.taken_in_by {
+        out.extend_from_slice(token.as_bytes());
+    }
     number(out, parts.checkpoints.len() as u64);
     for checkpoint in &*parts.checkpoints {
         text(out, checkpoint.phase().as_str());
@@ -66,6 +69,8 @@ fn flags(record: &Record) -> u64 {
         (parts.times.settled.is_some(), has::SETTLED),
         (parts.times.expires.is_some(), has::EXPIRES),
         (request.policy().retry().max_age().is_some(), has::MAX_AGE),
+        (request.policy().payload_retention().is_some(), has::PAYLOAD_RETENTION),
+        (parts.taken_in_by.is_some(), has::TAKEN_IN_BY),
     ];
     bits.into_iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, bit)| flags | bit)
 }
@@ -109,8 +114,8 @@ fn encode_policy(policy: &Policy, out: &mut Vec<u8>) {
     number(out, retry.max_attempts().into());
     duration(out, retry.first());
     duration(out, retry.cap());
-    if let Some(age) = retry.max_age() {
-        duration(out, age);
+    for length in [retry.max_age(), policy.payload_retention()].into_iter().flatten() {
+        duration(out, length);
     }
 }
 

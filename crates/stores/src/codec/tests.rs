@@ -37,12 +37,15 @@ fn policy() -> impl Strategy<Value = Policy> {
     let lapse = prop_oneof![Just(OnLapse::AtMostOnce), Just(OnLapse::Resume)];
     let keep = prop_oneof![Just(Keep::Deterministic), Just(Keep::AllButServerErrors), Just(Keep::Everything)];
     let lengths = (100_000_000_u64..1_000_000_000_000, 1_000_000_u64..1_000_000_000_000_000);
-    (lengths, lapse, keep, 1_u32..1_000, option::of(1_u64..1_000_000)).prop_map(
-        |((lease, retention), lapse, keep, attempts, age)| {
+    let payload = option::of(1_000_000_u64..1_000_000_000_000_000);
+    (lengths, lapse, keep, 1_u32..1_000, option::of(1_u64..1_000_000), payload).prop_map(
+        |((lease, retention), lapse, keep, attempts, age, payload)| {
             let (first, cap) = (Duration::from_millis(1_500), Duration::from_secs(60));
             let retry = Schedule::try_new(attempts, first, cap, age.map(Duration::from_millis)).unwrap();
             let (lease, retention) = (Duration::from_nanos(lease), Duration::from_nanos(retention));
-            Policy::try_new(lease, retention, lapse, keep, retry).unwrap()
+            let policy = Policy::try_new(lease, retention, lapse, keep, retry).unwrap();
+            let payload = payload.map(Duration::from_nanos).filter(|payload| *payload < retention);
+            policy.try_with_payload_retention(payload).unwrap()
         },
     )
 }
@@ -133,7 +136,8 @@ fn record() -> impl Strategy<Value = Record> {
             let later = Timestamp::from_millis(created + age + ahead);
             let name = state.name();
             let rests = matches!(name, StateName::Released | StateName::Completed);
-            let wakes = matches!(name, StateName::Pending | StateName::Running);
+            let wakes = matches!(name, StateName::Pending | StateName::Running)
+                || (name == StateName::Completed && request.policy().payload_retention().is_some());
             let checkpoints: Vec<_> = checkpoints
                 .into_iter()
                 .map(|(phase, data)| Checkpoint::try_new(Phase::try_new(&phase).unwrap(), data).unwrap())
@@ -151,6 +155,7 @@ fn record() -> impl Strategy<Value = Record> {
                 attempt,
                 generation,
                 accepted: name == StateName::Pending || (accepted && name != StateName::Released),
+                taken_in_by: last.map(Token::from_bytes),
                 tainted,
                 token: Some(Token::from_bytes(token)),
                 last: CommandDigest(last.unwrap_or_default()),

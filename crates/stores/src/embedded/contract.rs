@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use semel_core::audit::Entry;
+use semel_core::error::StoreErrorKind;
 use semel_core::id::Lane;
 use semel_core::limits::TAKE_MAX;
 use semel_core::query::{AuditCursor, AuditQuery, Count, Cursor, Page, Query, Summary};
@@ -115,6 +116,34 @@ impl Engine {
         Ok((batch, AsOf { as_of: now, value: record }))
     }
 
+    /// The records of an order, read where they lie; those that are not there, or not due then any more, leave it.
+    async fn at_rest(&self, waiting: Vec<(Timestamp, RecordId)>) -> Result<Vec<Arc<Record>>, StoreError> {
+        let mut records = Vec::with_capacity(waiting.len());
+        for (due, id) in waiting {
+            match self.newest("take_due", id).await.map(|newest| newest.value) {
+                Ok(Some(record)) if record.due() == Some(due) => records.push(record),
+                // A sweep says nothing to the order; and a version that came meanwhile has a place of its own.
+                Ok(Some(_) | None) => self.orders.lock().waits_no_more(due, id),
+                // Whoever asks for it is told that it is damaged; nothing else that is due waits because of it.
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                    self.orders.lock().waits_no_more(due, id);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Sees to it that what is due first among those at rest is there: a sweep says nothing to their order.
+    async fn first_at_rest(&self) -> Result<(), StoreError> {
+        loop {
+            let first = self.orders.lock().waiting(self.now(), 1);
+            if first.is_empty() || !self.at_rest(first).await?.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
     async fn newest(
         &self,
         during: &'static str,
@@ -204,14 +233,23 @@ impl Store for EmbeddedStore {
         answer(async move {
             engine.check_usable("take_due")?;
             let as_of = engine.now();
-            let mut orders = engine.orders.lock();
-            engine.settle_orders(&mut orders);
-            let ids = orders.due(lane.as_ref(), as_of, limit.min(TAKE_MAX));
-            drop(orders);
+            let limit = limit.min(TAKE_MAX);
+            let (ids, waiting) = {
+                let mut orders = engine.orders.lock();
+                engine.settle_orders(&mut orders);
+                let waiting = if lane.is_none() { orders.waiting(as_of, limit) } else { Vec::new() };
+                (orders.due(lane.as_ref(), as_of, limit), waiting)
+            };
             let records = ids.into_iter().filter_map(|id| {
                 engine.shard(id).lock().active.get(&id).map(|active| Arc::clone(&active.record))
             });
-            let value = records.filter(|record| record.due().is_some_and(|due| due <= as_of)).collect();
+            let is_due = |record: &Arc<Record>| record.due().is_some_and(|due| due <= as_of);
+            let mut value: Vec<_> = records.filter(is_due).collect();
+            if !waiting.is_empty() {
+                value.extend(engine.at_rest(waiting).await?.into_iter().filter(is_due));
+                value.sort_by_key(|record| (record.due(), record.id()));
+                value.truncate(limit);
+            }
             Ok(AsOf { as_of, value })
         })
     }
@@ -220,6 +258,7 @@ impl Store for EmbeddedStore {
         let engine = &*self.engine;
         answer(async move {
             engine.check_usable("lanes")?;
+            engine.first_at_rest().await?;
             let mut orders = engine.orders.lock();
             engine.settle_orders(&mut orders);
             Ok(orders.lanes(engine.now()))
@@ -230,6 +269,7 @@ impl Store for EmbeddedStore {
         let engine = &*self.engine;
         answer(async move {
             engine.check_usable("next_due")?;
+            engine.first_at_rest().await?;
             let mut orders = engine.orders.lock();
             engine.settle_orders(&mut orders);
             let value = orders.next_due();

@@ -495,18 +495,25 @@ impl Engine {
         let mut orders = self.orders.lock();
         for step in steps {
             match &step.effect {
-                Effect::Put { record, audit, .. } => {
+                Effect::Put { record, before, audit } => {
+                    waits_no_more(&mut orders, before.as_deref());
                     if is_settled(record) {
                         orders.forget(record.id());
+                        if let Some(due) = record.due() {
+                            orders.waits(due, record.id());
+                        }
                     } else {
                         orders.note(record.id());
-                        due_earlier |= record.due().is_some_and(|due| due.as_millis() < told);
                     }
+                    due_earlier |= record.due().is_some_and(|due| due.as_millis() < told);
                     if let Some((sequence, at)) = audit {
                         self.show_audit(*sequence, *at, step.place);
                     }
                 }
-                Effect::Remove { before } => orders.forget(before.id()),
+                Effect::Remove { before } => {
+                    waits_no_more(&mut orders, Some(before));
+                    orders.forget(before.id());
+                }
                 Effect::Audit { sequence, at } => self.show_audit(*sequence, *at, step.place),
                 Effect::Move { .. } | Effect::MoveAudit | Effect::Nothing => {}
             }
@@ -572,6 +579,16 @@ pub(crate) fn damaged(during: &'static str, id: RecordId, place: Place, why: &st
 /// Whether a record is at rest: then only its place is kept in memory.
 pub(crate) fn is_settled(record: &Record) -> bool {
     record.times().expires.is_some()
+}
+
+/// A version gave way: if it was at rest and due once more, it is so no longer.
+fn waits_no_more(orders: &mut Orders, before: Option<&Record>) {
+    if let Some(before) = before
+        && is_settled(before)
+        && let Some(due) = before.due()
+    {
+        orders.waits_no_more(due, before.id());
+    }
 }
 
 fn wake(shard: &Shard, id: RecordId) {

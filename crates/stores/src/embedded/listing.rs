@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) created: Timestamp,
     /// From when on it is as good as absent; `None` for what is not at rest.
     pub(crate) expires: Option<Timestamp>,
+    /// When what is at rest is due once more. A sidecar says it of all its entries at once.
+    pub(crate) wake: Option<Timestamp>,
     /// Group and state, or [`REMOVED`].
     pub(crate) cell: u32,
 }
@@ -225,7 +227,15 @@ impl Built {
                 let (id, fence) = removal(payload).ok_or(codec::Corrupt("a removal too short"))?;
                 self.summary.floor = self.summary.floor.max(fence);
                 let created = Timestamp::ZERO;
-                self.entries.push(Entry { id, offset, len, created, expires: None, cell: REMOVED });
+                self.entries.push(Entry {
+                    id,
+                    offset,
+                    len,
+                    created,
+                    expires: None,
+                    wake: None,
+                    cell: REMOVED,
+                });
             }
             Kind::Audit => self.audit(Bytes::copy_from_slice(payload), offset, len)?,
             Kind::End => {}
@@ -256,7 +266,8 @@ impl Built {
             self.rows.extend(terms_of(record).map(|term| Row { term, cell, entry }));
         }
         let (created, expires) = (times.created, times.expires);
-        self.entries.push(Entry { id, offset, len, created, expires, cell });
+        let wake = expires.and(record.due());
+        self.entries.push(Entry { id, offset, len, created, expires, wake, cell });
     }
 
     fn group(&mut self, record: &Record) -> usize {

@@ -1,5 +1,7 @@
 //! The orders beside the map: what is due, by lane, and the oldest pending record.
 //!
+//! What is at rest is not kept in memory, but for its place; if it is due once more, so is when.
+//!
 //! Most claims are completed long before anybody asks what is due, so a new one is only noted here, and put in order when somebody
 //! asks and it is still there. A claim that comes and goes costs one push.
 
@@ -26,7 +28,7 @@ struct Seat {
 
 impl Seat {
     fn of(record: &Record, cell: u32) -> Self {
-        let lane = record.request().lane().cloned();
+        let lane = record.due_lane().cloned();
         let is_pending = record.state().name() == StateName::Pending;
         Self {
             due: record.due().map(|due| (lane, due)),
@@ -38,7 +40,7 @@ impl Seat {
     }
 }
 
-/// Orders over unsettled records.
+/// Orders over unsettled records, and over settled ones that are due once more.
 #[derive(Default)]
 pub(crate) struct Orders {
     /// Records that changed and may be out of place.
@@ -46,6 +48,8 @@ pub(crate) struct Orders {
     seats: IdMap<Seat>,
     lanes: BTreeMap<Option<Lane>, BTreeSet<(Timestamp, RecordId)>>,
     pending: BTreeSet<(Timestamp, RecordId)>,
+    /// Settled records that are due once more, in no lane. One that was swept may still be here.
+    waits: BTreeSet<(Timestamp, RecordId)>,
     /// What is searched for, in the order of pages.
     rows: BTreeSet<(Term, u32, Stand)>,
 }
@@ -64,6 +68,21 @@ impl Orders {
         if !self.seats.is_empty() {
             self.place(id, None);
         }
+    }
+
+    /// A settled record is due once more.
+    pub(crate) fn waits(&mut self, due: Timestamp, id: RecordId) {
+        self.waits.insert((due, id));
+    }
+
+    /// It is so no longer.
+    pub(crate) fn waits_no_more(&mut self, due: Timestamp, id: RecordId) {
+        self.waits.remove(&(due, id));
+    }
+
+    /// Settled records that are due, the longest due first.
+    pub(crate) fn waiting(&self, now: Timestamp, limit: usize) -> Vec<(Timestamp, RecordId)> {
+        self.waits.iter().take_while(|(due, _)| *due <= now).take(limit).copied().collect()
     }
 
     /// Whether notes should be put in order, to bound their number.
@@ -125,19 +144,24 @@ impl Orders {
 
     /// Lanes with something due, the longest due first.
     pub(crate) fn lanes(&self, now: Timestamp) -> Vec<Option<Lane>> {
-        let mut due: Vec<_> = self
-            .lanes
-            .iter()
-            .filter_map(|(lane, order)| order.first().map(|(due, _)| (*due, lane)))
-            .filter(|(due, _)| *due <= now)
-            .collect();
+        let firsts = self.lanes.iter().filter_map(|(lane, order)| order.first().map(|(due, _)| (*due, lane)));
+        let waiting = self.waits.first().map(|(due, _)| (*due, &None));
+        let mut due: Vec<_> = firsts.chain(waiting).filter(|(due, _)| *due <= now).collect();
         due.sort();
-        due.into_iter().map(|(_, lane)| lane.clone()).collect()
+        let mut lanes: Vec<_> = due.into_iter().map(|(_, lane)| lane.clone()).collect();
+        // What waits in no lane may be at rest or not; the longest due says where it comes.
+        if let Some(first) = lanes.iter().position(Option::is_none)
+            && let Some(second) = lanes.iter().rposition(Option::is_none).filter(|second| *second > first)
+        {
+            lanes.remove(second);
+        }
+        lanes
     }
 
     /// When something becomes due next.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.lanes.values().filter_map(|order| order.first()).map(|(due, _)| *due).min()
+        let firsts = self.lanes.values().filter_map(|order| order.first()).chain(self.waits.first());
+        firsts.map(|(due, _)| *due).min()
     }
 
     /// Records of a term and cell that stand before a place in a listing, the nearest first.

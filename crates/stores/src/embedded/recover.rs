@@ -192,6 +192,8 @@ struct Opened {
     groups: Vec<Vec<usize>>,
     /// For each segment that was read, the newest entries of each shard.
     read: HashMap<usize, Vec<Vec<Entry>>>,
+    /// For each segment with a sidecar, which of its entries at rest are due once more.
+    waits: HashMap<usize, Vec<(u32, Timestamp)>>,
     tally: Tally,
     audits: BTreeMap<u64, (u32, Timestamp)>,
     summary: Summary,
@@ -227,8 +229,13 @@ impl Opened {
         } else {
             Sidecar::open(folder, number, header.store, &*segment.file)
         };
+        // One whose waits cannot be read is as good as none.
+        let sidecar = sidecar.and_then(|sidecar| sidecar.waits().ok().map(|waits| (sidecar, waits)));
         let groups = match sidecar {
-            Some(sidecar) => self.by_sidecar(&segment, sidecar),
+            Some((sidecar, waits)) => {
+                self.waits.insert(self.segments.len(), waits);
+                self.by_sidecar(&segment, sidecar)
+            }
             None => self.by_reading(folder, &segment, is_last, recovery)?,
         };
         self.groups.push(groups);
@@ -327,7 +334,10 @@ impl Opened {
         let mut orders = Orders::default();
         let mut shards = Vec::with_capacity(SHARDS);
         for (_, result) in loaded {
-            let (shard, counts) = result?;
+            let (shard, counts, waits) = result?;
+            for (due, id) in waits {
+                orders.waits(due, id);
+            }
             recovery.records += (shard.table.len() + shard.active.len()) as u64;
             shard.active.keys().for_each(|id| orders.note(*id));
             for ((group, state), count) in counts {
@@ -336,17 +346,18 @@ impl Opened {
             shards.push(shard);
         }
         self.read.clear();
+        self.waits.clear();
         Ok((shards, orders))
     }
 
-    fn load_shard(&self, shard: usize) -> Result<(Shard, Counts), OpenError> {
+    fn load_shard(&self, shard: usize) -> Result<(Shard, Counts, Waits), OpenError> {
         let mut newest: IdMap<(usize, Entry)> = IdMap::default();
         for (at, segment) in self.segments.iter().enumerate() {
             let from_file;
             let entries = if let Some(shards) = self.read.get(&at) {
                 &shards[shard]
             } else {
-                from_file = segment.entries_of(shard).map_err(io("read a sidecar"))?;
+                from_file = self.entries_of(at, segment, shard).map_err(io("read a sidecar"))?;
                 &from_file
             };
             for entry in entries {
@@ -356,7 +367,7 @@ impl Opened {
                 };
             }
         }
-        let mut counts = HashMap::new();
+        let (mut counts, mut waits) = (HashMap::new(), Vec::new());
         let mut loaded = Shard { table: Table::with_capacity(newest.len()), ..Shard::default() };
         for (id, (at, entry)) in newest {
             let segment = &self.segments[at];
@@ -370,14 +381,35 @@ impl Opened {
             if let Some(expires) = entry.expires {
                 segment.expires(expires);
                 loaded.table.insert(tag_of(id), place);
+                waits.extend(entry.wake.map(|wake| (wake, id)));
             } else {
                 let record = unsettled(segment, place, id)?;
                 loaded.active.insert(id, Active { record, place });
             }
         }
-        Ok((loaded, counts))
+        Ok((loaded, counts, waits))
+    }
+
+    /// The entries of a shard of a segment that was not read.
+    fn entries_of(&self, at: usize, segment: &Segment, shard: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = segment.entries_of(shard)?;
+        let waits = self.waits.get(&at).map(Vec::as_slice).unwrap_or_default();
+        if !waits.is_empty()
+            && let Some(sidecar) = segment.sidecar()
+        {
+            let first = sidecar.first_of(shard);
+            let from = waits.partition_point(|(number, _)| *number < first);
+            for (number, wake) in &waits[from..] {
+                let Some(entry) = entries.get_mut((number - first) as usize) else { break };
+                entry.wake = Some(*wake);
+            }
+        }
+        Ok(entries)
     }
 }
+
+/// Records at rest that are due once more, and when.
+type Waits = Vec<(Timestamp, RecordId)>;
 
 /// How many records of a group are in a state.
 type Counts = HashMap<(usize, StateName), u64>;

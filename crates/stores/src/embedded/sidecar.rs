@@ -7,6 +7,7 @@
 //! rows     by term, cell, created, id
 //! audits   lines of the audit log, by number
 //! finders  what they are found by: by term, cell, number
+//! waits    which entries at rest are due once more, and when; there is no such section where none is
 //! ```
 //! A sidecar says nothing that its segment does not: one that is missing, damaged, or of another segment is made anew.
 
@@ -34,6 +35,7 @@ const SHARD_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 44;
 const ROW_BYTES: usize = 12;
 const AUDIT_BYTES: usize = 24;
+const WAIT_BYTES: usize = 12;
 
 /// The name of the sidecar of a segment.
 pub(crate) fn name_of(number: u32) -> String {
@@ -70,6 +72,13 @@ fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
         let (count, sum) = &mut shards[shard_of(entry.id)];
         *count += 1;
         *sum = crc32c::crc32c_append(*sum, &entries[from..]);
+    }
+    let mut waits = Vec::new();
+    for (at, entry) in (0_u32..).zip(&built.entries) {
+        if let Some(wake) = entry.wake {
+            waits.extend_from_slice(&at.to_le_bytes());
+            waits.extend_from_slice(&wake.as_millis().to_le_bytes());
+        }
     }
     for row in &built.rows {
         for word in [row.term, row.cell, row.entry] {
@@ -123,6 +132,9 @@ fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
     for word in [audit_rows, crc32c::crc32c(&finders), audit_groups.len() as u32, audit_bytes] {
         head.extend_from_slice(&word.to_le_bytes());
     }
+    for word in [(waits.len() / WAIT_BYTES) as u32, crc32c::crc32c(&waits)] {
+        head.extend_from_slice(&word.to_le_bytes());
+    }
     head.resize(FIXED_BYTES, 0);
     for (count, sum) in shards {
         head.extend_from_slice(&count.to_le_bytes());
@@ -132,7 +144,7 @@ fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
     head.extend_from_slice(&audit_groups);
     let sum = crc32c::crc32c(&head);
     head.extend_from_slice(&sum.to_le_bytes());
-    for section in [entries, rows, audits, finders] {
+    for section in [entries, rows, audits, finders, waits] {
         head.extend_from_slice(&section);
     }
     head
@@ -157,6 +169,7 @@ fn get_entry(bytes: &[u8]) -> Entry {
         len: word(bytes, 20),
         created: Timestamp::from_millis(long(bytes, 24)),
         expires: (expires != u64::MAX).then(|| Timestamp::from_millis(expires)),
+        wake: None,
         cell: word(bytes, 40),
     }
 }
@@ -180,6 +193,9 @@ pub(crate) struct Sidecar {
     finders_at: u64,
     finders: u32,
     finders_sum: u32,
+    waits_at: u64,
+    waits: u32,
+    waits_sum: u32,
     audits_are_checked: AtomicBool,
     audit_groups: Vec<AuditGroup>,
     /// From where to where its audit entries reach, if there are any.
@@ -249,6 +265,8 @@ impl Sidecar {
         let entries_at = head_bytes as u64 + 4;
         let rows_at = entries_at + u64::from(entries) * ENTRY_BYTES as u64;
         let audits_at = rows_at + u64::from(rows) * ROW_BYTES as u64;
+        let finders_at = audits_at + u64::from(audits) * AUDIT_BYTES as u64;
+        let finders = word(head, 96);
         let summary = Summary {
             time: Timestamp::from_millis(long(head, 56)),
             floor: Fence(long(head, 64)),
@@ -272,8 +290,11 @@ impl Sidecar {
             rows_sum: word(head, 48),
             audits_sum: word(head, 52),
             rows_are_checked: AtomicBool::new(false),
-            finders_at: audits_at + u64::from(audits) * AUDIT_BYTES as u64,
-            finders: word(head, 96),
+            finders_at,
+            finders,
+            waits_at: finders_at + u64::from(finders) * ROW_BYTES as u64,
+            waits: word(head, 112),
+            waits_sum: word(head, 116),
             finders_sum: word(head, 100),
             audits_are_checked: AtomicBool::new(false),
             audit_groups: audit_groups(audit_names)?,
@@ -294,6 +315,23 @@ impl Sidecar {
             return Err(damaged());
         }
         Ok(bytes.chunks_exact(ENTRY_BYTES).map(get_entry).collect())
+    }
+
+    /// The number of a shard's first entry among all of them.
+    pub(crate) fn first_of(&self, shard: usize) -> u32 {
+        self.shards[shard].0
+    }
+
+    /// Which entries at rest are due once more, by their numbers, and when.
+    pub(crate) fn waits(&self) -> io::Result<Vec<(u32, Timestamp)>> {
+        let mut bytes = vec![0; self.waits as usize * WAIT_BYTES];
+        if self.file.read_at(self.waits_at, &mut bytes)? < bytes.len()
+            || crc32c::crc32c(&bytes) != self.waits_sum
+        {
+            return Err(damaged());
+        }
+        let waits = bytes.chunks_exact(WAIT_BYTES);
+        Ok(waits.map(|wait| (word(wait, 0), Timestamp::from_millis(long(wait, 4)))).collect())
     }
 
     /// One entry.

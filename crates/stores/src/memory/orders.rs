@@ -243,7 +243,7 @@ fn expires(record: &Record) -> Option<(Timestamp, RecordId)> {
 }
 
 fn due(record: &Record) -> Option<((Timestamp, RecordId), Option<&Lane>)> {
-    record.due().map(|due| ((due, record.id()), record.request().lane()))
+    record.due().map(|due| ((due, record.id()), record.due_lane()))
 }
 
 /// The index of a record's namespace and state.

@@ -38,7 +38,7 @@ impl Entry {
     fn of<'a>(&self, heads: &'a HashMap<String, Arc<Record>>) -> Option<&'a Arc<Record>> {
         heads.get(&self.record).filter(|record| {
             record.due().is_some_and(|due| millis(due) == self.wake)
-                && lane_name(record.request().lane()) == self.lane
+                && lane_name(record.due_lane()) == self.lane
         })
     }
 }

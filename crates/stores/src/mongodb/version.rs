@@ -108,7 +108,7 @@ pub(super) fn fields(record: &Record) -> Result<Document, StoreError> {
         fields.insert("tags", request.tags().iter().map(tag_text).collect::<Vec<_>>());
     }
     if let Some(due) = record.due() {
-        fields.insert("lane", lane_name(request.lane()));
+        fields.insert("lane", lane_name(record.due_lane()));
         fields.insert("wakeAt", date(due));
     }
     for (name, time) in [("settledAt", times.settled), ("expiresAt", times.expires)] {

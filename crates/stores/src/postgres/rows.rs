@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use semel_core::id::{Fence, Operation, RecordId, Version};
 use semel_core::record::{Parts, Times};
-use semel_core::write::{Wake, Write};
+use semel_core::write::{Rest, Wake, Write};
 use semel_core::{Record, StoreError, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
@@ -42,6 +42,9 @@ impl<'a> FromSql<'a> for Id {
 
     accepts!(UUID);
 }
+
+/// In the place of a retention: the record is at rest already and stays so as it was, and its input goes.
+const AS_IT_WAS: i64 = -1;
 
 /// A write as what its statement is given.
 pub(super) struct Draft {
@@ -91,13 +94,17 @@ impl Draft {
             namespace: namespace_number(request.scope().namespace),
             operation: request.operation().clone(),
             key: key_hash(request.key()),
-            lane: request.lane().map_or_else(String::new, |lane| lane.as_str().to_owned()),
+            lane: lane_name(parts.due_lane()).to_owned(),
             state: state_number(parts.state.name()),
             raise: stamp.raise_fence,
             begins: stamp.begins,
             keep_wake: stamp.wake == Wake::Keep,
             wake: if let Wake::After(after) = stamp.wake { Some(length(after)) } else { None },
-            rests: stamp.rests.map(length),
+            rests: match stamp.rest {
+                Rest::None => None,
+                Rest::For(retention) => Some(length(retention)),
+                Rest::Keep => Some(AS_IT_WAS),
+            },
             names,
             head,
             input,
@@ -114,7 +121,9 @@ impl Draft {
 
     /// Whether it may go with others: nothing large, and nothing of which others would have to bring a share along.
     pub(super) fn fits_a_batch(&self) -> bool {
-        self.audit.is_none() && self.bytes() <= limits::POSTGRES_BATCH_BYTES / 4
+        self.audit.is_none()
+            && self.rests != Some(AS_IT_WAS)
+            && self.bytes() <= limits::POSTGRES_BATCH_BYTES / 4
     }
 
     /// The record as it was stamped.

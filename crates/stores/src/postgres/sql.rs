@@ -243,7 +243,8 @@ fn insert_types(audited: bool) -> Vec<Type> {
     [own.to_vec(), audit_types(audited)].concat()
 }
 
-/// As [`insert`]. The deadline is read from the clock where the row is compared: once more, if that had to wait for a
+/// As [`insert`]. A retention below zero leaves the times of the record's rest as they are, and takes its input away.
+/// The deadline is read from the clock where the row is compared: once more, if that had to wait for a
 /// lock. Damaged bytes are no version that anybody can have judged (L13).
 fn replace(audited: bool, joined: bool) -> String {
     let audit = if audited { audit(16) } else { String::new() };
@@ -258,10 +259,10 @@ fn replace(audited: bool, joined: bool) -> String {
         created = CASE WHEN $5 THEN greatest(now, r.written) ELSE r.created END,
         written = greatest(now, r.written),
         wake = CASE WHEN $9 THEN r.wake ELSE greatest(now, r.written) + $10 END,
-        settled = CASE WHEN $11 IS NULL THEN NULL ELSE greatest(now, r.written) END,
-        expires = greatest(now, r.written) + $11,
+        settled = CASE WHEN $11 IS NULL THEN NULL WHEN $11 < 0 THEN r.settled ELSE greatest(now, r.written) END,
+        expires = CASE WHEN $11 < 0 THEN r.expires ELSE greatest(now, r.written) + $11 END,
         names = CASE WHEN $5 THEN $12 ELSE r.names END,
-        head = $13, sum = sha256($13), input = CASE WHEN $5 THEN $14 ELSE coalesce(r.input, $14) END,
+        head = $13, sum = sha256($13), input = CASE WHEN $5 THEN $14 WHEN $11 < 0 THEN NULL ELSE coalesce(r.input, $14) END,
         was_state = r.state, was_operation = nullif(r.operation, $6),
         was_created = CASE WHEN $5 THEN r.created END, was_names = CASE WHEN $5 THEN r.names END
       FROM clock, SCHEMA.floor

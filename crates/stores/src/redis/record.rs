@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::Value;
 use semel_core::id::{Fence, Operation, RecordId, Version};
 use semel_core::record::{Parts, Times};
-use semel_core::write::{Wake, Write};
+use semel_core::write::{Rest, Wake, Write};
 use semel_core::{Record, StoreError, Timestamp};
 
 use super::database::{bytes, items, text};
@@ -73,8 +73,12 @@ impl Draft {
                 Wake::Clear => String::new(),
                 Wake::After(after) => millis(after),
             },
-            rests: stamp.rests.map_or_else(String::new, millis),
-            lane: lane_name(request.lane()).to_owned(),
+            rests: match stamp.rest {
+                Rest::None => String::new(),
+                Rest::For(retention) => millis(retention),
+                Rest::Keep => "keep".to_owned(),
+            },
+            lane: lane_name(parts.due_lane()).to_owned(),
             kind: kind(request.scope().namespace, parts.state.name(), request.operation()),
             terms: terms.into_iter().flat_map(i64::to_be_bytes).collect(),
             head,

@@ -119,8 +119,11 @@ impl Command {
             (Self::Revive { force: false }, StateName::Dead) => {
                 Kind::of(record.request().tags()) != Kind::Duplicate
             }
-            (Self::Revive { force: true }, StateName::Dead | StateName::Completed)
-            | (Self::Discard, StateName::Dead) => true,
+            // What has given up its payload cannot be sent again.
+            (Self::Revive { force: true }, StateName::Dead | StateName::Completed) => {
+                !record.payload_is_gone()
+            }
+            (Self::Discard, StateName::Dead) => true,
             (
                 Self::Revive { .. } | Self::Discard,
                 StateName::Pending

@@ -135,6 +135,9 @@ async fn repeated(
 }
 
 const NOTHING_KEPT: &str = "nothing is kept to do it with again";
+/// Sent once more by its partner, the same event would be a duplicate: its identity outlives its payload.
+const PAYLOAD_GONE: &str = "its payload was dropped after `payload_retention`, so it cannot be sent again from here; have its \
+     sender send it as a new event or request";
 
 /// The record that repeats this one, if there is one.
 ///
@@ -153,6 +156,9 @@ fn key_of_repetition(origin: &Record) -> Option<Key> {
 
 fn request(origin: &Record) -> Result<Request, ApiError> {
     let old = origin.request();
+    if origin.payload_is_gone() {
+        return Err(illegal(origin, PAYLOAD_GONE));
+    }
     let kept = || old.input().zip(old.lane()).zip(key_of_repetition(origin));
     let ((input, lane), key) = kept().ok_or_else(|| illegal(origin, NOTHING_KEPT))?;
     let input = with_event_id(old, input).ok_or_else(|| illegal(origin, NOTHING_KEPT))?;

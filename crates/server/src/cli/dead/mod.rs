@@ -274,6 +274,7 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
         ("attempt", Some(attempt.to_string())),
         ("generation", Some(shown.record.generation.to_string())),
         ("last error", shown.record.last_error.clone()),
+        ("payload", shown.record.payload_dropped.then(|| "dropped after payload_retention".to_owned())),
         ("created", Some(created_at.to_string())),
         ("written", Some(written_at.to_string())),
         ("downstream key", Some(shown.record.downstream_key.clone())),

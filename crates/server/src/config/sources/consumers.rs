@@ -12,7 +12,7 @@ use super::super::reader::Section;
 use super::super::sections::{DELIVERYS_OWN, target_headers, within};
 use super::super::tree::Origin;
 use super::secrets::signer;
-use super::targets::{Place, Tries, url};
+use super::targets::{Kept, Place, Tries, url};
 use crate::limits;
 
 /// What begins the name of a consumer's operation.
@@ -90,8 +90,9 @@ pub(in crate::config) fn consumer(
     let (name, signer) = (name?, signer.ok()?.map(Arc::new));
     let place =
         Place { name: "default".into(), url: address?, origin: target.clone(), signer, headers, tries };
+    let kept = Kept { records: retention, payloads: None };
     let operation =
-        place.operation(&format!("{CONSUMER}{name}"), &format!("{CONSUMER}{name}"), retention, false)?;
+        place.operation(&format!("{CONSUMER}{name}"), &format!("{CONSUMER}{name}"), kept, false)?;
     let config = ConsumerConfig {
         name: name.into(),
         brokers: brokers?,

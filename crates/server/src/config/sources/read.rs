@@ -13,11 +13,11 @@ use semel_webhook::{
 };
 
 use super::super::reader::{Section, array, text};
-use super::super::sections::{DELIVERYS_OWN, rate_section, tags, target_headers, within};
+use super::super::sections::{DELIVERYS_OWN, payload_retention, rate_section, tags, target_headers, within};
 use super::super::tree::{Entry, Node, Origin};
 use super::generic::signing;
 use super::secrets::{bare, secrets, signer};
-use super::targets::{Place, Tries, place, url};
+use super::targets::{Kept, Place, Tries, place, url};
 use super::{
     ALERTS, AlertFormat, AlertKind, AlertsConfig, Duplicates, SourceConfig, SourceResponse, SourceTarget,
 };
@@ -42,6 +42,7 @@ pub(in crate::config) fn source(
 ) -> Option<(SourceConfig, SourceOrigins)> {
     let retention = section.duration_or("retention", semel_webhook::limits::RETENTION_DEFAULT);
     within(&section, "retention", retention, Duration::from_millis(1), core::RETENTION_MAX);
+    let kept = Kept { records: retention, payloads: payload_retention(&section, retention) };
     let source = verifier(&section, development);
     let order_by = pointer(&section, "order_by");
     let places = places(&section, development);
@@ -69,7 +70,7 @@ pub(in crate::config) fn source(
     let origins = places.iter().map(|(place, key)| (place.origin.clone(), format!("{path}.{key}")));
     let origins = SourceOrigins { name, targets: origins.collect() };
     let targets: Option<Vec<SourceTarget>> =
-        places.into_iter().map(|(place, _)| place.of_source(source.name(), retention, ordered)).collect();
+        places.into_iter().map(|(place, _)| place.of_source(source.name(), kept, ordered)).collect();
     let config = SourceConfig {
         source: Arc::new(source),
         targets: targets?,
@@ -103,7 +104,7 @@ pub(in crate::config) fn sample() -> Option<SourceConfig> {
     let retention = semel_webhook::limits::RETENTION_DEFAULT;
     Some(SourceConfig {
         source: Arc::new(builder.build().ok()?),
-        targets: vec![place.of_source(SAMPLE, retention, false)?],
+        targets: vec![place.of_source(SAMPLE, Kept { records: retention, payloads: None }, false)?],
         retention,
         duplicates: Duplicates { dead_letter: false, alert: false },
         conflict_status: StatusCode::OK,
@@ -371,7 +372,8 @@ pub(in crate::config) fn alerts(section: Section<'_>, development: bool) -> Opti
     let signer = signer.ok()?.map(Arc::new);
     let place = Place { name: "default".into(), url: url?, origin: origin.clone(), signer, headers, tries };
     let retention = semel_webhook::limits::RETENTION_DEFAULT;
-    let operation = place.operation(ALERTS, ALERTS, retention, false)?;
+    let kept = Kept { records: retention, payloads: None };
+    let operation = place.operation(ALERTS, ALERTS, kept, false)?;
     Some((AlertsConfig { format, on, every, operation }, origin))
 }
 

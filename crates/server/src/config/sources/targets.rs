@@ -73,6 +73,15 @@ fn schedule(section: Section<'_>, usual: Schedule) -> Schedule {
     schedule
 }
 
+/// How long what is done is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// Its record, and with it its identity.
+    pub(super) records: Duration,
+    /// Its payload, where that goes earlier.
+    pub(super) payloads: Option<Duration>,
+}
+
 /// A target as it is read: its address, and what it is sent besides.
 pub(super) struct Place {
     pub(super) name: Arc<str>,
@@ -130,9 +139,9 @@ fn is_name(name: &str) -> bool {
 
 impl Place {
     /// The target of a source, as an operation of the engine.
-    pub(super) fn of_source(self, source: &str, retention: Duration, ordered: bool) -> Option<SourceTarget> {
+    pub(super) fn of_source(self, source: &str, kept: Kept, ordered: bool) -> Option<SourceTarget> {
         let name = Arc::clone(&self.name);
-        let operation = self.operation(&format!("webhook:{source}/{name}"), source, retention, ordered)?;
+        let operation = self.operation(&format!("webhook:{source}/{name}"), source, kept, ordered)?;
         Some(SourceTarget { name, operation })
     }
 
@@ -142,12 +151,14 @@ impl Place {
         self,
         operation: &str,
         source: &str,
-        retention: Duration,
+        kept: Kept,
         ordered: bool,
     ) -> Option<OperationConfig> {
         let Tries { timeout, lease, retry, concurrency, permanent } = self.tries;
         // The target has a stable key, so what was lost is sent again.
-        let policy = Policy::try_new(lease, retention, OnLapse::Resume, Keep::Deterministic, retry).ok()?;
+        let policy =
+            Policy::try_new(lease, kept.records, OnLapse::Resume, Keep::Deterministic, retry).ok()?;
+        let policy = policy.try_with_payload_retention(kept.payloads).ok()?;
         let target = match self.url {
             Url::Builtin(builtin) => Target::Builtin(builtin),
             Url::Http(url) => Target::Delivery(Arc::new(DeliveryTarget {

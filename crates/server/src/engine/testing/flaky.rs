@@ -21,6 +21,10 @@ pub(in crate::engine) enum Weather {
     Down,
     /// They are written, the answer is lost, and from then on the store is down.
     LosesAnswers,
+    /// They are written, and one answer is lost; whoever then looks is shown the record when its work has ended.
+    LosesOneUntilItsEnd,
+    /// The next who looks waits for the end.
+    ShowsTheEnd,
 }
 
 /// A store in memory, in changing weather.
@@ -41,17 +45,37 @@ impl Flaky {
     fn check(&self, during: &'static str) -> Result<(), StoreError> {
         match *self.weather.lock() {
             Weather::Down => Err(StoreError::not_applied(during, true, "down")),
-            Weather::Fair | Weather::LosesAnswers => Ok(()),
+            Weather::Fair | Weather::LosesAnswers | Weather::LosesOneUntilItsEnd | Weather::ShowsTheEnd => {
+                Ok(())
+            }
         }
     }
 
     fn answered<T>(&self, during: &'static str, answer: T) -> Result<T, StoreError> {
         let mut weather = self.weather.lock();
-        if *weather == Weather::LosesAnswers {
-            *weather = Weather::Down;
-            return Err(StoreError::in_doubt(during, "the answer was lost"));
+        *weather = match *weather {
+            Weather::LosesAnswers => Weather::Down,
+            Weather::LosesOneUntilItsEnd => Weather::ShowsTheEnd,
+            Weather::Fair | Weather::Down | Weather::ShowsTheEnd => return Ok(answer),
+        };
+        Err(StoreError::in_doubt(during, "the answer was lost"))
+    }
+
+    /// Waits until the record has ended, if that is what the weather is like.
+    async fn end_of(&self, id: RecordId) -> Result<(), StoreError> {
+        let waits = std::mem::replace(&mut *self.weather.lock(), Weather::Fair);
+        if waits != Weather::ShowsTheEnd {
+            *self.weather.lock() = waits;
+            return Ok(());
         }
-        Ok(answer)
+        let mut seen = Version::default();
+        while let Some(record) = self.store.changed(id, seen, Duration::from_secs(3_600)).await?.value {
+            if record.due().is_none() {
+                return Ok(());
+            }
+            seen = record.version();
+        }
+        Ok(())
     }
 }
 
@@ -87,6 +111,7 @@ impl Store for Flaky {
     fn load(&self, id: RecordId) -> Answer<'_, AsOf<Option<Arc<Record>>>> {
         Box::pin(async move {
             self.check("load")?;
+            self.end_of(id).await?;
             self.store.load(id).await
         })
     }

@@ -147,6 +147,33 @@ async fn an_alert_is_durable_once_it_is_taken_in_and_goes_out_with_the_process_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_stops_loses_nothing_of_what_it_was_told_after_an_alert_or_after_its_engine() {
+    let (store, sent) = (store(), Sent::default());
+    let (first, alerts) = node(&store, AlertFormat::StandardWebhooks, &sent);
+    first.engine.start(4);
+    alerts.tell(AlertKind::Duplicates, "xendit", None);
+    first.told.wait(What::Completed, 1).await;
+    for _ in 0..3 {
+        alerts.tell(AlertKind::Duplicates, "xendit", None);
+    }
+    assert!(first.engine.stop(Duration::from_secs(1)).await);
+    for _ in 0..4 {
+        // By a connection that has ended after the engine.
+        alerts.tell(AlertKind::Duplicates, "xendit", None);
+    }
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    first.engine.tell_what_is_left().await;
+    first.engine.tell_what_is_left().await;
+    let (second, _) = node(&store, AlertFormat::StandardWebhooks, &sent);
+    second.engine.start(4);
+    second.told.wait(What::Completed, 2).await;
+    let counts: Vec<_> = bodies(&sent).iter().map(|body| body["data"]["count"].as_u64().unwrap()).collect();
+    assert_eq!(counts.iter().sum::<u64>(), 8, "{counts:?}");
+    tokio::time::sleep(EVERY * 3).await;
+    assert_eq!(sent.lock().len(), 3, "each of them once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_asked_for_is_not_told_and_a_reload_may_ask_for_it() {
     let sent = Sent::default();
     let (node, alerts) = node(&store(), AlertFormat::StandardWebhooks, &sent);

@@ -18,7 +18,9 @@ use crate::engine::Execution;
 use crate::engine::events::What;
 use crate::engine::operation::Operation;
 use crate::engine::reply::{Lost, Reply};
-use crate::engine::testing::{Fixture, Script, answered, ask, ask_for, config, done, scripted};
+use crate::engine::testing::{
+    Fixture, Flaky, Script, Weather, answered, ask, ask_for, config, done, scripted,
+};
 use crate::engine::work::Work;
 
 /// When attempts began.
@@ -48,6 +50,57 @@ async fn l9_what_was_taken_in_is_done_and_its_duplicates_are_given_the_result() 
     assert!(matches!(again, Execution::Completed { replayed: true, .. }), "{again:?}");
     let mismatch = fixture.engine.submit(ask_for("work", "k", b"7")).await.unwrap();
     assert!(matches!(mismatch, Execution::Mismatch { .. }));
+    assert_eq!(begun.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_took_work_in_is_no_duplicate_of_itself_when_the_stores_answer_was_lost_and_a_worker_was_quicker()
+ {
+    let (operation, begun) = timed(OnLapse::AtMostOnce, |_| done());
+    let store = Flaky::new();
+    let fixture = Fixture::over(Arc::clone(&store) as _, vec![operation]);
+    fixture.engine.start(4);
+    store.set(Weather::LosesOneUntilItsEnd);
+    let first = fixture.engine.submit(ask("k")).await.unwrap();
+    assert!(matches!(first, Execution::Completed { replayed: false, .. }), "{first:?}");
+    assert!(!first.is_duplicate());
+    let again = fixture.engine.submit(ask("k")).await.unwrap();
+    assert!(matches!(again, Execution::Completed { replayed: true, .. }), "{again:?}");
+    assert_eq!(begun.lock().len(), 1);
+}
+
+/// The record stays, and what it answers: only what was asked is gone.
+#[tokio::test(start_paused = true)]
+async fn retention_a_payload_goes_before_its_identity_and_a_duplicate_across_that_boundary_is_refused() {
+    let kept = Duration::from_secs(600);
+    let work = |begun: Begun| {
+        let mut config = config(OnLapse::AtMostOnce, Target::Builtin(Builtin::Echo));
+        config.policy = config.policy.try_with_payload_retention(Some(kept)).unwrap();
+        Operation::scripted(
+            config,
+            Script::new(move |_| {
+                begun.lock().push(Instant::now());
+                std::future::ready(done())
+            }),
+        )
+    };
+    let begun = Begun::default();
+    let fixture = Fixture::new(vec![work(Arc::clone(&begun))]);
+    fixture.engine.start(4);
+    fixture.engine.submit(ask("k")).await.unwrap();
+    fixture.told.wait(What::Completed, 1).await;
+    sleep(Duration::from_secs(599)).await;
+    let before = fixture.record("k").await;
+    assert!(before.request().input().is_some(), "its time has not come");
+    let seen = fixture.store.changed(before.id(), before.version(), Duration::from_secs(60)).await.unwrap();
+    let after = seen.value.unwrap();
+    assert!(after.payload_is_gone(), "{after:?}");
+    assert_eq!((after.state(), after.times().expires), (before.state(), before.times().expires));
+    assert_eq!(fixture.store.next_due().await.unwrap().value, None, "nobody has to look again");
+    let again = fixture.engine.submit(ask("k")).await.unwrap();
+    assert!(matches!(again, Execution::Completed { replayed: true, .. }), "{again:?}");
+    let mismatch = fixture.engine.submit(ask_for("work", "k", b"7")).await.unwrap();
+    assert!(matches!(mismatch, Execution::Mismatch { .. }), "{mismatch:?}");
     assert_eq!(begun.lock().len(), 1);
 }
 

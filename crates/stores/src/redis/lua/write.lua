@@ -33,7 +33,10 @@ end
 if new.fence >= 9007199254740992 or new.sequence > 4294967295 then return {'spent', now} end
 if wake == 'keep' then new.wake = old and old.wake or 0
 elseif wake ~= '' then new.wake = new.written + tonumber(wake) end
-if rests ~= '' then new.settled, new.expires = new.written, new.written + tonumber(rests) end
+-- At rest already: it stays so as it was, and its input goes.
+local kept = rests == 'keep'
+if kept then new.settled, new.expires = old and old.settled or 0, old and old.expires or 0
+elseif rests ~= '' then new.settled, new.expires = new.written, new.written + tonumber(rests) end
 
 local was = old and meta_of(there[2])
 local is = {lane = lane, kind = kind, terms = (was and not begins) and was.terms or terms}
@@ -72,7 +75,7 @@ if KEYS[7] then audit(new.written, KEYS[7], KEYS[8], KEYS[9], ARGV[18], ARGV[19]
 local stamps = struct.pack('>I8I4I8I8I8I8I8', new.fence, new.sequence, new.created, new.written, new.wake,
   new.settled, new.expires)
 local meta = struct.pack('>I2c0I2c0', #is.lane, is.lane, #is.kind, is.kind) .. is.terms
-if begins and input == '' then redis.call('HDEL', r, 'i') end
+if (begins and input == '') or kept then redis.call('HDEL', r, 'i') end
 local fields = {'s', stamps .. sum(stamps, meta, head), 'm', meta, 'h', head}
 if input ~= '' and (begins or redis.call('HEXISTS', r, 'i') == 0) then
   fields[7], fields[8] = 'i', input
