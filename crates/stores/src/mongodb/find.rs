@@ -14,11 +14,14 @@ use super::error::Kind;
 use super::store::{COUNTER_BITS, Shared};
 use super::version::{audit_fields, count, date, kind, log_id, read_audit, tag_text, term, unreadable};
 use crate::remote::draft::{actor_hash, millis, narrowest, operation_hash, time};
+use crate::remote::pages::{self, Run};
 
 /// The number below which all entries were stamped before this time.
 fn audit_number(at: Timestamp) -> i64 {
     millis(at).min(i64::MAX >> COUNTER_BITS) << COUNTER_BITS
 }
+
+const SEARCH: &str = "search";
 
 fn window(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
@@ -31,52 +34,48 @@ impl Shared {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page<Summary, Cursor>, StoreError> {
-        const DURING: &str = "search";
-        self.ask_time(DURING).await?;
-        let limit = limit.clamp(1, semel_core::limits::PAGE_MAX);
-        let mut page = Page { items: Vec::<Summary>::new(), next: None, entries_read: 0 };
-        let Some(filter) = self.filter(query).await? else { return Ok(page) };
-        let (mut below, mut length) = (cursor, limit + 1);
-        loop {
-            let mut filter = filter.clone();
-            if let Some(below) = below {
-                let (created, id) = (date(below.created), below.id.to_string());
-                let after = vec![
-                    doc! { "createdAt": { "$lt": created } },
-                    doc! { "createdAt": created, "recordId": { "$lt": id } },
-                ];
-                filter.insert("$or", after);
-            }
-            let places = self.records.find(filter).sort(doc! { "createdAt": -1, "recordId": -1 });
-            let places = places.limit(window(length)).projection(doc! { "recordId": 1, "createdAt": 1 });
-            let places = self.all(DURING, places).await?;
-            page.entries_read += places.len() as u64;
-            let full = places.len() >= length;
-            let mut places = places.iter().map(place).collect::<Result<Vec<_>, _>>()?;
-            // A version that was superseded a moment ago has the place of its successor.
-            places.dedup();
-            let records: Vec<_> = places.iter().map(|place| place.id.to_string()).collect();
-            let heads =
-                if records.is_empty() { HashMap::new() } else { self.heads(DURING, &records).await? };
-            let now = self.time.now(Timestamp::ZERO);
-            for (place, record) in places.iter().zip(&records) {
-                below = Some(*place);
-                let shown = heads.get(record).filter(|head| {
-                    head.times().created == place.created && !head.is_expired(now) && query.matches(head)
-                });
-                let Some(head) = shown else { continue };
-                if page.items.len() == limit {
-                    page.next = page.items.last().map(Summary::cursor);
-                    return Ok(page);
-                }
-                page.items.push(Summary::of(head));
-            }
-            if !full {
-                return Ok(page);
-            }
-            // Little of what was read was asked for: fewer and longer looks.
-            length = (length * 2).min(semel_core::limits::PAGE_MAX + 1);
+        self.ask_time(SEARCH).await?;
+        let Some(filter) = self.filter(query).await? else {
+            return Ok(Page { items: Vec::new(), next: None, entries_read: 0 });
+        };
+        let read = |below, count| self.records(query, &filter, below, count);
+        pages::page(limit, cursor, read, |place| place).await
+    }
+
+    /// The next places that a filter finds, with what is shown of those that match.
+    async fn records(
+        &self,
+        query: &Query,
+        filter: &Document,
+        below: Option<Cursor>,
+        count: usize,
+    ) -> Result<Run<Option<Cursor>, Summary>, StoreError> {
+        let mut filter = filter.clone();
+        if let Some(below) = below {
+            let (created, id) = (date(below.created), below.id.to_string());
+            let after = vec![
+                doc! { "createdAt": { "$lt": created } },
+                doc! { "createdAt": created, "recordId": { "$lt": id } },
+            ];
+            filter.insert("$or", after);
         }
+        let places = self.records.find(filter).sort(doc! { "createdAt": -1, "recordId": -1 });
+        let places = places.limit(window(count)).projection(doc! { "recordId": 1, "createdAt": 1 });
+        let places = self.all(SEARCH, places).await?;
+        let mut run = Run { items: Vec::new(), full: places.len() >= count, read: places.len() as u64 };
+        let mut places = places.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        // A version that was superseded a moment ago has the place of its successor.
+        places.dedup();
+        let records: Vec<_> = places.iter().map(|place| place.id.to_string()).collect();
+        let heads = if records.is_empty() { HashMap::new() } else { self.heads(SEARCH, &records).await? };
+        let now = self.time.now(Timestamp::ZERO);
+        for (place, record) in places.iter().zip(&records) {
+            let shown = heads.get(record).filter(|head| {
+                head.times().created == place.created && !head.is_expired(now) && query.matches(head)
+            });
+            run.items.push((Some(*place), shown.map(|head| Summary::of(head))));
+        }
+        Ok(run)
     }
 
     /// What a query asks of a document; `None` if nothing can match.
@@ -127,43 +126,35 @@ impl Shared {
         cursor: Option<AuditCursor>,
         limit: usize,
     ) -> Result<Page<Entry, AuditCursor>, StoreError> {
-        let limit = limit.clamp(1, semel_core::limits::PAGE_MAX);
-        let mut page = Page { items: Vec::new(), next: None, entries_read: 0 };
         let until = query.until.map_or(i64::MAX, audit_number);
         let below = cursor.map_or(i64::MAX, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
-        let (mut below, mut count, mut last) = (below.min(until), limit + 1, None);
-        loop {
-            // What is copied into the log leaves its version only afterwards: whoever looks there first misses nothing.
-            let beside = self.run(&self.records, "audit.", query, below, count).await?;
-            let log = self.run(&self.log, "", query, below, count).await?;
-            let full = |run: &Entries, read: usize| {
-                run.keys().next().map(|(number, _)| *number).filter(|_| read >= count)
-            };
-            // Where one of the two goes on, the other's are not next yet.
-            let ends = [full(&beside.0, beside.1), full(&log.0, log.1)];
-            let end = ends.into_iter().flatten().max();
-            page.entries_read += (beside.1 + log.1) as u64;
-            let mut entries = beside.0;
-            entries.extend(log.0);
-            let next = entries.into_iter().rev();
-            let next = next.take_while(|((number, _), _)| end.is_none_or(|end| *number >= end));
-            for ((number, _), entry) in next {
-                below = number;
-                if !query.matches(&entry) {
-                    continue;
-                }
-                if page.items.len() == limit {
-                    page.next = last;
-                    return Ok(page);
-                }
-                last = u64::try_from(number).ok().map(AuditCursor);
-                page.items.push(entry);
-            }
-            if end.is_none() {
-                return Ok(page);
-            }
-            count = (count * 2).min(semel_core::limits::PAGE_MAX + 1);
-        }
+        let read = |below, count| self.newest_entries(query, below, count);
+        let cursor = |number| u64::try_from(number).ok().map(AuditCursor);
+        pages::page(limit, below.min(until), read, cursor).await
+    }
+
+    /// The next entries of both places where they are.
+    async fn newest_entries(
+        &self,
+        query: &AuditQuery,
+        below: i64,
+        count: usize,
+    ) -> Result<Run<i64, Entry>, StoreError> {
+        // What is copied into the log leaves its version only afterwards: whoever looks there first misses nothing.
+        let beside = self.run(&self.records, "audit.", query, below, count).await?;
+        let log = self.run(&self.log, "", query, below, count).await?;
+        let full = |run: &Entries, read: usize| {
+            run.keys().next().map(|(number, _)| *number).filter(|_| read >= count)
+        };
+        // Where one of the two goes on, the other's are not next yet.
+        let end = [full(&beside.0, beside.1), full(&log.0, log.1)].into_iter().flatten().max();
+        let read = (beside.1 + log.1) as u64;
+        let mut entries = beside.0;
+        entries.extend(log.0);
+        let next = entries.into_iter().rev();
+        let next = next.take_while(|((number, _), _)| end.is_none_or(|end| *number >= end));
+        let shown = |((number, _), entry): (_, Entry)| (number, query.matches(&entry).then_some(entry));
+        Ok(Run { items: next.map(shown).collect(), full: end.is_some(), read })
     }
 
     /// The next entries of one of the two places where they are, and how many were read.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use semel_core::audit::Entry;
 use semel_core::query::{AuditCursor, AuditQuery, Cursor, Page, Query, Summary};
-use semel_core::{RecordId, StoreError, Timestamp};
+use semel_core::{StoreError, Timestamp};
 use tokio_postgres::types::ToSql;
 
 use super::error::Kind;
@@ -15,6 +15,7 @@ use super::rows::{
 use super::store::Shared;
 use crate::codec::{Corrupt, decode_audit};
 use crate::remote::draft::narrowest;
+use crate::remote::pages::{self, Run, newest};
 
 /// Bits of an audit entry's number below its time.
 const COUNTER_BITS: u32 = 21;
@@ -25,14 +26,6 @@ fn audit_number(at: Timestamp) -> i64 {
     at << COUNTER_BITS
 }
 
-/// What was read of an order at once.
-struct Run<T, P> {
-    items: Vec<(P, T)>,
-    /// Whether there may be more.
-    full: bool,
-    read: u64,
-}
-
 impl Shared {
     pub(super) async fn search(
         &self,
@@ -40,28 +33,8 @@ impl Shared {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page<Summary, Cursor>, StoreError> {
-        let limit = limit.clamp(1, semel_core::limits::PAGE_MAX);
-        let mut page = Page { items: Vec::<Summary>::new(), next: None, entries_read: 0 };
-        let last = Cursor { created: Timestamp::MAX, id: RecordId::from_bytes([0xff; 16]) };
-        let (mut below, mut window) = (cursor.unwrap_or(last), limit + 1);
-        loop {
-            let run = self.records(query, below, window).await?;
-            page.entries_read += run.read;
-            for (place, found) in run.items {
-                below = place;
-                let Some(summary) = found else { continue };
-                if page.items.len() == limit {
-                    page.next = page.items.last().map(Summary::cursor);
-                    return Ok(page);
-                }
-                page.items.push(summary);
-            }
-            if !run.full {
-                return Ok(page);
-            }
-            // Little of what was read was asked for: fewer and longer looks.
-            window = (window * 2).min(semel_core::limits::PAGE_MAX + 1);
-        }
+        let read = |below, window| self.records(query, below, window);
+        pages::page(limit, cursor.unwrap_or_else(newest), read, Some).await
     }
 
     /// The next places of the narrowest order, with what is shown of those that match.
@@ -70,7 +43,7 @@ impl Shared {
         query: &Query,
         below: Cursor,
         window: usize,
-    ) -> Result<Run<Option<Summary>, Cursor>, StoreError> {
+    ) -> Result<Run<Cursor, Summary>, StoreError> {
         let (created, id) = (millis(below.created), Id(below.id));
         let until = query.until.map_or(i64::MAX, millis);
         let from = query.from.map_or(0, millis);
@@ -119,32 +92,12 @@ impl Shared {
         cursor: Option<AuditCursor>,
         limit: usize,
     ) -> Result<Page<Entry, AuditCursor>, StoreError> {
-        let limit = limit.clamp(1, semel_core::limits::PAGE_MAX);
-        let mut page = Page { items: Vec::new(), next: None, entries_read: 0 };
         let until = query.until.map_or(i64::MAX, audit_number);
         let from = query.from.map_or(0, audit_number);
         let below = cursor.map_or(i64::MAX, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
-        let (mut below, mut window, mut last) = (below.min(until), limit + 1, None);
-        loop {
-            let run = self.entries(query, below, from, window).await?;
-            page.entries_read += run.read;
-            for (number, entry) in run.items {
-                below = number;
-                if !query.matches(&entry) {
-                    continue;
-                }
-                if page.items.len() == limit {
-                    page.next = last;
-                    return Ok(page);
-                }
-                last = u64::try_from(number).ok().map(AuditCursor);
-                page.items.push(entry);
-            }
-            if !run.full {
-                return Ok(page);
-            }
-            window = (window * 2).min(semel_core::limits::PAGE_MAX + 1);
-        }
+        let read = |below, window| self.entries(query, below, from, window);
+        let cursor = |number| u64::try_from(number).ok().map(AuditCursor);
+        pages::page(limit, below.min(until), read, cursor).await
     }
 
     async fn entries(
@@ -153,7 +106,7 @@ impl Shared {
         below: i64,
         from: i64,
         window: usize,
-    ) -> Result<Run<Entry, i64>, StoreError> {
+    ) -> Result<Run<i64, Entry>, StoreError> {
         let count = i64::try_from(window).unwrap_or(i64::MAX);
         let operation = query.operation.as_ref().map(operation_hash);
         let actor = query.actor.as_deref().map(actor_hash);
@@ -173,7 +126,8 @@ impl Shared {
             let bytes: &[u8] = row.try_get(2).map_err(unreadable)?;
             run.read = run.read.max(entries(row, 3)?);
             let (_, entry) = decode_audit(Bytes::copy_from_slice(bytes)).map_err(corrupt)?;
-            run.items.push((number, entry.at(at)));
+            let entry = entry.at(at);
+            run.items.push((number, query.matches(&entry).then_some(entry)));
         }
         run.read = run.read.max(rows.len() as u64);
         Ok(run)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use semel_core::id::{Fence, Operation, RecordId, Version};
 use semel_core::record::{Parts, Times};
 use semel_core::write::{Rest, Wake, Write};
@@ -10,14 +10,15 @@ use semel_core::{Record, StoreError, Timestamp};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
-use crate::codec::{Corrupt, decode_input, decode_record, encode_input, encode_record};
+use crate::codec::Corrupt;
 use crate::limits;
 pub(super) use crate::remote::draft::hash;
-use crate::remote::draft::without_input;
 pub(super) use crate::remote::draft::{
     AuditDraft, EVERYTHING, actor_hash, key_hash, lane_name, length, millis, namespace_number, namespace_of,
     operation_hash, state_number, state_of, tag_hash, time,
 };
+use crate::remote::kept::{self, Sealed};
+pub(super) use crate::remote::kept::{Stamps, corrupt};
 
 /// An id as the database's `uuid`: sixteen bytes in their order.
 #[derive(Clone, Copy, Debug)]
@@ -71,20 +72,8 @@ pub(super) struct Draft {
 impl Draft {
     /// Sealed with stamps that the row's columns will replace.
     pub(super) fn of(write: Write) -> Result<Self, &'static str> {
-        let (stamp, after, deadline) = (*write.stamp(), write.after(), write.deadline());
-        let (record, entry) = write.seal(Timestamp::ZERO, Fence::default());
-        let parts = record.parts().clone();
+        let Sealed { parts, stamp, after, deadline, head, input, audit } = Sealed::of(write)?;
         let request = &parts.request;
-        let mut input = None;
-        let mut head = Vec::new();
-        match request.input() {
-            None => encode_record(&record, &mut head),
-            Some(apart) => {
-                encode_input(apart, input.insert(Vec::new()));
-                let request = Arc::new(without_input(request)?);
-                encode_record(&Record::from_parts(Parts { request, ..parts.clone() })?, &mut head);
-            }
-        }
         let mut names: Vec<_> = request.tags().iter().map(tag_hash).collect();
         names.sort_unstable();
         names.dedup();
@@ -109,7 +98,7 @@ impl Draft {
             head,
             input,
             deadline,
-            audit: entry.as_ref().map(AuditDraft::of),
+            audit,
             parts,
         })
     }
@@ -128,9 +117,7 @@ impl Draft {
 
     /// The record as it was stamped.
     pub(super) fn stamped(&self, stamps: Stamps) -> Result<Arc<Record>, StoreError> {
-        let parts = Parts { version: stamps.version, times: stamps.times, ..self.parts.clone() };
-        // Written it is; what the database has made of it cannot be told.
-        Record::from_parts(parts).map(Arc::new).map_err(|why| StoreError::in_doubt("stamp", why))
+        kept::stamped(&self.parts, stamps)
     }
 }
 
@@ -143,20 +130,9 @@ pub(super) fn version_numbers(version: Version) -> (i64, i64) {
     (fence(version.fence), i64::from(version.sequence))
 }
 
-/// What the database stamped.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stamps {
-    pub(super) version: Version,
-    pub(super) times: Times,
-}
-
 /// A row that is not what its statement asks for.
 pub(super) fn unreadable(error: tokio_postgres::Error) -> StoreError {
     StoreError::corrupt("read a row", "a column is not what it should be").with_source(error)
-}
-
-pub(super) fn corrupt(error: Corrupt) -> StoreError {
-    StoreError::corrupt("read a row", "stored bytes cannot be read").with_source(error)
 }
 
 /// A row, whichever driver it comes from.
@@ -196,16 +172,7 @@ pub(super) fn record(row: &impl Columns, at: usize) -> Result<Option<Arc<Record>
     }
     let head: &[u8] = row.get(at + 7)?;
     let input: Option<&[u8]> = row.get(at + 9)?;
-    let (bare, rest) = decode_record(Bytes::copy_from_slice(head)).map_err(corrupt)?;
-    if !rest.is_empty() {
-        return Err(corrupt(Corrupt("bytes after the end")));
-    }
-    let mut parts = Parts { version: stamps.version, times: stamps.times, ..bare.parts().clone() };
-    if let Some(input) = input {
-        let input = decode_input(Bytes::copy_from_slice(input)).map_err(corrupt)?;
-        parts.request = Arc::new((*parts.request).clone().with_input(input));
-    }
-    Record::from_parts(parts).map(|record| Some(Arc::new(record))).map_err(|why| corrupt(Corrupt(why)))
+    kept::record(stamps, head, input).map(Some)
 }
 
 /// An array as text.

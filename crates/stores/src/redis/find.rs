@@ -22,23 +22,13 @@ use crate::remote::draft::{
     AuditDraft, EVERYTHING, actor_hash, key_hash, namespace_number, narrowest, operation_hash, state_number,
     tag_hash,
 };
+use crate::remote::pages::{self, Run, newest};
 
 /// Bits of an audit entry's number below its time: its place within the millisecond, and its shard.
 const BELOW_TIME: u32 = 21;
 /// Of these, those of the shard.
 const OF_SHARD: u32 = 8;
 const _: () = assert!(limits::REDIS_SHARDS_MAX <= 1 << OF_SHARD);
-
-/// What a load gives.
-type Loaded = AsOf<Option<Arc<Record>>>;
-
-/// What was read of an order at once.
-struct Run<T, P> {
-    items: Vec<(P, T)>,
-    /// Whether there may be more.
-    full: bool,
-    read: u64,
-}
 
 fn place(cursor: Cursor) -> [u8; 24] {
     let mut place = [0; 24];
@@ -61,43 +51,31 @@ impl Shared {
         cursor: Option<Cursor>,
         limit: usize,
     ) -> Result<Page<Summary, Cursor>, StoreError> {
-        let limit = limit.clamp(1, semel_core::limits::PAGE_MAX);
-        let mut page = Page { items: Vec::<Summary>::new(), next: None, entries_read: 0 };
-        let last = Cursor { created: Timestamp::MAX, id: RecordId::from_bytes([0xff; 16]) };
-        let (mut below, mut window) = (cursor.unwrap_or(last), limit + 1);
-        loop {
-            let run = self.places(query, below, window).await?;
-            page.entries_read += run.read;
-            for places in run.items.chunks(limits::REDIS_LOADS_AT_ONCE) {
-                for (place, found) in self.load_places(places).await? {
-                    below = place;
-                    let shown = |record: &Arc<Record>| {
-                        // Another life of the key has another place.
-                        record.times().created == place.created
-                            && !record.is_expired(found.as_of)
-                            && query.matches(record)
-                    };
-                    let Some(record) = found.value.as_ref().filter(|record| shown(record)) else { continue };
-                    if page.items.len() == limit {
-                        page.next = page.items.last().map(Summary::cursor);
-                        return Ok(page);
-                    }
-                    page.items.push(Summary::of(record));
-                }
-            }
-            if !run.full {
-                return Ok(page);
-            }
-            // Little of what was read was asked for: fewer and longer looks.
-            window = (window * 2).min(semel_core::limits::PAGE_MAX + 1);
-        }
+        let read = |below, window| self.records(query, below, window);
+        pages::page(limit, cursor.unwrap_or_else(newest), read, Some).await
     }
 
-    /// What is in these places, all at once.
-    async fn load_places(&self, places: &[(Cursor, ())]) -> Result<Vec<(Cursor, Loaded)>, StoreError> {
-        let loads: Vec<_> = places.iter().map(|(place, ())| self.load(place.id)).collect();
-        let loaded = try_join_all(loads).await?;
-        Ok(places.iter().map(|(place, ())| *place).zip(loaded).collect())
+    /// The next places, with what is shown of those that match.
+    async fn records(
+        &self,
+        query: &Query,
+        below: Cursor,
+        window: usize,
+    ) -> Result<Run<Cursor, Summary>, StoreError> {
+        let mut run = self.places(query, below, window).await?;
+        for places in run.items.chunks_mut(limits::REDIS_LOADS_AT_ONCE) {
+            let loaded = try_join_all(places.iter().map(|(place, _)| self.load(place.id))).await?;
+            for ((place, shown), AsOf { as_of, value }) in places.iter_mut().zip(loaded) {
+                // Another life of the key has another place.
+                let is_shown = |record: &Arc<Record>| {
+                    record.times().created == place.created
+                        && !record.is_expired(as_of)
+                        && query.matches(record)
+                };
+                *shown = value.filter(is_shown).map(|record| Summary::of(&record));
+            }
+        }
+        Ok(run)
     }
 
     /// The next places of the narrowest order, over all shards.
@@ -106,7 +84,7 @@ impl Shared {
         query: &Query,
         below: Cursor,
         window: usize,
-    ) -> Result<Run<(), Cursor>, StoreError> {
+    ) -> Result<Run<Cursor, Summary>, StoreError> {
         let until = query.until.map(|until| Cursor { created: until, id: RecordId::from_bytes([0; 16]) });
         let below = place(until.map_or(below, |until| until.min(below)));
         let from = query.from.map_or(0, Timestamp::as_millis).to_be_bytes();
@@ -143,10 +121,10 @@ impl Shared {
             run.full |= found.len() >= window;
             for place in found {
                 let place = bytes(place).and_then(place_of).ok_or_else(|| unreadable("search"))?;
-                run.items.push((place, ()));
+                run.items.push((place, None));
             }
         }
-        run.items.sort_unstable_by_key(|(place, ())| std::cmp::Reverse(*place));
+        run.items.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
         run.full |= run.items.len() > window;
         run.items.truncate(window);
         Ok(run)
@@ -158,31 +136,11 @@ impl Shared {
         cursor: Option<AuditCursor>,
         limit: usize,
     ) -> Result<Page<Entry, AuditCursor>, StoreError> {
-        let limit = limit.clamp(1, semel_core::limits::PAGE_MAX);
-        let mut page = Page { items: Vec::new(), next: None, entries_read: 0 };
         let number = |at: Timestamp| at.as_millis().min(u64::MAX >> BELOW_TIME) << BELOW_TIME;
         let until = query.until.map_or(u64::MAX, number);
-        let (mut below, mut window) = (cursor.map_or(u64::MAX, |cursor| cursor.0).min(until), limit + 1);
-        loop {
-            let run = self.entries(query, below, window).await?;
-            page.entries_read += run.read;
-            for (number, entry) in run.items {
-                below = number;
-                if !query.matches(&entry) {
-                    continue;
-                }
-                if page.items.len() == limit {
-                    return Ok(page);
-                }
-                page.next = Some(AuditCursor(number));
-                page.items.push(entry);
-            }
-            if !run.full {
-                page.next = None;
-                return Ok(page);
-            }
-            window = (window * 2).min(semel_core::limits::PAGE_MAX + 1);
-        }
+        let below = cursor.map_or(u64::MAX, |cursor| cursor.0).min(until);
+        let read = |below, window| self.entries(query, below, window);
+        pages::page(limit, below, read, |number| Some(AuditCursor(number))).await
     }
 
     async fn entries(
@@ -190,7 +148,7 @@ impl Shared {
         query: &AuditQuery,
         below: u64,
         window: usize,
-    ) -> Result<Run<Entry, u64>, StoreError> {
+    ) -> Result<Run<u64, Entry>, StoreError> {
         let from = number_bytes(query.from.map_or(0, Timestamp::as_millis), 0);
         let operation = query.operation.as_ref().map(operation_hash);
         let operation = operation.map_or_else(Vec::new, |operation| operation_of_cell(Some(operation)));
@@ -234,7 +192,9 @@ impl Shared {
             for (number, entry) in found.1 {
                 let at = Timestamp::from_millis(number >> 16);
                 let (_, entry) = decode_audit(entry).map_err(corrupt)?;
-                run.items.push((cursor_of(number, shard.number), entry.at(at)));
+                let entry = entry.at(at);
+                let shown = query.matches(&entry).then_some(entry);
+                run.items.push((cursor_of(number, shard.number), shown));
             }
         }
         run.items.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));

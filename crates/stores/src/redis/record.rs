@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redis::Value;
 use semel_core::id::{Fence, Operation, RecordId, Version};
 use semel_core::record::{Parts, Times};
@@ -10,11 +9,12 @@ use semel_core::write::{Rest, Wake, Write};
 use semel_core::{Record, StoreError, Timestamp};
 
 use super::database::{bytes, items, text};
-use crate::codec::{Corrupt, decode_input, decode_record, encode_input, encode_record};
+use crate::codec::Corrupt;
 use crate::remote::draft::{
     AuditDraft, EVERYTHING, hash, key_hash, lane_name, length, namespace_number, state_number, tag_hash,
-    without_input,
 };
+pub(super) use crate::remote::kept::corrupt;
+use crate::remote::kept::{self, Sealed, Stamps};
 
 /// Bytes of a checksum.
 const SUM: usize = 16;
@@ -42,22 +42,9 @@ pub(super) struct Draft {
 impl Draft {
     /// Sealed with stamps that the server's will replace.
     pub(super) fn of(write: Write) -> Result<Self, &'static str> {
-        let (stamp, after, deadline) = (*write.stamp(), write.after(), write.deadline());
-        let (record, entry) = write.seal(Timestamp::ZERO, Fence::default());
-        let parts = record.parts().clone();
+        let Sealed { parts, stamp, after, deadline, head, input, audit } = Sealed::of(write)?;
         let request = &parts.request;
-        let (mut head, mut input) = (Vec::new(), Vec::new());
-        match request.input() {
-            None => encode_record(&record, &mut head),
-            Some(apart) => {
-                let mut encoded = Vec::new();
-                encode_input(apart, &mut encoded);
-                input.extend_from_slice(sum(&[&encoded]).as_bytes());
-                input.extend_from_slice(&encoded);
-                let request = Arc::new(without_input(request)?);
-                encode_record(&Record::from_parts(Parts { request, ..parts.clone() })?, &mut head);
-            }
-        }
+        let summed = |input: Vec<u8>| [sum(&[&input]).as_bytes(), &input].concat();
         let mut terms = vec![EVERYTHING, key_hash(request.key())];
         terms.extend(request.tags().iter().map(tag_hash));
         terms.sort_unstable();
@@ -82,18 +69,16 @@ impl Draft {
             kind: kind(request.scope().namespace, parts.state.name(), request.operation()),
             terms: terms.into_iter().flat_map(i64::to_be_bytes).collect(),
             head,
-            input,
+            input: input.map(summed).unwrap_or_default(),
             deadline,
-            audit: entry.as_ref().map(|entry| audit_arguments(&AuditDraft::of(entry))),
+            audit: audit.as_ref().map(audit_arguments),
             parts,
         })
     }
 
     /// The record as it was stamped.
     pub(super) fn stamped(&self, stamps: Stamps) -> Result<Arc<Record>, StoreError> {
-        let parts = Parts { version: stamps.version, times: stamps.times, ..self.parts.clone() };
-        // Written it is; what the server has made of it cannot be told.
-        Record::from_parts(parts).map(Arc::new).map_err(|why| StoreError::in_doubt("stamp", why))
+        kept::stamped(&self.parts, stamps)
     }
 }
 
@@ -144,34 +129,26 @@ pub(super) fn version_bytes(version: Version) -> [u8; 12] {
     bytes
 }
 
-/// What the server stamped.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stamps {
-    pub(super) version: Version,
-    pub(super) times: Times,
-}
-
-impl Stamps {
-    fn read(packed: &[u8]) -> Option<Self> {
-        let stamps = packed.first_chunk::<STAMPS>()?;
-        let number = |at: usize| {
-            let bytes: [u8; 8] = stamps[at..at + 8].try_into().ok()?;
-            Some(u64::from_be_bytes(bytes))
-        };
-        let time = |at: usize| number(at).map(Timestamp::from_millis);
-        let perhaps = |at: usize| number(at).map(|ms| (ms > 0).then(|| Timestamp::from_millis(ms)));
-        let sequence = u32::from_be_bytes(stamps[8..12].try_into().ok()?);
-        Some(Self {
-            version: Version { fence: Fence(number(0)?), sequence },
-            times: Times {
-                created: time(12)?,
-                written: time(20)?,
-                wake: perhaps(28)?,
-                settled: perhaps(36)?,
-                expires: perhaps(44)?,
-            },
-        })
-    }
+/// Reads what the server packed.
+fn stamps(packed: &[u8]) -> Option<Stamps> {
+    let packed = packed.first_chunk::<STAMPS>()?;
+    let number = |at: usize| {
+        let bytes: [u8; 8] = packed[at..at + 8].try_into().ok()?;
+        Some(u64::from_be_bytes(bytes))
+    };
+    let time = |at: usize| number(at).map(Timestamp::from_millis);
+    let perhaps = |at: usize| number(at).map(|ms| (ms > 0).then(|| Timestamp::from_millis(ms)));
+    let sequence = u32::from_be_bytes(packed[8..12].try_into().ok()?);
+    Some(Stamps {
+        version: Version { fence: Fence(number(0)?), sequence },
+        times: Times {
+            created: time(12)?,
+            written: time(20)?,
+            wake: perhaps(28)?,
+            settled: perhaps(36)?,
+            expires: perhaps(44)?,
+        },
+    })
 }
 
 /// What a write's script answers.
@@ -184,10 +161,6 @@ pub(super) enum Swapped {
 /// An answer that is none of this store's.
 pub(super) fn unreadable(during: &'static str) -> StoreError {
     StoreError::corrupt(during, "an answer is not what it should be")
-}
-
-pub(super) fn corrupt(error: Corrupt) -> StoreError {
-    StoreError::corrupt("read a record", "stored bytes cannot be read").with_source(error)
 }
 
 pub(super) fn time(value: Option<&Value>) -> Result<Timestamp, StoreError> {
@@ -203,7 +176,7 @@ pub(super) fn swapped(answer: &Value) -> Result<(Timestamp, Swapped), StoreError
     let now = time(rest.first())?;
     let swapped = match text(ended).as_deref() {
         Some("done") => {
-            let stamps = rest.get(1).and_then(bytes).and_then(Stamps::read);
+            let stamps = rest.get(1).and_then(bytes).and_then(stamps);
             // A removal stamps nothing.
             Swapped::Done(stamps.unwrap_or(Stamps { version: Version::default(), times: Times::default() }))
         }
@@ -224,28 +197,25 @@ pub(super) fn record(fields: &[Value]) -> Result<Option<Arc<Record>>, StoreError
         return Ok(None);
     }
     let field = |at: usize| fields.get(at).and_then(bytes);
-    let (Some(stamps), Some(meta), Some(head)) = (field(0), field(1), field(2)) else {
+    let (Some(packed), Some(meta), Some(head)) = (field(0), field(1), field(2)) else {
         return Err(corrupt(Corrupt("a record without a part")));
     };
-    let (stamps, there) =
-        stamps.split_at_checked(STAMPS).ok_or(corrupt(Corrupt("stamps that are cut off")))?;
-    if sum(&[stamps, meta, head]).as_bytes() != there {
+    let (packed, there) =
+        packed.split_at_checked(STAMPS).ok_or(corrupt(Corrupt("stamps that are cut off")))?;
+    if sum(&[packed, meta, head]).as_bytes() != there {
         return Err(corrupt(Corrupt("a checksum that does not fit")));
     }
-    let stamps = Stamps::read(stamps).ok_or_else(|| corrupt(Corrupt("stamps that are cut off")))?;
-    let (bare, rest) = decode_record(Bytes::copy_from_slice(head)).map_err(corrupt)?;
-    if !rest.is_empty() {
-        return Err(corrupt(Corrupt("bytes after the end")));
-    }
-    let mut parts = Parts { version: stamps.version, times: stamps.times, ..bare.parts().clone() };
-    if let Some(input) = field(3) {
-        let (there, input) =
-            input.split_at_checked(SUM).ok_or(corrupt(Corrupt("an input that is cut off")))?;
-        if sum(&[input]).as_bytes() != there {
-            return Err(corrupt(Corrupt("a checksum that does not fit")));
+    let stamps = stamps(packed).ok_or_else(|| corrupt(Corrupt("stamps that are cut off")))?;
+    let input = match field(3) {
+        None => None,
+        Some(input) => {
+            let (there, input) =
+                input.split_at_checked(SUM).ok_or(corrupt(Corrupt("an input that is cut off")))?;
+            if sum(&[input]).as_bytes() != there {
+                return Err(corrupt(Corrupt("a checksum that does not fit")));
+            }
+            Some(input)
         }
-        let input = decode_input(Bytes::copy_from_slice(input)).map_err(corrupt)?;
-        parts.request = Arc::new((*parts.request).clone().with_input(input));
-    }
-    Record::from_parts(parts).map(|record| Some(Arc::new(record))).map_err(|why| corrupt(Corrupt(why)))
+    };
+    kept::record(stamps, head, input).map(Some)
 }

@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::remote::calls::{self, Lanes, Remote, calls_of_shared};
 use crate::remote::draft::{lane_name, namespace_of, state_of};
+use crate::remote::kept::Stamps;
 use crate::remote::open::OpenError;
 use crate::remote::time::Time;
 use crate::remote::wake::Waiters;
@@ -206,12 +207,7 @@ impl Shared {
         Ok((now, swapped))
     }
 
-    fn written(
-        &self,
-        draft: &Draft,
-        now: Timestamp,
-        stamps: super::record::Stamps,
-    ) -> Result<Arc<Record>, StoreError> {
+    fn written(&self, draft: &Draft, now: Timestamp, stamps: Stamps) -> Result<Arc<Record>, StoreError> {
         self.told(now);
         let record = draft.stamped(stamps)?;
         self.fences.seen(record.fence());

@@ -1,10 +1,14 @@
 //! What the stores over a network share, whatever they talk to: [`calls`] what is due and who waits · [`draft`] writes as what a
-//! back end is given · [`open`] why a store does not open · [`time`] the back end's clock, as far as it is known here · [`wake`]
+//! back end is given · `kept` a
+//! record as a server keeps it · [`open`] why a store does not open · [`pages`] of a list · [`time`] the back end's clock, as far as it is known here · [`wake`]
 //! waiters of this node.
 
 pub(crate) mod calls;
 pub(crate) mod draft;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) mod kept;
 pub(crate) mod open;
+pub(crate) mod pages;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod time;
