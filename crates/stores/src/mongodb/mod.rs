@@ -1,7 +1,7 @@
 //! The MongoDB store: any number of nodes over one replica set or sharded cluster, version 5 or later.
 //!
-//! Rooms: [`options`] what a URL says · [`open`] connecting, indexes, what kind of server it is · [`error`] what a failure
-//! means for a command · [`time`] the server's clock, as far as it is known here · [`slot`] compare and swap · [`version`] a
+//! Rooms: [`options`] what a URL says · [`open`] connecting, indexes, what kind of server it is · [`setup`] whose turn it
+//! is to make them · [`error`] what a failure means for a command · [`time`] the server's clock, as far as it is known here · [`slot`] compare and swap · [`version`] a
 //! record's version as a document · [`settle`] what follows a version: counts, the audit log, marks · [`sweep`] what
 //! leaves · [`turns`] waiting for connections · [`find`] search and audit · [`due`] what is due · [`store`] the contract.
 //!
@@ -26,6 +26,7 @@ mod find;
 mod open;
 mod options;
 mod settle;
+mod setup;
 mod slot;
 mod store;
 mod sweep;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::error::{Kind, failed};
 use super::options::Options;
+use super::setup::Turn;
 use crate::limits;
 use crate::remote::open::OpenError;
 
@@ -102,6 +103,27 @@ pub(super) async fn create_indexes(
     collection: &str,
     server: Server,
 ) -> Result<(), mongodb::error::Error> {
+    let wanted = wanted(collection, server);
+    if !server.is_ferretdb {
+        return create_all(database, &wanted).await;
+    }
+    let mut missing = false;
+    for (collection, wanted) in &wanted {
+        missing |= !missing_of(database, collection, wanted).await.is_empty();
+    }
+    if !missing {
+        return Ok(());
+    }
+    let turn = Turn::take(database, collection, limits::MONGODB_SETTLER_PATIENCE).await?;
+    let created = create_all(database, &wanted).await;
+    // Whoever fails leaves the turn to the next one, too.
+    turn.end().await?;
+    created
+}
+
+/// Each collection, and the indexes that this kind of server is to have of it.
+fn wanted(collection: &str, server: Server) -> Vec<(String, Vec<Document>)> {
+    let mut all = Vec::new();
     for (suffix, keys) in indexes() {
         let mut wanted = Vec::new();
         for (place, keys) in keys.into_iter().enumerate() {
@@ -116,9 +138,18 @@ pub(super) async fn create_indexes(
             let backstop = doc! { "key": { "purgeAt": 1 }, "name": "semel_purgeAt", "expireAfterSeconds": 0 };
             wanted.push(backstop);
         }
-        let collection = format!("{collection}{suffix}");
+        all.push((format!("{collection}{suffix}"), wanted));
+    }
+    all
+}
+
+async fn create_all(
+    database: &Database,
+    wanted: &[(String, Vec<Document>)],
+) -> Result<(), mongodb::error::Error> {
+    for (collection, wanted) in wanted {
         let mut tries = limits::MONGODB_INDEX_TRIES;
-        while let Err(error) = create_missing(database, &collection, &wanted).await {
+        while let Err(error) = create_missing(database, collection, wanted).await {
             // Another node may have created them in between, which FerretDB takes badly.
             tries -= 1;
             if tries == 0 {
@@ -129,17 +160,21 @@ pub(super) async fn create_indexes(
     Ok(())
 }
 
+async fn missing_of(database: &Database, collection: &str, wanted: &[Document]) -> Vec<Document> {
+    let there = database.collection::<Document>(collection).list_index_names().await;
+    // Where there is no collection, there are no indexes, and some servers call that an error.
+    let there = there.unwrap_or_default();
+    let is_missing =
+        |index: &&Document| !index.get_str("name").is_ok_and(|name| there.iter().any(|there| there == name));
+    wanted.iter().filter(is_missing).cloned().collect()
+}
+
 async fn create_missing(
     database: &Database,
     collection: &str,
     wanted: &[Document],
 ) -> Result<(), mongodb::error::Error> {
-    let there = database.collection::<Document>(collection).list_index_names().await;
-    // Where there is no collection, there are no indexes, and some servers call that an error.
-    let there = there.unwrap_or_default();
-    let is_there =
-        |index: &&Document| !index.get_str("name").is_ok_and(|name| there.iter().any(|there| there == name));
-    let missing: Vec<_> = wanted.iter().filter(is_there).cloned().collect();
+    let missing = missing_of(database, collection, wanted).await;
     if missing.is_empty() {
         return Ok(());
     }

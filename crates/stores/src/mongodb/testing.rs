@@ -32,7 +32,7 @@ const DATABASE: &str = "semel_test";
 
 /// How many rooms this process has had.
 static COUNT: AtomicU32 = AtomicU32::new(0);
-const PARTS: [&str; 4] = ["", "_audit", "_counts", "_floors"];
+const PARTS: [&str; 5] = ["", "_audit", "_counts", "_floors", "_setup"];
 
 impl Room {
     pub(super) async fn new(server: String) -> Self {
