@@ -63,12 +63,14 @@ pub const POSTGRES_FOLD_STEP: i64 = 5_000;
 pub const POSTGRES_BATCH: usize = 128;
 /// Bytes of a batch, from which on nothing more goes into it; a quarter of it goes alone.
 pub const POSTGRES_BATCH_BYTES: usize = 1 << 20;
-/// Batches of each kind (inserts, replacements, loads) that a node has under way: while one waits for the disk, the next
-/// one is worked at. With more, each is smaller.
+/// Batches of each kind (inserts, replacements, loads) that a node has under way, unless the URL says otherwise: while one
+/// waits for the disk, the next one is worked at. With more, each is smaller.
 pub const POSTGRES_LANES: usize = 2;
-/// Commands that wait before another lane is begun beside those that are under way. A statement costs some 300 µs of
-/// processor time however few there are in it, and 15 to 30 µs for each: of so many it is a small part.
-pub const POSTGRES_LANE_FROM: usize = 64;
+/// Most of them that a URL may ask for: each is a connection for each kind.
+pub const POSTGRES_LANES_MAX: usize = 32;
+/// Commands that wait before another lane is begun beside those that are under way. However few there are in it, a
+/// statement takes some 55 µs in the server's executor alone, and then its commit and its way; and 15 to 25 µs for each.
+pub const POSTGRES_LANE_FROM: usize = 16;
 /// How long a batch waits for somebody's lock before its commands go alone: longer than a commit takes.
 pub const POSTGRES_BATCH_LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 /// Times that a call begins anew because a row came or went between two of its statements.
@@ -152,6 +154,8 @@ pub const MONGODB_HOLDS_PER_KEEP: u32 = 6;
 pub const MONGODB_PLACES: usize = 100_000;
 /// Times that a node deletes, within that time, what has been kept for long enough.
 pub const MONGODB_PRUNES_PER_KEEP: u32 = 60;
+/// Between two looks whether it is this node's turn to make indexes.
+pub const MONGODB_SETUP_POLL: Duration = Duration::from_millis(20);
 /// Versions that are settled at once.
 pub const MONGODB_SETTLE_STEP: i64 = 500;
 /// Between a write and its settling, so that many are settled together.
@@ -209,6 +213,7 @@ pub const SPARES_MAX: usize = 2;
 const _: () = assert!(SEGMENT_BYTES >= SEGMENT_BYTES_MIN && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_BYTES_MAX / FRAME_ALIGN as u64 == 1 << 24, "an offset fits 24 bits");
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(FRAME_ALIGN as u64));
+const _: () = assert!(POSTGRES_BATCH <= i16::MAX as usize, "a kind of command has a number in a batch");
 const _: () = assert!(POSTGRES_NOTIFY_IDS * 32 < 8_000, "PostgreSQL takes no longer payload");
 const _: () = assert!(
     POSTGRES_STATEMENT_TIMEOUT.as_secs() < semel_core::limits::WRITE_WITHIN.as_secs(),

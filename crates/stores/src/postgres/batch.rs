@@ -12,13 +12,13 @@ use semel_core::id::Version;
 use semel_core::store::{AsOf, Inserted, Replaced};
 use semel_core::{Record, RecordId, StoreError, Timestamp};
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 use super::alone::too_late;
+use super::batch_rows::{insert_rows, replace_rows};
 use super::error::{Failure, Kind};
 use super::gather::{Gather, Gathered, Job};
 use super::pool::{Database, Statement, Values};
-use super::rows::{Draft, Id, Stamps, literal, millis, record, stamps, time, unreadable, version_numbers};
+use super::rows::{Draft, Id, Stamps, record, stamps, time, unreadable};
 use super::store::Shared;
 use crate::limits;
 
@@ -41,12 +41,12 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    pub(super) fn new(database: Database) -> Self {
+    pub(super) fn new(database: Database, lanes: usize) -> Self {
         Self {
             database,
-            inserts: Gather::new(limits::POSTGRES_LANES),
-            replaces: Gather::new(limits::POSTGRES_LANES),
-            loads: Gather::new(limits::POSTGRES_LANES),
+            inserts: Gather::new(lanes),
+            replaces: Gather::new(lanes),
+            loads: Gather::new(lanes),
         }
     }
 
@@ -57,7 +57,7 @@ impl Batches {
 
 /// What a statement answers for all of its commands.
 #[derive(Default)]
-struct Answers {
+pub(super) struct Answers {
     as_of: Timestamp,
     made: HashMap<RecordId, Stamps>,
     there: HashMap<RecordId, Result<Arc<Record>, StoreError>>,
@@ -108,7 +108,7 @@ impl std::error::Error for Common {
 }
 
 /// How a batch ended for all of it.
-enum Ended {
+pub(super) enum Ended {
     /// It did not happen; each is to be tried by itself.
     Apart,
     /// All of it met this.
@@ -160,7 +160,7 @@ fn one_of_each<D, A>(mut jobs: Jobs<D, A>, id: impl Fn(&D) -> RecordId) -> (Jobs
 }
 
 /// Asks for a batch, again while others are in its way.
-async fn ask(
+pub(super) async fn ask(
     shared: &Shared,
     batches: &Batches,
     (during, kind): (&'static str, Kind),
@@ -338,93 +338,4 @@ fn kinds<'a>(drafts: impl Iterator<Item = &'a Draft>) -> u64 {
     kinds.sort_unstable();
     kinds.dedup();
     kinds.len() as u64
-}
-
-async fn insert_rows(shared: &Shared, batches: &Batches, drafts: &[&Draft]) -> Result<Answers, Ended> {
-    let ids: Vec<_> = drafts.iter().map(|draft| draft.id).collect();
-    let after: Vec<_> = drafts.iter().map(|draft| draft.after).collect();
-    let namespaces: Vec<_> = drafts.iter().map(|draft| draft.namespace).collect();
-    let keys: Vec<_> = drafts.iter().map(|draft| draft.key).collect();
-    // An array of arrays would have to be a rectangle.
-    let names: Vec<_> = drafts.iter().map(|draft| literal(&draft.names)).collect();
-    let common = Columns::of(shared, &drafts.iter().copied());
-    let values: [&(dyn ToSql + Sync); 14] = [
-        &ids,
-        &after,
-        &namespaces,
-        &common.operations,
-        &keys,
-        &common.lanes,
-        &common.states,
-        &common.wakes,
-        &common.rests,
-        &names,
-        &common.heads,
-        &common.inputs,
-        &common.deadlines,
-        &common.locks,
-    ];
-    let tagged = drafts.iter().any(|draft| !draft.names.is_empty());
-    let statement = if tagged { &shared.sql.insert_many_tagged } else { &shared.sql.insert_many };
-    ask(shared, batches, ("insert", Kind::Write), statement, &values).await
-}
-
-async fn replace_rows(
-    shared: &Shared,
-    batches: &Batches,
-    replacements: &[&Replacement],
-) -> Result<Answers, Ended> {
-    let ids: Vec<_> = replacements.iter().map(|one| one.draft.id).collect();
-    let (fences, sequences): (Vec<_>, Vec<_>) =
-        replacements.iter().map(|one| version_numbers(one.expected)).unzip();
-    let raise: Vec<_> = replacements.iter().map(|one| one.draft.raise).collect();
-    let keep_wake: Vec<_> = replacements.iter().map(|one| one.draft.keep_wake).collect();
-    let common = Columns::of(shared, &replacements.iter().map(|one| &one.draft));
-    let values: [&(dyn ToSql + Sync); 14] = [
-        &ids,
-        &fences,
-        &sequences,
-        &raise,
-        &common.operations,
-        &common.lanes,
-        &common.states,
-        &keep_wake,
-        &common.wakes,
-        &common.rests,
-        &common.heads,
-        &common.inputs,
-        &common.deadlines,
-        &common.locks,
-    ];
-    ask(shared, batches, ("replace", Kind::Write), &shared.sql.replace_many, &values).await
-}
-
-/// What every write brings along, by column.
-struct Columns<'a> {
-    operations: Vec<&'a str>,
-    lanes: Vec<&'a str>,
-    states: Vec<i16>,
-    wakes: Vec<Option<i64>>,
-    rests: Vec<Option<i64>>,
-    heads: Vec<&'a [u8]>,
-    inputs: Vec<Option<&'a [u8]>>,
-    deadlines: Vec<i64>,
-    locks: Vec<i64>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(shared: &Shared, drafts: &(impl Iterator<Item = &'a Draft> + Clone)) -> Self {
-        let all = || drafts.clone();
-        Self {
-            operations: all().map(|draft| draft.operation.as_str()).collect(),
-            lanes: all().map(|draft| draft.lane.as_str()).collect(),
-            states: all().map(|draft| draft.state).collect(),
-            wakes: all().map(|draft| draft.wake).collect(),
-            rests: all().map(|draft| draft.rests).collect(),
-            heads: all().map(|draft| draft.head.as_slice()).collect(),
-            inputs: all().map(|draft| draft.input.as_deref()).collect(),
-            deadlines: all().map(|draft| millis(draft.deadline)).collect(),
-            locks: all().map(|draft| shared.sql.lock_of(draft.id.0)).collect(),
-        }
-    }
 }

@@ -10,6 +10,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -19,6 +20,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::PostgresStore;
 use super::alone::{Swapped, insert_values, replace_values};
+use super::error::Kind;
 use super::pool::{Statement, Values};
 use super::rows::{Columns, Draft, Id, millis, record, time, version_numbers};
 use super::store::Shared;
@@ -250,6 +252,7 @@ impl PostgresStore {
         F: AsyncFnOnce(&mut T, &Claim) -> Result<Outcome, E>,
     {
         let command = ClaimKey { request, token, attempt_id: None };
+        self.shared.joins().await?;
         let mut session = Session { shared: &self.shared, transaction };
         let as_of = session.lock(command.id()).await?;
         let claim = match session.drive(&command, None, as_of).await? {
@@ -274,6 +277,18 @@ impl PostgresStore {
 }
 
 const JOIN: &str = "join";
+
+impl Shared {
+    /// Has batches look, from now on, whose key is held by a transaction: before the first one holds any. A batch that
+    /// began before may wait for it, for as long as a batch waits for anybody.
+    async fn joins(&self) -> Result<(), StoreError> {
+        if !self.joins.load(Ordering::Acquire) {
+            self.rows(JOIN, Kind::Write, &self.sql.joins, &[]).await?;
+            self.joins.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
 
 /// Our statements in somebody's transaction.
 struct Session<'a, T> {

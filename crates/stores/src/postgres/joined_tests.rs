@@ -253,7 +253,10 @@ async fn an_open_transaction_holds_up_its_own_key_only() {
     let hand = Hand::on(Arc::clone(&store) as Arc<dyn Store>);
     let (ask, mut client) = (Ask::key("a"), client(&schema.server).await);
     let mut transaction = client.transaction().await.unwrap();
+    let joins = "SELECT count(*) FROM SCHEMA.version WHERE joins";
+    assert_eq!(schema.number(joins).await, 0, "nobody looks before the first");
     join(&store, &schema.name, &mut transaction, &ask, 1).await.unwrap();
+    assert_eq!(schema.number(joins).await, 1, "said before its transaction ends");
     let same = {
         let (store, write) = (Arc::clone(&store), write_of(&claim_key(&ask, 2), &*store, None));
         tokio::spawn(async move { store.insert(write).await.unwrap().value })

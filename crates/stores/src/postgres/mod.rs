@@ -1,8 +1,8 @@
 //! The PostgreSQL store: any number of nodes over one database, version 15 or later.
 //!
 //! Rooms: [`options`] what a URL says · [`tls`] rustls under the driver · [`schema`] tables and their migrations ·
-//! [`sql`] every statement · [`gather`] commands that wait, together · [`batch`], [`batch_sql`] many of them in one
-//! statement · [`alone`] one in one · [`pool`] connections, time-outs, statements under way · [`error`] what a SQLSTATE means
+//! [`sql`] every statement · [`gather`] commands that wait, together · [`batch`], [`batch_rows`], [`batch_sql`] many of
+//! them in one statement · [`alone`] one in one · [`pool`] connections, time-outs, statements under way · [`error`] what a SQLSTATE means
 //! for a command · [`rows`] records as rows · [`listen`] notifications between nodes · [`find`] search and audit ·
 //! [`orders`] what is due and has changed · [`upkeep`] what is done now and then · [`joined`] claims in the caller's own transaction · [`store`] the contract.
 //!
@@ -19,6 +19,7 @@
 
 mod alone;
 mod batch;
+mod batch_rows;
 mod batch_sql;
 mod error;
 mod find;

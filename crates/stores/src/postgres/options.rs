@@ -41,6 +41,8 @@ pub struct Options {
     pub(super) poll: Option<Duration>,
     /// Whether commands that come together go together.
     pub(super) batch: bool,
+    /// Batches of each kind under way at once.
+    pub(super) lanes: usize,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -58,6 +60,7 @@ struct Ours {
     pool: Option<usize>,
     pooled: bool,
     apart: bool,
+    lanes: Option<usize>,
     statement_timeout: Option<Duration>,
     ssl_mode: Option<SslMode>,
     root_certificates: Option<PathBuf>,
@@ -66,7 +69,7 @@ struct Ours {
 impl Options {
     /// Reads `postgres://user:password@host:port/database?key=value&…`: the driver's keys (`application_name`, `options`,
     /// `target_session_attrs`, `keepalives_idle`, …), and of our own `schema`, `pool`, `pgbouncer`,
-    /// `batch`, `statement_timeout_ms`, `sslmode` and `sslrootcert`.
+    /// `batch`, `lanes`, `statement_timeout_ms`, `sslmode` and `sslrootcert`.
     ///
     /// # Errors
     /// A key is unknown, or its value cannot be.
@@ -92,6 +95,7 @@ impl Options {
             root_certificates: ours.root_certificates,
             poll: None,
             batch: !ours.apart,
+            lanes: ours.lanes.unwrap_or(limits::POSTGRES_LANES),
             clock: Arc::new(SystemClock::start()),
         })
     }
@@ -195,6 +199,11 @@ fn split(url: &str) -> Result<(Ours, String), InvalidUrl> {
                 ours.pool = Some(size.ok_or_else(|| wrong("a number of connections from 1 to 1000"))?);
             }
             "pgbouncer" => ours.pooled = value.parse().map_err(|_| wrong("`true` or `false`"))?,
+            "lanes" => {
+                let within = |lanes: &usize| (1..=limits::POSTGRES_LANES_MAX).contains(lanes);
+                let lanes = value.parse().ok().filter(within);
+                ours.lanes = Some(lanes.ok_or_else(|| wrong("a number of batches from 1 to 32"))?);
+            }
             "batch" => {
                 let batch: bool = value.parse().map_err(|_| wrong("`true` or `false`"))?;
                 ours.apart = !batch;
@@ -258,6 +267,7 @@ mod tests {
             ("sslmode=prefer", "`sslmode` must be"),
             ("schema=a\"b", "`schema` must be"),
             ("pool=0", "`pool` must be"),
+            ("lanes=33", "`lanes` must be"),
             ("pgbouncer=yes", "`pgbouncer` must be"),
             ("statement_timeout_ms=10000", "`statement_timeout_ms` must be"),
             ("colour=red", "colour"),

@@ -39,7 +39,7 @@ impl Database {
 
     /// The connections that batches go over: one for each lane, so that none of them ever waits for one.
     pub(super) fn for_batches(options: &Options, tls: Tls) -> Result<Self, OpenError> {
-        Self::of(options, options.for_batches(), limits::POSTGRES_LANES * KINDS_OF_BATCHES, tls)
+        Self::of(options, options.for_batches(), options.lanes * KINDS_OF_BATCHES, tls)
     }
 
     fn of(options: &Options, server: Config, size: usize, tls: Tls) -> Result<Self, OpenError> {

@@ -20,10 +20,11 @@ pub(super) fn is_lost_connection(error: &OpenError) -> bool {
 
 /// Each brings the schema from the version of its place in the list to the next; none is changed once it was released.
 /// `SCHEMA` stands for the schema's name.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 /// The version that this program works with.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 const _: () = assert!(MIGRATIONS.len() == VERSION as usize);
 
 /// Brings the schema up to date.

@@ -46,6 +46,7 @@ pub(super) struct Sql {
     pub(super) insert_audited: Statement,
     pub(super) replace: Statement,
     pub(super) replace_audited: Statement,
+    pub(super) joins: Statement,
     pub(super) lock_joined: Statement,
     pub(super) insert_joined: Statement,
     pub(super) replace_joined: Statement,
@@ -97,6 +98,7 @@ impl Sql {
             insert_audited: make(&insert(true, false), &insert_types(true)),
             replace: make(&replace(false, false), &replace_types(false)),
             replace_audited: make(&replace(true, false), &replace_types(true)),
+            joins: make("UPDATE SCHEMA.version SET joins = true WHERE NOT joins", &[]),
             lock_joined: make(
                 "SELECT SCHEMA.now_ms() FROM pg_advisory_xact_lock($1)",
                 std::slice::from_ref(&int),

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) look: Duration,
     /// Moves of this node since it opened.
     pub(super) moves: AtomicU64,
+    /// Whether batches everywhere know that claims join transactions here.
+    pub(super) joins: AtomicBool,
     survives_failover: bool,
     closed: AtomicBool,
 }
@@ -108,8 +110,9 @@ impl PostgresStore {
             database,
             waiters: Arc::new(Waiters::new(options.listen.is_some())),
             look: options.poll.unwrap_or(poll),
-            batches: batches.map(|database| Arc::new(Batches::new(database))),
+            batches: batches.map(|database| Arc::new(Batches::new(database, options.lanes))),
             moves: AtomicU64::new(0),
+            joins: AtomicBool::new(false),
             survives_failover: says(1) && says(2),
             closed: AtomicBool::new(false),
         });
