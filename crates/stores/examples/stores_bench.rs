@@ -6,9 +6,10 @@
 //!     cargo run --release -p semel-stores --all-features --example stores_bench -- \
 //!     [--rounds N] [--seconds S] [--body BYTES] [--in-flight N,N] [--only SIDE,SIDE] [--folder PATH]
 //! ```
-//! The sides (`naive`, `plain`, `postgres`, `embedded`, `redis`, `mongodb`, `memory`) take turns in every round, each in a schema, prefix or database of
+//! The sides (`naive`, `plain`, `postgres`, the same with as many lanes as `lanes1` to `lanes8` say, which are left out unless they are named, `embedded`, `redis`, `mongodb`, `memory`) take turns in every round, each in a schema, prefix or database of
 //! its own; those whose server is not named in the environment are left out. It prints medians, and the median of the rounds'
-//! ratios to the first side, as tables for `docs`. The embedded store's folder must lie on a real disk.
+//! ratios to the first side, as tables for `docs`. The embedded store's folder must lie on a real disk. Beside PostgreSQL on the same machine
+//! it prints what each run cost, too: processor time of its processes and of this one, and bytes of its log. Such costs hold on a busy machine.
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "figures for people")]
 #![expect(clippy::unwrap_used, reason = "a bench stops at the first surprise")]
 
@@ -202,6 +203,13 @@ impl Contest {
                 let store = postgres(&url, "semel_bench", "").await;
                 sides.push(("PostgreSQL store", Ours::over(store, body)));
             }
+            for lanes in ["1", "2", "3", "4", "6", "8"] {
+                if arguments.only.is_some() && wanted(&format!("lanes{lanes}")) {
+                    let (schema, more) = (format!("semel_bench_{lanes}"), format!("&lanes={lanes}"));
+                    let name = format!("PostgreSQL store with `lanes={lanes}`").leak();
+                    sides.push((name, Ours::over(postgres(&url, &schema, &more).await, body)));
+                }
+            }
         }
         let run = std::process::id();
         if wanted("embedded") {
@@ -237,10 +245,95 @@ struct Load {
     rate: f64,
     p50_ms: f64,
     p99_ms: f64,
+    cost: Cost,
+}
+
+/// What has been spent so far, or on one run.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    server_us: f64,
+    client_us: f64,
+    log_bytes: f64,
+}
+
+impl Cost {
+    fn since(self, before: Self, runs: usize) -> Self {
+        let each = |now: f64, before: f64| (now - before) / runs as f64;
+        Self {
+            server_us: each(self.server_us, before.server_us),
+            client_us: each(self.client_us, before.client_us),
+            log_bytes: each(self.log_bytes, before.log_bytes),
+        }
+    }
+}
+
+/// Reads what PostgreSQL and this process have spent.
+struct Meter {
+    client: Client,
+    /// The server's first process, if it runs on this machine.
+    server: Option<String>,
+}
+
+impl Meter {
+    async fn of(url: &str) -> Self {
+        let client = connect(url).await;
+        let own: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let server = stat(&own.to_string()).filter(|stat| stat.name == "postgres").map(|stat| stat.parent);
+        Self { client, server }
+    }
+
+    async fn read(&self) -> Cost {
+        let asked = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8";
+        let log_bytes = self.client.query_one(asked, &[]).await.unwrap().get(0);
+        let mut cost = Cost { log_bytes, ..Cost::default() };
+        cost.client_us = stat("self").map_or(0.0, |stat| stat.own_us);
+        let Some(server) = &self.server else { return cost };
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(stat) = stat(&entry.file_name().to_string_lossy()) else { continue };
+            if stat.parent == *server {
+                cost.server_us += stat.own_us;
+            } else if entry.file_name().to_string_lossy() == *server {
+                cost.server_us += stat.own_us + stat.ended_us;
+            }
+        }
+        cost
+    }
+}
+
+/// A line of `/proc`.
+struct Stat {
+    name: String,
+    parent: String,
+    own_us: f64,
+    /// Of its children that have ended.
+    ended_us: f64,
+}
+
+fn stat(process: &str) -> Option<Stat> {
+    /// Ticks of a hundredth of a second, as Linux counts them for everybody.
+    const TICK_US: f64 = 10_000.0;
+    let line = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (name, rest) = line.split_once('(')?.1.rsplit_once(')')?;
+    let fields: Vec<_> = rest.split_whitespace().collect();
+    let ticks = |from: usize| fields[from..from + 2].iter().map(|n| n.parse().unwrap_or(0.0)).sum::<f64>();
+    Some(Stat {
+        name: name.to_owned(),
+        parent: fields[1].to_owned(),
+        own_us: ticks(11) * TICK_US,
+        ended_us: ticks(13) * TICK_US,
+    })
 }
 
 /// Keeps `in_flight` runs going for so long.
-async fn load(side: &Arc<dyn Side>, in_flight: usize, seconds: f64, next: &Arc<AtomicU64>) -> Load {
+async fn load(
+    side: &Arc<dyn Side>,
+    in_flight: usize,
+    seconds: f64,
+    next: &Arc<AtomicU64>,
+    meter: Option<&Meter>,
+) -> Load {
+    let read = async || if let Some(meter) = meter { meter.read().await } else { Cost::default() };
+    let before = read().await;
     let start = Instant::now();
     let until = start + Duration::from_secs_f64(seconds);
     let tasks: Vec<_> = (0..in_flight)
@@ -264,7 +357,8 @@ async fn load(side: &Arc<dyn Side>, in_flight: usize, seconds: f64, next: &Arc<A
     let elapsed = start.elapsed().as_secs_f64();
     latencies.sort_unstable();
     let at = |hundredths: usize| f64::from(latencies[latencies.len() * hundredths / 100]) / 1000.0;
-    Load { rate: latencies.len() as f64 / elapsed, p50_ms: at(50), p99_ms: at(99) }
+    let cost = read().await.since(before, latencies.len());
+    Load { rate: latencies.len() as f64 / elapsed, p50_ms: at(50), p99_ms: at(99), cost }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -274,18 +368,24 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn report(names: &[&str], in_flight: usize, rounds: &[Vec<Load>]) {
     println!("\n## {in_flight} in flight\n");
-    println!("| side | claim and outcome /s | / the first side | p50 | p99 |\n|---|---|---|---|---|");
+    println!(
+        "| side | claim and outcome /s | / the first side | p50 | p99 | server, client each | log each |\n\
+         |---|---|---|---|---|---|---|"
+    );
     for (at, name) in names.iter().enumerate() {
         let all = || rounds.iter().map(|round| &round[at]);
         let ratios: Vec<_> = rounds.iter().map(|round| round[at].rate / round[0].rate).collect();
         let (low, high) =
             ratios.iter().fold((f64::MAX, 0.0_f64), |(low, high), r| (low.min(*r), high.max(*r)));
         println!(
-            "| {name} | {:.0} | {:.2} ({low:.2}–{high:.2}) | {:.1} ms | {:.1} ms |",
+            "| {name} | {:.0} | {:.2} ({low:.2}–{high:.2}) | {:.1} ms | {:.1} ms | {:.0} + {:.0} µs | {:.0} B |",
             median(all().map(|load| load.rate).collect()),
             median(ratios),
             median(all().map(|load| load.p50_ms).collect()),
             median(all().map(|load| load.p99_ms).collect()),
+            median(all().map(|load| load.cost.server_us).collect()),
+            median(all().map(|load| load.cost.client_us).collect()),
+            median(all().map(|load| load.cost.log_bytes).collect()),
         );
     }
 }
@@ -310,12 +410,16 @@ fn main() {
         let names: Vec<_> = sides.iter().map(|(name, _)| *name).collect();
         println!("{} rounds in alternation, {} s each", arguments.rounds, arguments.seconds);
         let next = Arc::new(AtomicU64::new(0));
+        let meter = match std::env::var("SEMEL_TEST_POSTGRES") {
+            Ok(url) => Some(Meter::of(&url).await),
+            Err(_) => None,
+        };
         for &in_flight in &arguments.in_flight {
             let mut rounds = Vec::new();
             for _ in 0..arguments.rounds {
                 let mut round = Vec::new();
                 for (_, side) in &sides {
-                    round.push(load(side, in_flight, arguments.seconds, &next).await);
+                    round.push(load(side, in_flight, arguments.seconds, &next, meter.as_ref()).await);
                 }
                 rounds.push(round);
             }
