@@ -5,6 +5,7 @@
 //! one chain of legal steps and that no answer was behind what had been answered before it was asked.
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,13 @@ use semel_core::command::{
     Accept, AddCheckpoint, Command, Complete, Discard, DropPayload, Effect, Extend, ForceRelease, Lapse,
     MarkUnknown, Postpone, Release, Resolution, Resolve, Retry, Revive, Take, Verdict,
 };
+use semel_core::error::StoreErrorKind;
 use semel_core::id::{Fence, Holder, Namespace, Phase};
 use semel_core::invariant::judge_step;
-use semel_core::ledger::LedgerErrorKind;
+use semel_core::ledger::{LedgerError, LedgerErrorKind};
 use semel_core::query::{Count, Query, Summary};
 use semel_core::record::{Checkpoint, StateName, Why};
-use semel_core::{Ledger, Record, RecordId, Store};
+use semel_core::{Ledger, Record, RecordId, Store, StoreError};
 use tokio::task::JoinSet;
 
 use crate::chance::Chance;
@@ -32,6 +34,8 @@ const KEYS: u64 = 10;
 const WORKERS: usize = 8;
 /// Commands between two comparisons of all orders.
 const COMPARE_EVERY: usize = 250;
+/// Times that one command may be refused by a store that is late: each takes as long as a write may.
+const REFUSALS_MAX: usize = 8;
 
 /// Whether histories have their full length, as `SEMEL_FULL` says.
 pub fn is_full() -> bool {
@@ -129,6 +133,8 @@ struct Model {
     floor: Fence,
     audited: usize,
     written: usize,
+    /// Writes that were refused, and given again.
+    refused: usize,
 }
 
 impl Give for Model {
@@ -136,18 +142,7 @@ impl Give for Model {
         let id = command.id();
         let before = self.records.get(&id).cloned();
         let now = self.ledger.store().time();
-        let applied = self.ledger.apply(command).await;
-        let stored = self.ledger.store().load(id).await.unwrap().value;
-        let answer = match applied {
-            Ok(answer) => answer,
-            // A server that others kept busy took the write after its deadline, and refused it: nothing happened.
-            Err(error) => {
-                assert_eq!(error.kind(), LedgerErrorKind::Unavailable, "{error}");
-                let gone = stored.is_none() && before.as_ref().is_some_and(|record| record.is_expired(now));
-                assert!(gone || stored == before, "{stored:?} was {before:?}");
-                return;
-            }
-        };
+        let (answer, stored) = self.answered(command, before.as_ref()).await;
         let expected = match command.decide(before.as_ref(), now) {
             Verdict::Stay(expected) => {
                 // What has expired may have been swept since.
@@ -176,6 +171,40 @@ impl Give for Model {
     }
 }
 
+impl Model {
+    /// The answer, and what is there after it. A server that others kept busy may take the write after its deadline, and
+    /// refuse it: then nothing has happened, the store says so, and the command is given again until it is answered, so
+    /// that none is left out of the history.
+    async fn answered<C: Command<Answer: Debug>>(
+        &mut self,
+        command: &C,
+        before: Option<&Arc<Record>>,
+    ) -> (C::Answer, Option<Arc<Record>>) {
+        for _ in 0..REFUSALS_MAX {
+            let applied = self.ledger.apply(command).await;
+            let found = self.ledger.store().load(command.id()).await.unwrap();
+            let refusal = match applied {
+                Ok(answer) => return (answer, found.value),
+                Err(refusal) => refusal,
+            };
+            is_refused(&refusal);
+            // What has expired may have been swept since.
+            let gone = found.value.is_none() && before.is_some_and(|record| record.is_expired(found.as_of));
+            assert!(gone || found.value.as_ref() == before, "{:?} was {before:?}", found.value);
+            self.refused += 1;
+        }
+        panic!("refused {REFUSALS_MAX} times: a command on {}", command.id());
+    }
+}
+
+/// The store has said of the write itself that it did not happen, and that trying again may help.
+fn is_refused(error: &LedgerError) {
+    assert_eq!(error.kind(), LedgerErrorKind::Unavailable, "{error}");
+    let of_the_store = error.source().and_then(|source| source.downcast_ref::<StoreError>());
+    let kind = of_the_store.map(StoreError::kind);
+    assert_eq!(kind, Some(StoreErrorKind::NotApplied { retry_helps: true }), "{of_the_store:?}");
+}
+
 /// One command after the other; the store's clock must be one that tests step.
 ///
 /// # Panics
@@ -189,6 +218,7 @@ pub async fn sequential(subject: &mut dyn Subject, seed: u64, commands: usize) {
         floor: Fence(0),
         audited: 0,
         written: 0,
+        refused: 0,
     };
     for number in 0..commands {
         let known = std::mem::take(&mut model.seen);
@@ -206,6 +236,7 @@ pub async fn sequential(subject: &mut dyn Subject, seed: u64, commands: usize) {
         }
     }
     compare(&*subject.store(), &model.records).await;
+    println!("{commands} commands, {} writes, {} refused and given again", model.written, model.refused);
     assert!(model.written > commands / 5, "most commands fit: {} of {commands}", model.written);
     assert!(model.audited > 0);
 }
@@ -279,8 +310,9 @@ impl Give for Worker {
     async fn give<C: Command<Answer: Debug>>(&mut self, command: &C) {
         match self.ledger.apply(command).await {
             Ok(_) => {}
-            // The clock went past the write's deadline between its decision and the store: nothing happened.
-            Err(error) => assert_eq!(error.kind(), LedgerErrorKind::Unavailable, "{error}"),
+            // The clock went past the write's deadline between its decision and the store. Had it happened all the same, the
+            // recorder would be shown a version that nobody has written.
+            Err(error) => is_refused(&error),
         }
         if let Some(record) = self.ledger.store().load(command.id()).await.unwrap().value {
             self.seen.entry(record.id()).or_default().push(record);
