@@ -304,7 +304,7 @@ async fn a_manual_replay_is_not_swallowed_by_the_dedupe_and_has_a_reason_a_new_g
     assert_eq!((&revived["record"]["id"], &revived["repeats"]), (&dead["id"], &Value::Null));
     let done = world.until("one", "completed").await;
     let shown = world.get(&path_of(&done, "")).await;
-    assert_eq!(shown["generation"], 1);
+    assert_eq!((&shown["generation"], &shown["attempt"], &shown["tries"]), (&json!(1), &json!(2), &json!(1)));
     let keys = world.target.keys();
     assert_eq!((keys.len(), &keys[0]), (2, &keys[1]));
     let audit = world.get(&format!("/v1/audit?action=revived&record={}", done["id"].as_str().unwrap())).await;

@@ -92,6 +92,29 @@ async fn spent_retries_end_in_the_dead_letter_queue() {
 }
 
 #[tokio::test]
+async fn attempts_rise_for_one_record_whatever_door_they_came_by_and_a_client_spends_none_of_the_schedule() {
+    let target = Target::start().await;
+    let retry = "retry = { max_attempts = 2, first = \"1ms\", cap = \"1ms\" }";
+    let server = Server::start(&target.operation("charge", "/status/429", retry)).await;
+    for _ in 0..3 {
+        let released = server.execute("charge", "one", "{}", &[]).await;
+        assert_eq!(released.refusal(), (503, "TARGET_UNAVAILABLE".to_owned()));
+    }
+    assert_eq!(server.execute("charge", "one", "{}", &ASYNC).await.status, 202);
+    assert_eq!(stands(&server, "one", 409).await.refusal(), (409, "OPERATION_DEAD".to_owned()));
+    let seen = target.seen();
+    let number = |name: &str| -> Vec<u64> {
+        seen.iter().map(|arrived| arrived.headers[name].parse().unwrap()).collect()
+    };
+    assert_eq!(
+        number("semel-attempt"),
+        [1, 2, 3, 4, 5],
+        "all tries of the schedule, after those of the client"
+    );
+    assert!(number("semel-fence").windows(2).all(|pair| pair[1] > pair[0]), "L2");
+}
+
+#[tokio::test]
 async fn under_resume_an_answer_that_proves_nothing_is_tried_again_by_a_worker() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tries);

@@ -164,7 +164,7 @@ pub struct DeadDetail {
 pub struct Attempt {
     /// When it ended.
     pub at: Time,
-    /// Which one it was, since the record was taken in or revived.
+    /// Which one it was, from 1; of a revived record the numbers go on.
     pub attempt: Option<u32>,
     /// Where the record has stood since: `pending`, `dead`, `completed`, `unknown` or `released`.
     pub to_state: Option<String>,

@@ -79,7 +79,7 @@ pub struct RecordSummary {
     pub state: String,
     /// Its version, `fence.sequence`; commands name the one that was judged.
     pub version: String,
-    /// Tries so far.
+    /// The number of the last attempt, from 1; 0 before the first. It only rises, also over a revival.
     pub attempt: u32,
     /// Whether it was taken in for asynchronous work.
     pub accepted: bool,
@@ -108,6 +108,9 @@ pub struct RecordDetail {
     pub summary: RecordSummary,
     /// The fence of its last claim. Below 2^53.
     pub fence: u64,
+    /// Attempts that its schedule counts, `policy.max_attempts` at most: those since the work was taken in, was revived, or was
+    /// said to have had no effect.
+    pub tries: u32,
     /// How often it was revived.
     pub generation: u32,
     /// Whether an earlier attempt may have had an effect.

@@ -88,17 +88,17 @@ impl Schedule {
 
     /// The pause after the given try (counted from 1): a random part (`random` of `u64::MAX`) of a ceiling that
     /// doubles with every try. Full jitter, so that a thousand records that failed together do not come back together.
-    pub fn pause(&self, attempt: u32, random: u64) -> Duration {
-        let doublings = attempt.saturating_sub(1).min(31);
+    pub fn pause(&self, tries: u32, random: u64) -> Duration {
+        let doublings = tries.saturating_sub(1).min(31);
         let ceiling = self.first.saturating_mul(1 << doublings).min(self.cap);
         let millis = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX);
         let part = (u128::from(millis) * u128::from(random)) >> 64;
         Duration::from_millis(u64::try_from(part).unwrap_or(u64::MAX))
     }
 
-    /// Whether no further try may begin after `attempt` tries on a record of this age.
-    pub fn is_spent(&self, attempt: u32, age: Duration) -> bool {
-        attempt >= self.max_attempts || self.max_age.is_some_and(|max| age >= max)
+    /// Whether no further try may begin after so many that the schedule counts, on a record of this age.
+    pub fn is_spent(&self, tries: u32, age: Duration) -> bool {
+        tries >= self.max_attempts || self.max_age.is_some_and(|max| age >= max)
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Summary {
     pub state: StateName,
     /// Which version was seen.
     pub version: Version,
-    /// Tries so far.
+    /// The number of the last attempt.
     pub attempt: u32,
     /// Whether it was taken in for asynchronous work.
     pub accepted: bool,

@@ -216,8 +216,11 @@ pub struct Parts {
     pub version: Version,
     /// When.
     pub times: Times,
-    /// Tries so far, since the record was created or revived.
+    /// Which attempt the last claim was, from 1; 0 before the first. It only rises, whatever door the claims came by.
     pub attempt: u32,
+    /// Attempts that the schedule does not count, since they were over before it began: of a client, before the work was
+    /// taken in; and all that came before an operator revived it, or said that nothing had happened.
+    pub uncounted: u32,
     /// How often it was revived.
     pub generation: u32,
     /// Whether it was taken in for asynchronous work (202 or 200 was said), so that it must end. Sticky.
@@ -279,6 +282,9 @@ impl Record {
         if parts.version.fence == Fence(0) {
             return Err("the record has no fence");
         }
+        if parts.uncounted > parts.attempt {
+            return Err("the record does not count more attempts than there were");
+        }
         if parts.checkpoints.len() > limits::CHECKPOINTS_MAX {
             return Err("the record has too many checkpoints");
         }
@@ -320,9 +326,14 @@ impl Record {
         &self.0.times
     }
 
-    /// Tries so far.
+    /// Attempts so far: the number of the last one.
     pub const fn attempt(&self) -> u32 {
         self.0.attempt
+    }
+
+    /// Attempts that the schedule counts: since the work was taken in, was revived, or was said to have had no effect.
+    pub const fn tries(&self) -> u32 {
+        self.0.attempt.saturating_sub(self.0.uncounted)
     }
 
     /// How often it was revived.

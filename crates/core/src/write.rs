@@ -67,6 +67,7 @@ impl Write {
             version: after.map_or_else(Version::default, Record::version),
             times: Times::default(),
             attempt: 0,
+            uncounted: 0,
             generation: 0,
             accepted: false,
             taken_in_by: None,
@@ -122,6 +123,12 @@ impl Write {
     pub(crate) fn raise_fence(mut self) -> Self {
         self.stamp.raise_fence = true;
         self
+    }
+
+    /// With all the tries of its schedule before it. The attempts that were made stay counted, so that the next one is
+    /// known as a later one.
+    pub(crate) fn anew(self) -> Self {
+        self.with(|parts| parts.uncounted = parts.attempt)
     }
 
     /// At rest from the write on, for as long as the record's policy says. What is completed may be due once more before

@@ -46,8 +46,9 @@ mod has {
     pub(super) const MAX_AGE: u64 = 1 << 11;
     pub(super) const PAYLOAD_RETENTION: u64 = 1 << 12;
     pub(super) const TAKEN_IN_BY: u64 = 1 << 13;
+    pub(super) const UNCOUNTED: u64 = 1 << 14;
     /// All that this version knows; another one is not ours to read.
-    pub(super) const ALL: u64 = (1 << 14) - 1;
+    pub(super) const ALL: u64 = (1 << 15) - 1;
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ impl Command for Accept {
                 let pending = State::Pending { last_error: Some(last_error.clone()) };
                 // Whatever was tried before is known to be without effect, and the schedule is for what comes now: else
                 // work whose tries a client has spent would die without one.
-                take_in(Write::next(live, pending).wake(due_now).with(|parts| parts.attempt = 0))
+                take_in(Write::next(live, pending).wake(due_now).anew())
             }
             // In already, or beyond: it has ended, or an operator has it.
             State::Running { .. }
@@ -192,7 +192,27 @@ mod tests {
         script.release(1);
         assert!(matches!(script.accept(), Accepted::Accepted(_)));
         assert_eq!(script.record().state().name(), StateName::Pending);
-        assert_eq!(script.record().attempt(), 0, "its tries begin now");
+        assert_eq!(script.record().tries(), 0, "its tries begin now");
+    }
+
+    #[test]
+    fn attempts_rise_whatever_door_they_came_by_and_the_schedule_counts_its_own() {
+        let mut script = Script::new(OnLapse::Resume);
+        for attempt in 1..=4 {
+            assert_eq!(script.granted(1).attempt(), attempt);
+            script.release(1);
+        }
+        script.accept();
+        let id = script.record().id();
+        let tries = script.record().request().policy().retry().max_attempts();
+        for attempt in 5..5 + tries {
+            let Taken::Granted(claim) = script.apply(&Take { id, token: token(2) }) else {
+                panic!("attempt {attempt}: what its client has spent is none of the schedule's")
+            };
+            assert_eq!((claim.attempt(), claim.record().tries()), (attempt, attempt - 4));
+            script.after_lease();
+        }
+        assert!(matches!(script.apply(&Take { id, token: token(3) }), Taken::Ended(_)), "and it ends");
     }
 
     #[test]

@@ -103,10 +103,8 @@ impl Resolve {
             }
             // It is as if it had never been tried, so its tries begin anew.
             Resolution::NotExecuted => {
-                rest_or_queue(live, self.reason.clone(), Duration::ZERO).with(|parts| {
-                    parts.tainted = false;
-                    parts.attempt = 0;
-                })
+                let write = rest_or_queue(live, self.reason.clone(), Duration::ZERO);
+                write.anew().with(|parts| parts.tainted = false)
             }
         };
         let entry =

@@ -81,7 +81,7 @@ impl Retry {
         // The schedule counts from the time it was taken in. What an operator has revived begins anew, and that may be long
         // after: its tries alone bound it.
         let age = if live.generation() > 0 { Duration::ZERO } else { now.since(live.times().created) };
-        let spent = self.permanent || live.request().policy().retry().is_spent(live.attempt(), age);
+        let spent = self.permanent || live.request().policy().retry().is_spent(live.tries(), age);
         let error = self.error.clone();
         // A dead record still answers to its last token: a late success is worth more than a dead letter.
         let (write, token) = if spent {

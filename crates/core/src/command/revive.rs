@@ -45,13 +45,13 @@ impl Command for Revive {
         match live.state() {
             State::Dead { last_error } if live.is_drivable() => {
                 let pending = State::Pending { last_error: Some(last_error.clone()) };
-                let write = Write::next(live, pending).wake(Wake::After(Duration::ZERO)).with(|parts| {
-                    parts.token = None;
-                    parts.accepted = true;
-                    parts.attempt = 0;
-                    parts.generation = parts.generation.saturating_add(1);
-                    parts.last = said;
-                });
+                let write =
+                    Write::next(live, pending).wake(Wake::After(Duration::ZERO)).anew().with(|parts| {
+                        parts.token = None;
+                        parts.accepted = true;
+                        parts.generation = parts.generation.saturating_add(1);
+                        parts.last = said;
+                    });
                 let correlation_id = self.correlation_id.as_ref();
                 let entry = entry(Action::Revived, live, &write, &self.actor, &self.reason, correlation_id);
                 Verdict::write(write.audited(entry))
@@ -89,11 +89,14 @@ mod tests {
         let (id, version) = (script.record().id(), script.record().version());
         let revive =
             || Revive { id, version, actor: "op".into(), reason: "fixed".into(), correlation_id: None };
+        let attempt = script.record().attempt();
         assert!(matches!(script.apply(&revive()), Judged::Done(_)));
-        assert_eq!((script.record().attempt(), script.record().generation()), (0, 1));
+        assert_eq!((script.record().tries(), script.record().generation()), (0, 1));
         assert_eq!(script.record().id(), id, "the downstream key is the id's");
         assert!(matches!(script.apply(&revive()), Judged::Done(_)), "its answer was lost");
         assert_eq!(script.record().generation(), 1);
+        let Taken::Granted(claim) = script.apply(&Take { id, token: token(1) }) else { panic!("due") };
+        assert_eq!(claim.attempt(), attempt + 1, "a later attempt than any before");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Take {
             let write = Write::next(record, state);
             if lapsed { write.after_lapse() } else { write }
         };
-        if record.attempt() >= record.request().policy().retry().max_attempts() {
+        if record.tries() >= record.request().policy().retry().max_attempts() {
             let last_error = match record.state() {
                 State::Pending { last_error: Some(error) } => error.clone(),
                 State::Pending { last_error: None }

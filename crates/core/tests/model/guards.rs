@@ -196,6 +196,7 @@ pub(crate) const GUARDS: &[Guard] = &[
     guard(Of::Accept, "what is accepted is marked so", KeepsAccepted, L9),
     guard(Of::Accept, "what is accepted can be driven", KeepsRequest, L9),
     guard(Of::Accept, "what is accepted is watched", NoWake, L9),
+    guard(Of::Accept, "work that is taken in has all its tries", KeepsTries, L9),
     guard(Of::Accept, "completed work is not taken in again", Lie::State(Completed, Released), L3),
     guard(Of::Accept, "unknown work is not taken in again", Lie::State(Unknown, Released), L7),
     guard(Of::Accept, "dead work is not taken in again", Lie::State(Dead, Released), L5),
@@ -265,6 +266,7 @@ pub(crate) const GUARDS: &[Guard] = &[
     guard(Of::Resolve, "a completed record is not resolved", Lie::State(Completed, Unknown), L3),
     guard(Of::Resolve, "a pending record is not resolved", Lie::State(Pending, Unknown), L5),
     guard(Of::Resolve, "accepted work goes back into the queue", NotAccepted, L9),
+    guard(Of::Resolve, "work that was not done has all its tries", KeepsTries, L9),
     // Revive.
     guard(Of::Revive, "a stale version changes nothing", RightVersion, L6),
     guard(Of::Revive, "an unknown record is resolved first", Lie::State(Unknown, Dead), L7),
@@ -359,7 +361,7 @@ impl Guard {
             Lapsed if running => parts.times.wake = Some(Timestamp::ZERO),
             Due if !running && parts.times.wake.is_some() => parts.times.wake = Some(Timestamp::ZERO),
             OtherPolicy => parts.request = Arc::new(with_other_policy(&parts.request)),
-            NoTries => parts.attempt = 0,
+            NoTries => parts.uncounted = parts.attempt,
             HasInput if parts.request.input().is_none() => {
                 let input = Input::try_new("POST", "/", Headers::default(), bytes::Bytes::new()).unwrap();
                 parts.request = Arc::new(Request::clone(&parts.request).with_input(input));
@@ -390,7 +392,7 @@ impl Guard {
         let (truth, lie) = (before.parts(), told.parts());
         restore(&mut parts.token, &truth.token, &lie.token);
         restore(&mut parts.tainted, &truth.tainted, &lie.tainted);
-        restore(&mut parts.attempt, &truth.attempt, &lie.attempt);
+        restore(&mut parts.uncounted, &truth.uncounted, &lie.uncounted);
         restore(&mut parts.request, &truth.request, &lie.request);
         restore(&mut parts.checkpoints, &truth.checkpoints, &lie.checkpoints);
         match self.lie {
@@ -398,7 +400,10 @@ impl Guard {
             KeepsVersion => parts.version = truth.version,
             KeepsToken => parts.token = truth.token,
             KeepsTaint => parts.tainted = truth.tainted,
-            KeepsTries => parts.attempt = truth.attempt,
+            KeepsTries => {
+                parts.attempt = truth.attempt;
+                parts.uncounted = truth.uncounted;
+            }
             KeepsAccepted if !matches!(parts.state, State::Pending { .. }) => parts.accepted = truth.accepted,
             KeepsRequest => parts.request = Arc::clone(&truth.request),
             RestsAnew => {

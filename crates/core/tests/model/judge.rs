@@ -63,11 +63,17 @@ struct Next {
     accepted: bool,
     tainted: bool,
     attempt: u32,
+    uncounted: u32,
 }
 
 impl Next {
     fn into(self) -> Expected {
         Expected::Becomes(self)
+    }
+
+    /// With all the tries of the schedule ahead. No attempt is forgotten.
+    fn anew(self) -> Self {
+        Self { uncounted: self.attempt, ..self }
     }
 
     fn proof(mut self, proof: Proof) -> Self {
@@ -162,7 +168,10 @@ fn fields(case: Case<'_>, next: &Next, after: &Record) -> Result<(), Broken> {
         "accepted work that is not marked so, or otherwise",
     )?;
     hold(after.tainted() == next.tainted, Invariant::L7, "a possible effect was forgotten, or invented")?;
-    hold(after.attempt() == next.attempt, Invariant::L9, "tries are not counted, so they never end")?;
+    let counted = (after.attempt(), after.parts().uncounted) == (next.attempt, next.uncounted);
+    hold(counted, Invariant::L9, "tries are not counted, so they never end, or end before the schedule's")?;
+    let rises = live.is_none_or(|live| after.attempt() >= live.attempt());
+    hold(rises, Invariant::L9, "a later attempt has the number of an earlier one")?;
     let dropped = *case.order == Order::DropPayload;
     let drivable = after.is_drivable() != dropped || !after.accepted();
     hold(drivable, Invariant::L9, "accepted work that no worker can drive")?;
@@ -226,7 +235,7 @@ fn expect(case: Case<'_>) -> (Expected, Invariant) {
 
 fn absent(case: Case<'_>) -> Expected {
     let begins = |state, proof, wake, accepted, attempt| {
-        Next { state, proof, wake: Some(wake), accepted, tainted: false, attempt }.into()
+        Next { state, proof, wake: Some(wake), accepted, tainted: false, attempt, uncounted: 0 }.into()
     };
     match case.order {
         Order::Claim { .. } => {
@@ -240,6 +249,7 @@ fn absent(case: Case<'_>) -> Expected {
             accepted: true,
             tainted: false,
             attempt: 0,
+            uncounted: 0,
         }
         .into(),
         Order::Take { .. } => Expected::Stays(&["not due"]),
@@ -276,6 +286,7 @@ fn same(live: &Record, state: StateName) -> Next {
         accepted: live.accepted(),
         tainted: live.tainted(),
         attempt: live.attempt(),
+        uncounted: live.parts().uncounted,
     }
 }
 
@@ -340,8 +351,7 @@ fn accept(case: Case<'_>, live: &Record, dead: bool) -> (Expected, Invariant) {
             (taken_in(StateName::Running).wake(wake).into(), Invariant::L9)
         }
         State::Released { .. } => {
-            let pending = Next { attempt: 0, ..taken_in(StateName::Pending) };
-            (pending.wake(case.written).into(), Invariant::L9)
+            (taken_in(StateName::Pending).anew().wake(case.written).into(), Invariant::L9)
         }
         State::Running { .. } | State::Pending { .. } | State::Dead { .. } => {
             (Expected::Stays(&["duplicate"]), Invariant::L5)
@@ -352,7 +362,7 @@ fn accept(case: Case<'_>, live: &Record, dead: bool) -> (Expected, Invariant) {
 }
 
 fn take(case: Case<'_>, live: &Record, token: u8) -> (Expected, Invariant) {
-    let spent = live.attempt() >= live.request().policy().retry().max_attempts();
+    let spent = live.tries() >= live.request().policy().retry().max_attempts();
     let one_more =
         |tainted| if spent { same(live, StateName::Dead).into() } else { grant(case, live, tainted) };
     let not_due = Expected::Stays(&["not due"]);
@@ -442,7 +452,7 @@ fn retry(case: Case<'_>, live: &Record, effect: bool, permanent: bool) -> (Expec
         return (Expected::Stays(&["illegal"]), Invariant::L7);
     }
     let tainted = live.tainted() || effect;
-    let spent = permanent || live.attempt() >= live.request().policy().retry().max_attempts();
+    let spent = permanent || live.tries() >= live.request().policy().retry().max_attempts();
     if spent {
         (Next { tainted, ..same(live, StateName::Dead) }.into(), Invariant::L9)
     } else {
@@ -463,7 +473,7 @@ fn resolve(case: Case<'_>, live: &Record, executed: bool) -> (Expected, Invarian
     match live.state() {
         State::Unknown { .. } | State::Dead { .. } if executed => (done(case, live).into(), Invariant::L9),
         State::Unknown { .. } | State::Dead { .. } => {
-            let anew = Next { tainted: false, attempt: 0, ..given_back(case, live) };
+            let anew = Next { tainted: false, ..given_back(case, live) }.anew();
             (anew.into(), Invariant::L9)
         }
         State::Running { .. } => (Expected::Stays(&["illegal"]), Invariant::L1),
@@ -474,7 +484,7 @@ fn resolve(case: Case<'_>, live: &Record, executed: bool) -> (Expected, Invarian
 fn revive(case: Case<'_>, live: &Record) -> (Expected, Invariant) {
     match live.state() {
         State::Dead { .. } if live.is_drivable() => {
-            let anew = Next { accepted: true, attempt: 0, ..same(live, StateName::Pending) };
+            let anew = Next { accepted: true, ..same(live, StateName::Pending) }.anew();
             (anew.proof(Proof::Spent).wake(case.written).into(), Invariant::L9)
         }
         State::Dead { .. } => (Expected::Stays(&["illegal"]), Invariant::L9),

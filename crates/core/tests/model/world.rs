@@ -143,7 +143,7 @@ fn hash_parts<H: Hasher>(parts: &Parts, now: Timestamp, hasher: &mut H) {
     parts.version.hash(hasher);
     parts.times.wake.map(|wake| ahead(wake, now)).hash(hasher);
     parts.times.expires.map(|expires| ahead(expires, now)).hash(hasher);
-    parts.attempt.hash(hasher);
+    (parts.attempt, parts.uncounted).hash(hasher);
     parts.generation.hash(hasher);
     (parts.accepted, parts.tainted, parts.request.input().is_some()).hash(hasher);
     parts.token.hash(hasher);

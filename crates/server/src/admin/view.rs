@@ -56,6 +56,7 @@ pub(super) fn detail(record: &Record, role: Role) -> RecordDetail {
     RecordDetail {
         summary: summary(&Summary::of(record)),
         fence: record.fence().0,
+        tries: record.tries(),
         generation: record.generation(),
         tainted: record.tainted(),
         attempt_id,

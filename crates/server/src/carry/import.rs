@@ -153,7 +153,7 @@ async fn carry_once(
 fn is_same(one: &Record, other: &Record) -> bool {
     let (one, other) = (one.parts(), other.parts());
     one.request == other.request
-        && one.attempt == other.attempt
+        && (one.attempt, one.uncounted) == (other.attempt, other.uncounted)
         && one.generation == other.generation
         && one.accepted == other.accepted
         && one.tainted == other.tainted

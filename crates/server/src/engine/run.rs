@@ -278,5 +278,5 @@ pub(super) fn became(record: &Record) -> What {
 fn pause(claim: &Claim, asked: Option<Duration>) -> Duration {
     let schedule = claim.record().request().policy().retry();
     let asked = asked.unwrap_or_default().min(limits::RETRY_AFTER_TARGET_MAX);
-    schedule.pause(claim.attempt(), jitter()).max(asked)
+    schedule.pause(claim.record().tries(), jitter()).max(asked)
 }

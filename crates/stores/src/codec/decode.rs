@@ -42,7 +42,9 @@ pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
     let request = Arc::new(from.request(namespace, flags)?);
     let version = Version { fence: Fence(from.number()?), sequence: from.small()? };
     let times = from.times(flags)?;
-    let (attempt, generation) = (from.small()?, from.small()?);
+    let attempt = from.small()?;
+    let uncounted = if flags & has::UNCOUNTED == 0 { 0 } else { from.small()? };
+    let generation = from.small()?;
     let token = from.token(flags & has::TOKEN != 0)?;
     let last = if flags & has::LAST == 0 { CommandDigest::default() } else { CommandDigest(from.array()?) };
     let taken_in_by = from.token(flags & has::TAKEN_IN_BY != 0)?;
@@ -54,6 +56,7 @@ pub fn decode_record(bytes: Bytes) -> Result<(Record, Bytes), Corrupt> {
         version,
         times,
         attempt,
+        uncounted,
         generation,
         accepted: flags & has::ACCEPTED != 0,
         taken_in_by,

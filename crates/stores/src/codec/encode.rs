@@ -35,6 +35,9 @@ pub fn encode_record(record: &Record, out: &mut Vec<u8>) {
         delta(out, times.written, time);
     }
     number(out, parts.attempt.into());
+    if parts.uncounted > 0 {
+        number(out, parts.uncounted.into());
+    }
     number(out, parts.generation.into());
     if let Some(token) = &parts.token {
         out.extend_from_slice(token.as_bytes());
@@ -71,6 +74,7 @@ fn flags(record: &Record) -> u64 {
         (request.policy().retry().max_age().is_some(), has::MAX_AGE),
         (request.policy().payload_retention().is_some(), has::PAYLOAD_RETENTION),
         (parts.taken_in_by.is_some(), has::TAKEN_IN_BY),
+        (parts.uncounted > 0, has::UNCOUNTED),
     ];
     bits.into_iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, bit)| flags | bit)
 }

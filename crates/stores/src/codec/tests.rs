@@ -119,7 +119,7 @@ fn state() -> impl Strategy<Value = State> {
 
 fn record() -> impl Strategy<Value = Record> {
     let times = (1_u64..1 << 45, 0_u64..1 << 40, 0_u64..1 << 40);
-    let numbers = (1_u64..u64::MAX, any::<(u32, u32, u32)>());
+    let numbers = (1_u64..u64::MAX, any::<(u32, u32, u32, u32)>());
     let marks = (any::<bool>(), any::<[u8; 16]>(), any::<Option<[u8; 16]>>(), any::<bool>());
     let checkpoints = vec(("[a-z]{1,9}", body()), 0..3);
     (request(), state(), times, numbers, marks, checkpoints).prop_map(
@@ -127,7 +127,7 @@ fn record() -> impl Strategy<Value = Record> {
             request,
             state,
             (created, age, ahead),
-            (fence, (sequence, attempt, generation)),
+            (fence, (sequence, attempt, uncounted, generation)),
             marks,
             checkpoints,
         )| {
@@ -153,6 +153,7 @@ fn record() -> impl Strategy<Value = Record> {
                     expires: rests.then_some(later),
                 },
                 attempt,
+                uncounted: uncounted.min(attempt),
                 generation,
                 accepted: name == StateName::Pending || (accepted && name != StateName::Released),
                 taken_in_by: last.map(Token::from_bytes),
