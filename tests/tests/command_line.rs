@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use crate::server::{Server, command};
+use crate::target::Target;
 
 async fn run(folder: &Path, arguments: &[&str]) -> Output {
     command(arguments, folder).output().await.unwrap()
@@ -57,6 +58,24 @@ async fn execute_prints_the_result_and_says_by_its_exit_code_what_became_of_it()
 }
 
 #[tokio::test]
+async fn execute_says_what_a_target_has_said_that_refuses() {
+    let target = Target::start().await;
+    let config =
+        target.operation("json", "/refused/json", "") + &target.operation("text", "/refused/text", "");
+    let server = Server::start(&config).await;
+    let folder = tempfile::tempdir().unwrap();
+    for (operation, said) in [("json", r#"{"z":1.10,"big":9007199254740993}"#), ("text", "no")] {
+        let url = server.url();
+        let refused = run(folder.path(), &["execute", operation, "--key", operation, "--url", &url]).await;
+        assert_eq!((code(&refused), out(&refused)), (11, ""), "{}", err(&refused));
+        let expected = format!(
+            "OPERATION_REJECTED (422): The target rejected the operation\n  target answered 422\n  {said}\n"
+        );
+        assert!(err(&refused).ends_with(&expected), "{}", err(&refused));
+    }
+}
+
+#[tokio::test]
 async fn what_no_retry_mends_is_a_wrong_command_line_and_says_so_in_words() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, said) in [
@@ -102,15 +121,15 @@ async fn a_configuration_is_checked_shown_and_begun() {
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     let listen = json["values"].as_array().unwrap().iter().find(|value| value["key"] == "server.listen");
     assert!(listen.unwrap()["origin"].as_str().unwrap().starts_with("semel.toml:"));
-    std::fs::write(folder.path().join("wrong.toml"), "[server]\nlissten = 1\n[log]\nfilter = \"=\"\n")
+    std::fs::write(folder.path().join("wrong.toml"), "[server]\nlissten = 1\n[log]\nfilter = \"!!!\"\n")
         .unwrap();
     let wrong = run(folder.path(), &["config", "check", "--config", "wrong.toml"]).await;
     assert_eq!(code(&wrong), 3);
-    assert!(
-        err(&wrong).contains("wrong.toml:2: server.lissten: unknown key; did you mean `listen`?"),
-        "{}",
-        err(&wrong)
-    );
+    for said in
+        ["wrong.toml:2: server.lissten: unknown key; did you mean `listen`?", "wrong.toml:4: log.filter"]
+    {
+        assert!(err(&wrong).contains(said), "{said} is not in {}", err(&wrong));
+    }
     let metadata = "[[operations]]\nname = \"a\"\ntarget = \"http://169.254.169.254/latest\"\n";
     std::fs::write(folder.path().join("wrong.toml"), metadata).unwrap();
     let wrong = run(folder.path(), &["config", "check", "--config", "wrong.toml"]).await;

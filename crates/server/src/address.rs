@@ -29,9 +29,9 @@ pub(crate) fn is_forbidden_host(host: &str) -> bool {
 }
 
 /// What is said of such a host.
-pub(crate) fn forbidden(host: &str) -> String {
+pub(crate) fn forbidden(host: &str, what: &str) -> String {
     format!(
-        "{host} is a link-local, metadata or unspecified address, where no target has any business; \
+        "{host} is a link-local, metadata or unspecified address, where no {what} has any business; \
          targets.allow_link_local = true lets it be reached"
     )
 }

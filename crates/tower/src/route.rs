@@ -20,6 +20,55 @@ enum Segment {
     Rest,
 }
 
+/// The methods that HTTP's registry has (IANA, "Hypertext Transfer Protocol (HTTP) Method Registry"), but for `PRI`, which is
+/// reserved.
+const METHODS: [&str; 39] = [
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "OPTIONS",
+    "ORDERPATCH",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PUT",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "TRACE",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+];
+
+/// The method of that name, as it is registered: in capitals. Any other is a slip of the pen, and no request has it.
+pub fn method(name: &str) -> Option<Method> {
+    METHODS.contains(&name).then(|| Method::from_bytes(name.as_bytes()).ok()).flatten()
+}
+
 /// A text is no matcher: why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatcherError {
@@ -42,15 +91,18 @@ impl Matcher {
     /// It is none.
     pub fn parse(text: &str) -> Result<Self, MatcherError> {
         let refuse = |why| MatcherError { text: text.into(), why };
-        let (method, path) =
+        let (name, path) =
             text.split_once(' ').ok_or_else(|| refuse("must be a method, a space and a path"))?;
-        let method = match method {
-            "*" => None,
-            name => {
-                let method = Method::from_bytes(name.as_bytes());
-                Some(method.map_err(|_| refuse("has no method that HTTP could have"))?)
-            }
-        };
+        let method =
+            match name {
+                "*" => None,
+                name => {
+                    let known = method(name);
+                    Some(known.ok_or_else(|| {
+                        refuse("has no method of HTTP's registry, in capitals, such as POST")
+                    })?)
+                }
+            };
         let path = path.trim_start().strip_prefix('/');
         let path = path.ok_or_else(|| refuse("must have a path that begins with a slash"))?;
         let mut segments = Vec::new();
@@ -125,6 +177,17 @@ mod tests {
     fn what_is_no_matcher_is_refused() {
         for text in ["POST", "/orders", "POST orders", "PO ST /x", "POST /{*a}/b", "POST /a{b}", "POST /{}"] {
             assert!(Matcher::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_method_would_match_nothing_and_is_refused() {
+        for wrong in ["PSOT /orders", "post /orders", "POST|PUT /orders", "PRI /orders"] {
+            let said = Matcher::parse(wrong).unwrap_err().to_string();
+            assert!(said.contains("has no method of HTTP's registry"), "{wrong}: {said}");
+        }
+        for right in ["POST /orders", "QUERY /orders", "VERSION-CONTROL /orders"] {
+            assert!(Matcher::parse(right).is_ok(), "{right}");
         }
     }
 }

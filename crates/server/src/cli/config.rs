@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{ConfigArgs, exit, fail, say};
-use crate::config::{EXAMPLE, Loaded, Shown, load};
+use crate::config::{EXAMPLE, Examined, Loaded, Shown, examine};
 use crate::telemetry::logs::check_filter;
 use crate::tls;
 
@@ -59,8 +59,11 @@ pub(super) fn run(command: &ConfigCommand) -> u8 {
 
 /// A configuration with which the server would start, as far as that can be told without starting it.
 pub(super) fn checked(args: &ConfigArgs) -> Result<Loaded, u8> {
-    let loaded = load(&args.sources()).map_err(|error| fail(exit::CONFIGURATION, format!("\n{error}")))?;
-    let problems = outside(&loaded);
+    let examined =
+        examine(&args.sources()).map_err(|error| fail(exit::CONFIGURATION, format!("\n{error}")))?;
+    let Examined { loaded, problems } = examined;
+    let mut problems: Vec<String> = problems.iter().map(|problem| format!("\n{problem}")).collect();
+    problems.extend(outside(&loaded));
     if problems.is_empty() { Ok(loaded) } else { Err(fail(exit::CONFIGURATION, problems.concat())) }
 }
 

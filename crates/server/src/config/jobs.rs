@@ -9,10 +9,9 @@ use semel_core::limits as core;
 use semel_runtime::job::JobType;
 use semel_runtime::limits as jobs;
 
-use super::reader::{Reading, Section};
+use super::reader::Section;
 use super::sections::{http_address, target_headers, within};
-use super::tree::Origin;
-use super::{Config, Secret};
+use super::{Secret, TenantConfig};
 use crate::cron::{Cron, Zone};
 use crate::limits;
 
@@ -52,7 +51,37 @@ const TENANT: &str = "default";
 /// Headers that the server itself sends.
 const OWN: [&str; 3] = ["content-type", "idempotency-key", "user-agent"];
 
-pub(super) fn job_section(section: Section<'_>, development: bool) -> Option<JobConfig> {
+/// All jobs that can be read, and whether those are all. Each has one schedule, and is somebody's: a tenant's, or the
+/// operators' own.
+pub(super) fn jobs(
+    root: &Section<'_>,
+    development: bool,
+    tenants: &[TenantConfig],
+) -> (Vec<JobConfig>, bool) {
+    let given = root.sections("jobs");
+    let knows_tenants = !root.reading.is_wrong(|path| path.starts_with("tenants"));
+    let mut known = BTreeSet::new();
+    for one in &given {
+        let problem =
+            |key: &str, message: String| one.reading.problem(&one.origin, &one.path_of(key), message);
+        let tenant = one.written("tenant").unwrap_or_else(|| TENANT.to_owned());
+        let is_there = tenant == TENANT || tenants.iter().any(|known| known.name.as_str() == tenant);
+        if !is_there && knows_tenants && Tenant::try_new(&tenant).is_ok() {
+            problem("tenant", format!("there is no tenant `{tenant}`"));
+        }
+        let Some(name) = one.written("type") else { continue };
+        let message = format!("there is a job `{name}` above");
+        if !known.insert((tenant, name)) {
+            problem("type", message);
+        }
+    }
+    let count = given.len();
+    let jobs: Vec<_> = given.into_iter().filter_map(|section| job(section, development)).collect();
+    let is_whole = jobs.len() == count;
+    (jobs, is_whole)
+}
+
+fn job(section: Section<'_>, development: bool) -> Option<JobConfig> {
     let missing = |key: &str, what: &str| {
         if !section.has(key) {
             section.problem(key, format!("is missing: {what}"));
@@ -83,6 +112,9 @@ pub(super) fn job_section(section: Section<'_>, development: bool) -> Option<Job
     let target = target.and_then(|target| {
         http_address(&target.value).map_err(|problem| section.problem("target", problem)).ok()
     });
+    if let Some(target) = &target {
+        section.names_address("target", target);
+    }
     let headers = target_headers(&section, development, &OWN);
     let timeout = section.duration_or("timeout", limits::JOB_TIMEOUT_DEFAULT);
     within(&section, "timeout", timeout, Duration::from_millis(1), limits::JOB_TIMEOUT_MAX);
@@ -94,20 +126,4 @@ pub(super) fn job_section(section: Section<'_>, development: bool) -> Option<Job
     let missed = section.choice_or("missed", &policies, policies[0]);
     section.finish();
     Some(JobConfig { job: job?, cron: cron?, target: target?, headers, timeout, lease, retention, missed })
-}
-
-/// Each job has one schedule, and is somebody's: a tenant's, or the operators' own.
-pub(super) fn contradictions(reading: &Reading, config: &Config, origins: &[Origin]) {
-    let mut known = BTreeSet::new();
-    for (place, (job, origin)) in config.jobs.iter().zip(origins).enumerate() {
-        let tenant = job.job.tenant();
-        if tenant.as_str() != TENANT && !config.tenants.iter().any(|known| known.name == *tenant) {
-            let message = format!("there is no tenant `{}`", tenant.as_str());
-            reading.problem(origin, &format!("jobs[{place}].tenant"), message);
-        }
-        if !known.insert(job.job.guard()) {
-            let message = format!("there is a job `{}` above", job.job.name());
-            reading.problem(origin, &format!("jobs[{place}].type"), message);
-        }
-    }
 }

@@ -46,6 +46,15 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
 }
 
+/// What became of examining a configuration.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// As far as it could be read. Where there are problems it is for nothing but the search for more.
+    pub loaded: Loaded,
+    /// Everything that is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
 /// Everything that is wrong with a configuration, not only the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -73,12 +82,11 @@ impl fmt::Display for ConfigError {
 
 impl Error for ConfigError {}
 
-/// Reads and checks a configuration.
+/// Reads and checks a configuration, and says of one that cannot be used all that is wrong.
 ///
 /// # Errors
-/// Unknown keys, wrong types, values out of range, contradictions: all of them, each with its place and with what is
-/// allowed.
-pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+/// There is nothing to look at: the file cannot be read, or is no TOML.
+pub fn examine(sources: &Sources) -> Result<Examined, ConfigError> {
     let file = sources.file.clone().or_else(|| Path::new(USUAL_FILE).exists().then(|| USUAL_FILE.into()));
     let name = file.as_ref().map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
     let text = match &file {
@@ -91,17 +99,29 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
             }],
         })?,
     };
-    let (config, shown) = read(&text, &name, file.is_none(), sources)?;
-    Ok(Loaded { config, shown, file })
+    let Survey { config, shown, problems } = survey(&text, &name, file.is_none(), sources)?;
+    Ok(Examined { loaded: Loaded { config, shown, file }, problems })
+}
+
+/// Reads and checks a configuration.
+///
+/// # Errors
+/// Unknown keys, wrong types, values out of range, contradictions: all of them, each with its place and with what is
+/// allowed.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    let Examined { loaded, problems } = examine(sources)?;
+    if problems.is_empty() { Ok(loaded) } else { Err(ConfigError { problems }) }
+}
+
+/// What became of reading a configuration.
+struct Survey {
+    config: Config,
+    shown: Vec<Shown>,
+    problems: Vec<Problem>,
 }
 
 /// Reads a configuration from its text; `without_file` makes development mode the default.
-pub(super) fn read(
-    text: &str,
-    name: &str,
-    without_file: bool,
-    sources: &Sources,
-) -> Result<(Config, Vec<Shown>), ConfigError> {
+fn survey(text: &str, name: &str, without_file: bool, sources: &Sources) -> Result<Survey, ConfigError> {
     let mut root = parse(text, name).map_err(|problem| ConfigError { problems: vec![problem] })?;
     let reading = Reading::new(name.to_owned(), sources.environment.clone());
     for (variable, value) in &sources.environment {
@@ -113,20 +133,28 @@ pub(super) fn read(
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         lay(&reading, &mut root, &path, value, &Origin::Flag(flag));
     }
-    let root = Section::of(&reading, String::new(), Some(root));
-    let config = sections::config(root, without_file);
-    let found = config.map(|(config, origins)| {
-        check::contradictions(&reading, &config, &origins);
-        config
-    });
+    let draft = sections::config(Section::of(&reading, String::new(), Some(root)), without_file);
+    check::contradictions(&reading, &draft);
     let Read { mut problems, warnings, shown } = reading.finish();
-    match found {
-        Some(config) if problems.is_empty() => Ok((Config { warnings, ..config }, shown)),
-        _ => {
-            problems.dedup();
-            Err(ConfigError { problems })
-        }
+    problems.dedup();
+    if problems.is_empty() && !draft.is_whole {
+        // Whoever leaves something out says why; if not, the server still must not start without it.
+        let message = "something of it cannot be used".to_owned();
+        problems.push(Problem { place: name.to_owned(), path: String::new(), message });
     }
+    Ok(Survey { config: Config { warnings, ..draft.config }, shown, problems })
+}
+
+/// As [`load`], from a text.
+#[cfg(test)]
+pub(super) fn read(
+    text: &str,
+    name: &str,
+    without_file: bool,
+    sources: &Sources,
+) -> Result<(Config, Vec<Shown>), ConfigError> {
+    let Survey { config, shown, problems } = survey(text, name, without_file, sources)?;
+    if problems.is_empty() { Ok((config, shown)) } else { Err(ConfigError { problems }) }
 }
 
 fn lay(reading: &Reading, root: &mut Entry, path: &[String], value: &str, origin: &Origin) {

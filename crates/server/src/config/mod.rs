@@ -33,7 +33,7 @@ mod tree;
 pub(crate) use exposed::{Listening, exposed};
 pub use gateway::GatewayConfig;
 pub use jobs::{JobConfig, Missed};
-pub use load::{ConfigError, Loaded, Sources, load};
+pub use load::{ConfigError, Examined, Loaded, Sources, examine, load};
 pub use reader::Shown;
 pub use restart::needs_restart;
 pub use secret::Secret;

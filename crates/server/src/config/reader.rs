@@ -2,12 +2,13 @@
 //! nobody asked for, so that a typing error never passes as a default.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Uri;
 use semel_api::Time;
 
 use super::duration;
@@ -33,6 +34,14 @@ pub(super) struct Reading {
     problems: RefCell<Vec<(Origin, Problem)>>,
     warnings: RefCell<Vec<Problem>>,
     shown: RefCell<Vec<Shown>>,
+    named: RefCell<Vec<Named>>,
+}
+
+/// An address that is written out somewhere, for requests to go to.
+pub(super) struct Named {
+    pub(super) origin: Origin,
+    pub(super) path: String,
+    pub(super) address: Uri,
 }
 
 /// What became of a reading.
@@ -53,6 +62,7 @@ impl Reading {
             problems: RefCell::default(),
             warnings: RefCell::default(),
             shown: RefCell::default(),
+            named: RefCell::default(),
         }
     }
 
@@ -65,6 +75,21 @@ impl Reading {
     pub(super) fn warn(&self, origin: &Origin, path: &str, message: impl Display) {
         let (place, path, message) = (origin.place(&self.file), path.to_owned(), message.to_string());
         self.warnings.borrow_mut().push(Problem { place, path, message });
+    }
+
+    /// Whether something was said of a key whose path is such. What follows from a value that nobody could read is not said.
+    pub(super) fn is_wrong(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        self.problems.borrow().iter().any(|(_, problem)| is_it(&problem.path))
+    }
+
+    /// Remembers an address that requests will go to. Whether they may is only known when all is read.
+    pub(super) fn name(&self, origin: &Origin, path: String, address: &Uri) {
+        self.named.borrow_mut().push(Named { origin: origin.clone(), path, address: address.clone() });
+    }
+
+    /// All that were remembered, once.
+    pub(super) fn take_named(&self) -> Vec<Named> {
+        self.named.take()
     }
 
     pub(super) fn show(&self, origin: &Origin, path: String, value: String) {
@@ -387,6 +412,16 @@ impl<'a> Section<'a> {
             .collect()
     }
 
+    /// Remembers the address under a key, for requests to go to.
+    pub(super) fn names_address(&self, key: &str, address: &Uri) {
+        self.reading.name(&self.origin_of(key), self.path_of(key), address);
+    }
+
+    /// A text as it stands there, whatever else is wrong with it: for what is compared with others. Reports nothing.
+    pub(super) fn written(&self, key: &str) -> Option<String> {
+        self.entries.get(key).and_then(|entry| text(&entry.node))
+    }
+
     /// A secret under a key of this section.
     pub(super) fn secret(&self, key: &'static str, literal: bool) -> Option<Found<Secret>> {
         let entry = self.ask(key)?.clone();
@@ -425,6 +460,18 @@ impl<'a> Section<'a> {
             let hint = near.map_or_else(|| ";".to_owned(), |near| format!("; did you mean `{near}`?"));
             let allowed = asked.join(", ");
             self.reading.problem(&entry.origin, &path, format!("unknown key{hint} allowed here: {allowed}"));
+        }
+    }
+}
+
+/// Says of each section which has the name of one above it, whatever else is wrong with either. `what` is what they are.
+pub(super) fn named_once(sections: &[Section<'_>], key: &str, what: &str) {
+    let mut names = BTreeSet::new();
+    for section in sections {
+        let Some(name) = section.written(key) else { continue };
+        let message = format!("there is {what} `{name}` above");
+        if !names.insert(name) {
+            section.reading.problem(&section.origin, &section.path_of(key), message);
         }
     }
 }

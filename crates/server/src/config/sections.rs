@@ -1,6 +1,7 @@
 //! Reads each section of the configuration: names, types, ranges and defaults. What contradicts what is
 //! [`check`](super::check)'s.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -11,33 +12,35 @@ use semel_core::limits as core;
 use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 
 use super::gateway::Network;
-use super::gateway::read::{GatewayOrigins, gateway, texts};
-use super::jobs::job_section;
-use super::reader::{Found, Section, quote, secret};
-use super::sources::consumers::{ConsumerOrigins, consumer};
-use super::sources::read::{SourceOrigins, alerts, sample, source};
+use super::gateway::read::{gateway, texts};
+use super::jobs::jobs;
+use super::reader::{Found, Section, named_once, quote, secret};
+use super::sources::consumers::consumers;
+use super::sources::is_reserved;
+use super::sources::read::{alerts, sample, source};
 use super::tree::{Entry, Origin};
 use super::{
     AdminConfig, AdminToken, AuditConfig, Builtin, Config, DispatcherConfig, ErrorStyle, KeyAlphabet,
-    LogConfig, LogFormat, OperationConfig, ProbeConfig, RateLimit, Role, ServerConfig, StoreConfig, StoreUrl,
-    Target, TargetsConfig, TenantConfig, TlsConfig, TracingConfig,
+    LogConfig, LogFormat, OperationConfig, ProbeConfig, RateLimit, Role, ServerConfig, SourceConfig,
+    StoreConfig, StoreUrl, Target, TargetsConfig, TenantConfig, TlsConfig, TracingConfig,
 };
 use crate::limits;
+
+/// A configuration as far as it can be read. What is wrong with it has been reported; what stands in the place of that is
+/// for nothing but the search for more.
+pub(super) struct Draft {
+    pub(super) config: Config,
+    pub(super) origins: Origins,
+    /// Whether all of it is there.
+    pub(super) is_whole: bool,
+}
 
 /// Where the values stand that a contradiction can be about.
 pub(super) struct Origins {
     pub(super) listen: Origin,
     pub(super) admin_listen: Origin,
     pub(super) store: StoreOrigins,
-    pub(super) tenants: Vec<Origin>,
-    pub(super) operations: Vec<Origin>,
-    /// Where each operation's target and probe stand.
-    pub(super) targets: Vec<(Origin, Origin)>,
-    pub(super) jobs: Vec<Origin>,
-    pub(super) gateway: Option<GatewayOrigins>,
-    pub(super) sources: Vec<SourceOrigins>,
-    pub(super) consumers: Vec<ConsumerOrigins>,
-    pub(super) alerts: Option<Origin>,
+    pub(super) gateway_listen: Option<Origin>,
 }
 
 /// Where each key of the store stands, or the section.
@@ -51,8 +54,8 @@ impl StoreOrigins {
     }
 }
 
-/// The whole, unless something in it cannot be made sense of (and has been reported).
-pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, Origins)> {
+/// The whole, as far as it can be made sense of.
+pub(super) fn config(root: Section<'_>, without_file: bool) -> Draft {
     let server = root.section("server");
     let development = server.boolean("development", without_file);
     let service_name = server.text_or("service_name", "semel");
@@ -62,58 +65,26 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
     let (server, listen) = server_section(server);
     let (admin, admin_listen) = admin_section(root.section("admin"), development);
     let (store, store_origins) = store_section(root.section("store"), development);
-    let tenants = root.sections("tenants");
-    let tenant_origins = tenants.iter().map(|section| section.origin.clone()).collect();
-    let operations = root.sections("operations");
-    let mut operation_origins: Vec<Origin> =
-        operations.iter().map(|section| section.origin.clone()).collect();
-    let targets = operations.iter().map(|section| (section.origin_of("target"), section.origin_of("probe")));
-    let targets = targets.collect();
-    let (tenants_given, operations_given) = (tenants.len(), operations.len());
-    let tenants: Vec<_> =
-        tenants.into_iter().filter_map(|section| tenant_section(section, development)).collect();
-    let mut operations: Vec<_> =
-        operations.into_iter().filter_map(|section| operation_section(section, development)).collect();
-    let whole = tenants.len() == tenants_given && operations.len() == operations_given;
-    if development {
-        for builtin in Builtin::ALL {
-            if !operations.iter().any(|operation| operation.name.as_str() == builtin.as_str()) {
-                operations.push(builtin_operation(builtin)?);
-                operation_origins.push(Origin::Default);
-            }
-        }
-    }
-    let jobs_given = root.sections("jobs");
-    let job_origins: Vec<Origin> = jobs_given.iter().map(|section| section.origin.clone()).collect();
-    let jobs: Vec<_> =
-        jobs_given.into_iter().filter_map(|section| job_section(section, development)).collect();
-    let whole = whole && jobs.len() == job_origins.len();
-    let gateway_given = root.optional("gateway");
-    let has_gateway = gateway_given.is_some();
-    let (gateway, gateway_origins) = gateway_given.and_then(|section| gateway(section, development)).unzip();
-    let whole = whole && gateway.is_some() == has_gateway;
-    let sources_given = root.sections("webhooks");
-    let count = sources_given.len();
-    let body_bytes = server.body_bytes_max;
-    let (mut webhooks, sources): (Vec<_>, Vec<_>) =
-        sources_given.into_iter().filter_map(|section| source(section, development, body_bytes)).unzip();
-    let whole = whole && webhooks.len() == count;
+    let (tenants, has_tenants) = tenants(&root, development);
+    let (operations, has_operations) = operations(&root, development);
+    let (jobs, has_jobs) = jobs(&root, development, &tenants);
+    let gateway = root.optional("gateway").map(|section| gateway(section, development));
+    let (gateway, gateway_origin) = gateway.unzip();
+    let (mut webhooks, has_sources) = sources(&root, development, server.body_bytes_max);
     if without_file && webhooks.is_empty() {
         webhooks.extend(sample());
     }
-    let consumers_given = root.sections("consumers");
-    let count = consumers_given.len();
-    let (consumers, consumer_origins): (Vec<_>, Vec<_>) =
-        consumers_given.into_iter().filter_map(|section| consumer(section, development)).unzip();
-    let whole = whole && consumers.len() == count;
-    let alerts_given = root.optional("alerts");
-    let has_alerts = alerts_given.is_some();
-    let (alerts, alerts_origin) = alerts_given.and_then(|section| alerts(section, development)).unzip();
-    let whole = whole && alerts.is_some() == has_alerts;
-    let tracing_given = root.optional("tracing");
-    let traces = tracing_given.is_some();
-    let tracing = tracing_given.and_then(|section| tracing_section(section, development));
-    let whole = whole && tracing.is_some() == traces;
+    let (consumers, has_consumers) = consumers(&root, development);
+    let alerts = root.optional("alerts").map(|section| alerts(section, development));
+    let tracing = root.optional("tracing").map(|section| tracing_section(section, development));
+    let is_whole = has_tenants
+        && has_operations
+        && has_jobs
+        && has_sources
+        && has_consumers
+        && gateway.as_ref().is_none_or(|(_, has_all)| *has_all)
+        && !matches!(alerts, Some(None))
+        && !matches!(tracing, Some(None));
     let config = Config {
         development,
         service_name,
@@ -123,32 +94,66 @@ pub(super) fn config(root: Section<'_>, without_file: bool) -> Option<(Config, O
         tenants,
         operations,
         jobs,
-        gateway,
+        gateway: gateway.map(|(gateway, _)| gateway),
         webhooks,
         consumers,
-        alerts,
+        alerts: alerts.flatten(),
         targets: targets_section(root.section("targets")),
         dispatcher: dispatcher_section(root.section("dispatcher")),
         audit: audit_section(root.section("audit")),
         log: log_section(root.section("log")),
-        tracing,
+        tracing: tracing.flatten(),
         warnings: Vec::new(),
     };
     root.finish();
-    let origins = Origins {
-        listen,
-        admin_listen,
-        store: store_origins,
-        tenants: tenant_origins,
-        operations: operation_origins,
-        targets,
-        jobs: job_origins,
-        gateway: gateway_origins,
-        sources,
-        consumers: consumer_origins,
-        alerts: alerts_origin,
-    };
-    whole.then_some((config, origins))
+    let origins = Origins { listen, admin_listen, store: store_origins, gateway_listen: gateway_origin };
+    Draft { config, origins, is_whole }
+}
+
+/// All of an array that can be read, and whether that is all. Two of one name, and too many, are reported whatever else is
+/// wrong with them: `name` is the key of their name, `what` is what one of them is.
+fn all<T>(
+    given: Vec<Section<'_>>,
+    (name, what): (&str, &str),
+    most: usize,
+    read: impl FnMut(Section<'_>) -> Option<T>,
+) -> (Vec<T>, bool) {
+    named_once(&given, name, what);
+    if let Some(over) = given.get(most) {
+        let path = over.path.split('[').next().unwrap_or_default();
+        over.reading.problem(&over.origin, path, format!("there may be at most {most}"));
+    }
+    let count = given.len();
+    let read: Vec<T> = given.into_iter().filter_map(read).collect();
+    let is_whole = read.len() == count;
+    (read, is_whole)
+}
+
+fn tenants(root: &Section<'_>, development: bool) -> (Vec<TenantConfig>, bool) {
+    let given = root.sections("tenants");
+    let are_several = given.len() > 1;
+    let mut tokens = BTreeSet::new();
+    let read = |section: Section<'_>| tenant_section(section, development, are_several, &mut tokens);
+    all(given, ("name", "a tenant"), limits::TENANTS_MAX, read)
+}
+
+fn operations(root: &Section<'_>, development: bool) -> (Vec<OperationConfig>, bool) {
+    let read = |section: Section<'_>| operation_section(section, development);
+    let given = root.sections("operations");
+    let (mut operations, is_whole) = all(given, ("name", "an operation"), limits::OPERATIONS_MAX, read);
+    if development {
+        for builtin in Builtin::ALL {
+            if !operations.iter().any(|operation| operation.name.as_str() == builtin.as_str()) {
+                operations.extend(builtin_operation(builtin));
+            }
+        }
+    }
+    (operations, is_whole)
+}
+
+fn sources(root: &Section<'_>, development: bool, body_bytes: usize) -> (Vec<SourceConfig>, bool) {
+    let read = |section: Section<'_>| source(section, development, body_bytes);
+    all(root.sections("webhooks"), ("source", "a source"), limits::SOURCES_MAX, read)
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -289,15 +294,35 @@ fn start_timeout(section: &Section<'_>) -> Option<Duration> {
     (found <= limits::STORE_START_WITHIN_MAX).then_some(found)
 }
 
-fn tenant_section(section: Section<'_>, development: bool) -> Option<TenantConfig> {
-    let name = named(&section, Tenant::try_new);
-    let tokens = section.entries("tokens").into_iter().enumerate();
+/// One of `[[tenants]]`. `known` are the tokens of those before it.
+fn tenant_section(
+    section: Section<'_>,
+    development: bool,
+    are_several: bool,
+    known: &mut BTreeSet<String>,
+) -> Option<TenantConfig> {
+    // Whatever it is called, its tokens are looked at.
+    let name = named(&section, Tenant::try_new).or_else(|| Tenant::try_new("unnamed").ok());
     let path = section.path_of("tokens");
-    let tokens = tokens
+    let given = section.entries("tokens");
+    let has_none = given.is_empty() && !section.reading.is_wrong(|wrong| wrong == path);
+    let tokens: Vec<_> = given
+        .into_iter()
+        .enumerate()
         .filter_map(|(place, entry)| {
             secret(section.reading, format!("{path}[{place}]"), &entry, development).map(|found| found.value)
         })
         .collect();
+    for token in &tokens {
+        if !known.insert(token.expose().to_owned()) {
+            let message = "a token of this tenant is another's, too: nobody could tell whose request it is";
+            section.reading.problem(&section.origin, &path, message);
+        }
+    }
+    if has_none && are_several {
+        let message = "is missing: with several tenants, each needs a token to be told apart";
+        section.reading.problem(&section.origin, &path, message);
+    }
     let rate_limit = section.optional("rate_limit").and_then(rate_section);
     section.finish();
     Some(TenantConfig { name: name?, tokens, rate_limit })
@@ -327,6 +352,9 @@ fn named<T>(section: &Section<'_>, check: impl FnOnce(&str) -> Result<T, semel_c
 
 fn operation_section(section: Section<'_>, development: bool) -> Option<OperationConfig> {
     let name = named(&section, Operation::try_new);
+    if let Some(name) = section.written("name").filter(|name| is_reserved(name)) {
+        section.problem("name", format!("`{name}` is a name that Semel gives operations itself"));
+    }
     let target = target(&section, development);
     let policy = policy(&section);
     let timeout = section.duration_or("timeout", limits::TIMEOUT_DEFAULT);
@@ -378,7 +406,10 @@ fn target(section: &Section<'_>, development: bool) -> Option<Target> {
         return builtin.map(Target::Builtin);
     }
     match http_address(&value) {
-        Ok(uri) => Some(Target::Http(uri)),
+        Ok(uri) => {
+            section.names_address("target", &uri);
+            Some(Target::Http(uri))
+        }
         Err(problem) => {
             section.problem("target", problem);
             None
@@ -432,13 +463,24 @@ fn policy(section: &Section<'_>) -> Policy {
     let semantics = [("at-most-once", OnLapse::AtMostOnce), ("resume", OnLapse::Resume)];
     let on_lapse = section.choice_or("semantics", &semantics, semantics[0]);
     let retry = retry(section.section("retry"));
+    lengths(section, lease, retention);
     let payload_retention = payload_retention(section, retention);
     let policy = Policy::try_new(lease, retention, on_lapse, Keep::Deterministic, retry);
-    match policy.and_then(|policy| policy.try_with_payload_retention(payload_retention)) {
-        Ok(policy) => policy,
-        Err(invalid) => {
-            section.problem(if invalid.what() == "lease" { "lease" } else { "retention" }, invalid);
-            usual
+    policy.and_then(|policy| policy.try_with_payload_retention(payload_retention)).unwrap_or(usual)
+}
+
+/// Says of both lengths of time of a policy what is wrong with them.
+pub(super) fn lengths(section: &Section<'_>, lease: Duration, retention: Duration) {
+    let usual = Policy::default();
+    for (key, lease, retention) in
+        [("lease", lease, usual.retention()), ("retention", usual.lease(), retention)]
+    {
+        let judged = Policy::try_new(lease, retention, usual.on_lapse(), Keep::Deterministic, Schedule::ONCE);
+        // What is inherited is said where it stands.
+        if let Err(invalid) = judged
+            && section.has(key)
+        {
+            section.problem(key, invalid);
         }
     }
 }
@@ -484,8 +526,11 @@ fn probe(section: &Section<'_>) -> Option<ProbeConfig> {
     };
     if !url.contains("{key}") {
         section.problem("probe", "must contain {key} where the key goes");
-    } else if let Err(problem) = http_address(&url.replace("{key}", "key")) {
-        section.problem("probe", problem);
+    } else {
+        match http_address(&url.replace("{key}", "key")) {
+            Ok(uri) => section.names_address("probe", &uri),
+            Err(problem) => section.problem("probe", problem),
+        }
     }
     Some(ProbeConfig { url, is_final })
 }

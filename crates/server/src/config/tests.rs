@@ -213,6 +213,134 @@ fn jobs_are_checked() {
 }
 
 #[test]
+fn no_problem_is_held_back_by_another() {
+    let text = r#"
+[server]
+listen = "127.0.0.1:8081"
+[store]
+url = "mysql://a"
+[[tenants]]
+name = ""
+tokens = [{ env = "TOKEN" }]
+[[tenants]]
+name = "x"
+tokens = [{ env = "TOKEN" }]
+[[tenants]]
+name = "x"
+[[operations]]
+name = "o"
+lease = "1ms"
+retention = "0s"
+[[operations]]
+name = "o"
+target = "http://169.254.169.254/"
+[[operations]]
+name = "webhook:a"
+[gateway]
+listen = "127.0.0.1:8081"
+upstream = "ftp://a"
+scope = ["header:x-account"]
+shared_keys = true
+methods = ["PSOT"]
+[[gateway.upstreams]]
+name = "u"
+url = "http://169.254.169.254"
+tls = { certificate = "/nope", keey = "/nope" }
+[[gateway.upstreams]]
+name = "u"
+[[gateway.upstreams]]
+name = "v"
+url = "http://127.0.0.1:8081"
+[[gateway.routes]]
+match = "PSOT /a"
+upstream = "nobody"
+lease = "1ms"
+[[gateway.routes]]
+match = "PSOT /a"
+upstream = "u"
+[[webhooks]]
+source = "s"
+target = "http://169.254.169.254/"
+[[webhooks]]
+source = "s"
+provider = "xendit"
+[[webhooks.targets]]
+name = "t"
+[[webhooks.targets]]
+name = "t"
+url = "http://a/"
+[alerts]
+url = "http://169.254.169.254/"
+format = "xml"
+[tracing]
+sample_percent = 101
+[zebra]
+"#;
+    let said = refused(text, &environment(&[("TOKEN", "a")]));
+    for expected in [
+        "semel.toml:5: store.url: there is no store `mysql:`",
+        "tenants[0].name: ",
+        "tenants[1].tokens: a token of this tenant is another's, too",
+        "tenants[2].name: there is a tenant `x` above",
+        "tenants[2].tokens: is missing: with several tenants",
+        "operations[0].target: is missing",
+        "semel.toml:16: operations[0].lease: ",
+        "semel.toml:17: operations[0].retention: ",
+        "operations[1].name: there is an operation `o` above",
+        "semel.toml:20: operations[1].target: 169.254.169.254 is a link-local",
+        "operations[2].name: `webhook:a` is a name that Semel gives operations itself",
+        "operations[2].target: is missing",
+        "semel.toml:24: gateway.listen: 127.0.0.1:8081 is server.listen, too",
+        "semel.toml:25: gateway.upstream: must begin with http:// or https://",
+        "semel.toml:27: gateway.shared_keys: contradicts scope",
+        "semel.toml:28: gateway.methods: `PSOT`: no method",
+        "semel.toml:31: gateway.upstreams[0].url: 169.254.169.254 is a link-local",
+        "gateway.upstreams[0].tls.certificate: cannot read /nope",
+        "gateway.upstreams[0].tls.key: is missing",
+        "gateway.upstreams[0].tls.keey: unknown key; did you mean `key`?",
+        "gateway.upstreams[1].name: there is an upstream `u` above",
+        "gateway.upstreams[1].url: is missing",
+        "semel.toml:37: gateway.upstreams[2].url: 127.0.0.1:8081 is gateway.listen",
+        "semel.toml:39: gateway.routes[0].match: `PSOT`: no method",
+        "semel.toml:40: gateway.routes[0].upstream: there is no upstream `nobody`",
+        "semel.toml:41: gateway.routes[0].lease: ",
+        "gateway.routes[1].match: there is a route `PSOT /a` above",
+        "webhooks[0].provider: is missing",
+        "semel.toml:47: webhooks[0].target: 169.254.169.254 is a link-local",
+        "webhooks[1].source: there is a source `s` above",
+        "webhooks[1].secrets: ",
+        "webhooks[1].targets[0].url: is missing",
+        "webhooks[1].targets[1].name: there is a target `t` above",
+        "semel.toml:57: alerts.url: 169.254.169.254 is a link-local",
+        "alerts.format: must be one of",
+        "tracing.endpoint: is missing",
+        "tracing.sample_percent: must be a whole number",
+        "zebra: unknown key",
+    ] {
+        assert!(said.contains(expected), "{expected}\nis not in\n{said}");
+    }
+}
+
+#[test]
+fn what_may_only_follow_from_a_value_that_could_not_be_read_is_not_said() {
+    for text in [
+        "[server]\nlisten = \"0.0.0.0:8080\"\n[[tenants]]\nname = \"a\"\ntokens = [{ env = \"NOWHERE\" }]\n",
+        "[admin]\nlisten = \"0.0.0.0:8081\"\ntokens = [{ role = \"operate\", token = { env = \"NOWHERE\" } }]\n",
+        "[gateway]\nlisten = \"0.0.0.0:8082\"\nupstream = \"http://a\"\nscope = [\"x-account\"]\n",
+        "[gateway]\nupstream = \"ftp://a\"\n[[gateway.routes]]\nmatch = \"/a\"\nupstream = \"upstream\"\n",
+        "[gateway]\n[[gateway.upstreams]]\nname = \"u\"\nurl = \"a\"\n[[gateway.routes]]\nmatch = \"/a\"\nupstream = \"u\"\n",
+        "[gateway]\nlisten = 5\nupstream = \"http://127.0.0.1:8082\"\n",
+        "[server]\nlisten = 5\n[admin]\nlisten = \"127.0.0.1:8080\"\n",
+        "[store]\nurl = \"mysql://a\"\nlisten_url = \"postgres://a\"\n",
+        "[gateway]\nupstream = \"http://a\"\nlease = \"1ms\"\n[[gateway.routes]]\nmatch = \"/a\"\n",
+        "[gateway]\nupstream = \"http://a\"\nidle_timeout = \"0s\"\n[[gateway.routes]]\nmatch = \"/a\"\n",
+    ] {
+        let said = refused(text, &Sources::default());
+        assert_eq!(said.lines().count(), 1, "{text}\n{said}");
+    }
+}
+
+#[test]
 fn operations_are_checked() {
     let operation = |rest: &str| format!("[[operations]]\nname = \"a\"\n{rest}");
     let check = |rest: &str, expected: &str| {

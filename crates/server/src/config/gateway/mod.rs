@@ -10,7 +10,6 @@ use semel_core::policy::OnLapse;
 use super::{ClientTls, Secret, TlsConfig};
 use crate::jwt::Tokens;
 
-pub(super) mod check;
 mod jwt;
 mod overrides;
 mod pattern;

@@ -67,6 +67,18 @@ fn decoded(part: &str) -> String {
     percent_decode_str(part).decode_utf8_lossy().into_owned()
 }
 
+/// A method by its name. One that nobody has registered is a slip of the pen, whose route would never be taken.
+///
+/// # Errors
+/// It is none: what is expected.
+pub(super) fn method(name: &str) -> Result<Method, &'static str> {
+    let known = semel_tower::route::method(name).filter(|method| *method != Method::CONNECT);
+    known.ok_or(
+        "no method that is passed on; methods are written in capitals: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE, \
+         or another one of HTTP's registry",
+    )
+}
+
 /// Methods and a path: `POST /orders/{id}/pay`, `POST|PUT /orders`, `/orders`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutePattern {
@@ -79,18 +91,17 @@ impl RoutePattern {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let (methods, path) = match text.trim().split_once(char::is_whitespace) {
             None => ("", text.trim()),
             Some((methods, path)) => (methods, path.trim_start()),
         };
-        let upper = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase());
-        let methods = methods
-            .split('|')
-            .filter(|_| !methods.is_empty())
-            .map(|name| Method::from_bytes(name.as_bytes()).ok().filter(|_| upper(name)))
-            .collect::<Option<Vec<_>>>()
-            .ok_or("methods are written in capitals, with `|` between them: \"POST|PUT /orders\"")?;
+        let methods = methods.split('|').filter(|_| !methods.is_empty());
+        let read = |name| {
+            let several = "several have `|` between them";
+            method(name).map_err(|problem| format!("`{name}`: {problem}; {several}"))
+        };
+        let methods = methods.map(read).collect::<Result<_, _>>()?;
         Ok(Self { methods, path: PathPattern::parse(path)? })
     }
 
@@ -204,7 +215,7 @@ mod tests {
         for wrong in ["orders", "/a{b}", "/{}", "/{*}", "/{*rest}/a", "/a?b", "/*"] {
             assert!(PathPattern::parse(wrong).is_err(), "{wrong}");
         }
-        for wrong in ["post /orders", "POST,PUT /orders", "POST| /orders", "POST"] {
+        for wrong in ["post /orders", "PSOT /orders", "POST,PUT /orders", "POST| /orders", "POST"] {
             assert!(RoutePattern::parse(wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "*", "*example.com", "a b", "example.com:80", "*."] {

@@ -1,20 +1,23 @@
 //! Reads `[gateway]` with its upstreams and routes.
 
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method, StatusCode, Uri};
+use http::{HeaderName, StatusCode, Uri};
 use semel_core::limits as core;
-use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
+use semel_core::policy::{OnLapse, Policy};
 use semel_fingerprint::Fields;
 
-use super::super::reader::Section;
-use super::super::sections::{http_address, target_headers, tls_section, within};
+use super::super::reader::{Section, named_once};
+use super::super::sections::{http_address, lengths, target_headers, tls_section, within};
 use super::super::tree::Origin;
 use super::super::{ClientTls, Secret};
 use super::jwt;
 use super::overrides::{Overrides, contradictions, overrides};
+use super::pattern::method;
 use super::{
     Contract, ForwardedStyle, GatewayConfig, HealthConfig, HostPattern, Identity, Network, On5xx,
     PathPattern, ProfileName, Protocol, RouteConfig, RoutePattern, RouteRules, UpstreamConfig,
@@ -33,19 +36,8 @@ const GATEWAYS_OWN: [&str; 7] = [
     "x-request-id",
 ];
 
-/// Where the values stand that a contradiction can be about.
-pub(in crate::config) struct GatewayOrigins {
-    pub(in crate::config) listen: Origin,
-    pub(in crate::config) whole: Origin,
-    pub(in crate::config) upstreams: Vec<Origin>,
-    pub(in crate::config) routes: Vec<Origin>,
-}
-
-/// The gateway, unless something in it cannot be made sense of (and has been reported).
-pub(in crate::config) fn gateway(
-    section: Section<'_>,
-    development: bool,
-) -> Option<(GatewayConfig, GatewayOrigins)> {
+/// The gateway as far as it can be made sense of, and whether that is all; and where its address stands.
+pub(in crate::config) fn gateway(section: Section<'_>, development: bool) -> ((GatewayConfig, bool), Origin) {
     let listen = section.address_or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8082)));
     let styles = [
         ("both", ForwardedStyle::Both),
@@ -56,8 +48,9 @@ pub(in crate::config) fn gateway(
     let (connections, in_progress) = (limits::CONNECTIONS_DEFAULT, limits::IN_PROGRESS_DEFAULT);
     let tokens = section.optional("jwt").and_then(|section| jwt::tokens(section, development)).map(Arc::new);
     let (usual, said) = rules(&section, &RouteRules { tokens, ..RouteRules::usual() }, Said::default());
-    let (upstreams, upstream_origins) = upstreams(&section, development);
-    let (routes, route_origins) = routes(&section, &usual, said);
+    let (upstreams, names) = upstreams(&section, development, listen.value);
+    let (routes, has_routes) = routes(&section, &usual, said, &names);
+    let is_whole = has_routes && upstreams.len() == names.len();
     let config = GatewayConfig {
         listen: listen.value,
         tls: section.optional("tls").and_then(tls_section),
@@ -65,18 +58,12 @@ pub(in crate::config) fn gateway(
         in_progress_max: section.size_or("max_in_progress", 1, limits::IN_PROGRESS_MAX, in_progress),
         trusted_proxies: texts(&section, "trusted_proxies", Network::parse),
         forwarded: section.choice_or("forwarded", &styles, styles[0]),
-        upstreams: upstreams?,
-        routes: routes?,
+        upstreams,
+        routes,
         usual,
     };
-    let origins = GatewayOrigins {
-        listen: listen.origin,
-        whole: section.origin.clone(),
-        upstreams: upstream_origins,
-        routes: route_origins,
-    };
     section.finish();
-    Some((config, origins))
+    ((config, is_whole), listen.origin)
 }
 
 impl RouteRules {
@@ -111,10 +98,10 @@ impl RouteRules {
 }
 
 /// Each text of an array, as `read` takes it; what it does not take is reported.
-pub(in crate::config) fn texts<T>(
+pub(in crate::config) fn texts<T, E: Display>(
     section: &Section<'_>,
     key: &'static str,
-    read: impl Fn(&str) -> Result<T, &'static str>,
+    read: impl Fn(&str) -> Result<T, E>,
 ) -> Vec<T> {
     let one = |text: String| match read(&text) {
         Ok(value) => Some(value),
@@ -127,11 +114,11 @@ pub(in crate::config) fn texts<T>(
 }
 
 /// As [`texts`]; those of `usual` where the key does not stand there.
-fn texts_or<T: Clone>(
+fn texts_or<T: Clone, E: Display>(
     section: &Section<'_>,
     key: &'static str,
     usual: &[T],
-    read: impl Fn(&str) -> Result<T, &'static str>,
+    read: impl Fn(&str) -> Result<T, E>,
 ) -> Vec<T> {
     let read = texts(section, key, read);
     if section.has(key) { read } else { usual.to_vec() }
@@ -199,9 +186,7 @@ fn rules(section: &Section<'_>, usual: &RouteRules, mut said: Said) -> (RouteRul
     let lease = section.duration_or("lease", usual.lease);
     let retention = section.duration_or("retention", usual.retention);
     let on_lapse = section.choice_or("semantics", &SEMANTICS, usual_word(&SEMANTICS, usual.on_lapse));
-    if let Err(invalid) = Policy::try_new(lease, retention, on_lapse, Keep::Deterministic, Schedule::ONCE) {
-        section.problem(if invalid.what() == "lease" { "lease" } else { "retention" }, invalid);
-    }
+    lengths(section, lease, retention);
     let statuses = section.numbers("not_executed", 300, 599);
     let statuses: Vec<StatusCode> =
         statuses.into_iter().filter_map(|status| StatusCode::from_u16(status).ok()).collect();
@@ -246,7 +231,9 @@ fn rules(section: &Section<'_>, usual: &RouteRules, mut said: Said) -> (RouteRul
         ("idle_timeout", rules.idle_within),
         ("upgrade_idle_timeout", rules.upgrade_idle_within),
     ] {
-        within(section, key, length, shortest, limits::TIMEOUT_MAX);
+        if section.has(key) {
+            within(section, key, length, shortest, limits::TIMEOUT_MAX);
+        }
     }
     if !rules.fingerprint_select.is_empty() && !rules.fingerprint_exclude.is_empty() {
         let problem = "contradicts fingerprint_select: what is not selected is left out anyway";
@@ -263,12 +250,6 @@ fn contract(section: &Section<'_>, said: &mut Said) -> Contract {
         (true, false) => Contract::Reported,
         (true, true) => Contract::Kept,
     }
-}
-
-fn method(text: &str) -> Result<Method, &'static str> {
-    let upper = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
-    let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| upper);
-    method.ok_or("methods are written in capitals, such as \"POST\"")
 }
 
 fn scope(text: &str) -> Result<Identity, &'static str> {
@@ -290,40 +271,47 @@ fn pointer(text: &str) -> Result<String, &'static str> {
     fits.then(|| text.to_owned()).ok_or("is no JSON Pointer (RFC 6901), such as \"/sent_at\"")
 }
 
-/// All upstreams: those with a section, and the one that `upstream` stands for, which takes what is left.
-fn upstreams(section: &Section<'_>, development: bool) -> (Option<Vec<UpstreamConfig>>, Vec<Origin>) {
+/// All upstreams that can be read: those with a section, and the one that `upstream` stands for, which takes what is left.
+/// With them the names of all that were given.
+fn upstreams(
+    section: &Section<'_>,
+    development: bool,
+    listen: SocketAddr,
+) -> (Vec<UpstreamConfig>, Vec<Option<String>>) {
     let given = section.sections("upstreams");
-    let mut origins: Vec<Origin> = given.iter().map(|section| section.origin.clone()).collect();
-    let count = given.len();
-    let mut upstreams: Vec<_> =
-        given.into_iter().filter_map(|section| upstream(section, development)).collect();
-    let mut whole = upstreams.len() == count;
-    if let Some(found) = section.text("upstream") {
-        match address(&found.value) {
-            Ok(url) => {
-                origins.push(section.origin_of("upstream"));
-                upstreams.push(UpstreamConfig {
-                    name: UpstreamConfig::UNNAMED.to_owned(),
-                    urls: vec![url],
-                    hosts: Vec::new(),
-                    paths: Vec::new(),
-                    protocol: Protocol::Auto,
-                    preserve_host: true,
-                    headers: Vec::new(),
-                    tls: None,
-                    connect_within: limits::UPSTREAM_CONNECT_DEFAULT,
-                    health: HealthConfig::usual(),
-                });
-            }
-            Err(problem) => {
-                section.problem("upstream", problem);
-                whole = false;
-            }
-        }
-    } else {
-        whole &= !section.has("upstream");
+    let mut names: Vec<_> = given.iter().map(|one| one.written("name")).collect();
+    if given.len() > limits::UPSTREAMS_MAX {
+        section.problem("upstreams", format!("there may be at most {}", limits::UPSTREAMS_MAX));
     }
-    (whole.then_some(upstreams), origins)
+    named_once(&given, "name", "an upstream");
+    let same = given.iter().find(|one| one.written("name").as_deref() == Some(UpstreamConfig::UNNAMED));
+    if let Some(same) = same.filter(|_| section.has("upstream")) {
+        let message = "there is an upstream `upstream` above: what gateway.upstream stands for";
+        same.reading.problem(&same.origin, &same.path_of("name"), message);
+    }
+    let mut upstreams: Vec<_> =
+        given.into_iter().filter_map(|one| upstream(one, development, listen)).collect();
+    let unnamed = section.text("upstream");
+    if section.has("upstream") {
+        names.push(Some(UpstreamConfig::UNNAMED.to_owned()));
+    } else if names.is_empty() && !section.reading.is_wrong(|path| path == "gateway.upstreams") {
+        let message = "is missing: where requests are passed on to, here or in [[gateway.upstreams]]";
+        section.problem("upstream", message);
+    }
+    let url = unnamed.and_then(|found| one_address(section, "upstream", listen, &found.value));
+    upstreams.extend(url.map(|url| UpstreamConfig {
+        name: UpstreamConfig::UNNAMED.to_owned(),
+        urls: vec![url],
+        hosts: Vec::new(),
+        paths: Vec::new(),
+        protocol: Protocol::Auto,
+        preserve_host: true,
+        headers: Vec::new(),
+        tls: None,
+        connect_within: limits::UPSTREAM_CONNECT_DEFAULT,
+        health: HealthConfig::usual(),
+    }));
+    (upstreams, names)
 }
 
 impl HealthConfig {
@@ -348,7 +336,20 @@ fn address(text: &str) -> Result<Uri, &'static str> {
     Ok(uri)
 }
 
-fn upstream(section: Section<'_>, development: bool) -> Option<UpstreamConfig> {
+/// The address under a key; what is wrong with it is reported, and that it leads back to the gateway: each request would
+/// come back until its headers are full.
+fn one_address(section: &Section<'_>, key: &'static str, listen: SocketAddr, text: &str) -> Option<Uri> {
+    let which = if key == "urls" { format!("`{text}`: ") } else { String::new() };
+    let url = address(text).map_err(|problem| section.problem(key, format!("{which}{problem}"))).ok()?;
+    section.names_address(key, &url);
+    let knows_listen = !section.reading.is_wrong(|path| path == "gateway.listen");
+    if knows_listen && crate::address::leads_to(&url, listen) {
+        section.problem(key, format!("{listen} is gateway.listen: a request would go round in a circle"));
+    }
+    Some(url)
+}
+
+fn upstream(section: Section<'_>, development: bool, listen: SocketAddr) -> Option<UpstreamConfig> {
     let name = section.text("name").map(|found| found.value);
     let fits = |name: &String| {
         (1..=64).contains(&name.len())
@@ -357,11 +358,10 @@ fn upstream(section: Section<'_>, development: bool) -> Option<UpstreamConfig> {
     if !name.as_ref().is_some_and(fits) {
         section.problem("name", "must have 1 to 64 letters, digits, `-`, `_` or `.`");
     }
-    let mut urls = texts(&section, "urls", address);
-    let url = section
-        .text("url")
-        .and_then(|found| address(&found.value).map_err(|problem| section.problem("url", problem)).ok());
-    urls.extend(url);
+    let mut urls: Vec<_> =
+        section.texts("urls").iter().filter_map(|url| one_address(&section, "urls", listen, url)).collect();
+    let url = section.text("url").map(|found| found.value);
+    urls.extend(url.and_then(|url| one_address(&section, "url", listen, &url)));
     if urls.is_empty() && !section.has("url") && !section.has("urls") {
         section.problem("url", "is missing: the address of the upstream, or `urls` with several");
     }
@@ -407,15 +407,17 @@ fn client_tls(section: Section<'_>) -> Option<ClientTls> {
             }
         }
     };
-    let (certificate, key) = (read("certificate"), read("key"));
-    let ((certificate, chain_pem), (key, key_pem)) = (certificate?, key?);
-    let own = ClientTls { certificate, key, chain_pem, key_pem: Secret::new(&key_pem) };
-    if let Err(error) = crate::tls::identity(&own) {
+    let own = read("certificate").zip(read("key")).map(|((certificate, chain_pem), (key, key_pem))| {
+        ClientTls { certificate, key, chain_pem, key_pem: Secret::new(&key_pem) }
+    });
+    if let Some(own) = &own
+        && let Err(error) = crate::tls::identity(own)
+    {
         let wrong = if error.file() == own.key { "key" } else { "certificate" };
         section.problem(wrong, error);
     }
     section.finish();
-    Some(own)
+    own
 }
 
 fn health(section: Section<'_>) -> HealthConfig {
@@ -441,33 +443,63 @@ fn health(section: Section<'_>) -> HealthConfig {
     config
 }
 
-fn routes(section: &Section<'_>, usual: &RouteRules, said: Said) -> (Option<Vec<RouteConfig>>, Vec<Origin>) {
+/// All routes that can be read, and whether those are all. `upstreams` are the names of those that there are.
+fn routes(
+    section: &Section<'_>,
+    usual: &RouteRules,
+    said: Said,
+    upstreams: &[Option<String>],
+) -> (Vec<RouteConfig>, bool) {
     let given = section.sections("routes");
-    let origins = given.iter().map(|section| section.origin.clone()).collect();
+    if given.len() > limits::ROUTES_MAX {
+        section.problem("routes", format!("there may be at most {}", limits::ROUTES_MAX));
+    }
+    let mut names = BTreeSet::new();
+    for one in &given {
+        let Some(name) = route_name(one) else { continue };
+        let message = format!("there is a route `{name}` above, so this one is never taken");
+        if !names.insert(name) {
+            section.reading.problem(&one.origin, &one.path_of("match"), message);
+        }
+    }
     let count = given.len();
-    let routes: Vec<_> = given.into_iter().filter_map(|section| route(section, usual, said)).collect();
-    ((routes.len() == count).then_some(routes), origins)
+    let routes: Vec<_> = given.into_iter().filter_map(|one| route(one, usual, said, upstreams)).collect();
+    let is_whole = routes.len() == count;
+    (routes, is_whole)
 }
 
-fn route(section: Section<'_>, usual: &RouteRules, said: Said) -> Option<RouteConfig> {
+/// What a route is called: its pattern, with its host where it has one.
+fn route_name(section: &Section<'_>) -> Option<String> {
+    let text = section.written("match")?;
+    Some(section.written("host").map_or_else(|| text.clone(), |host| format!("{host} {text}")))
+}
+
+fn route(
+    section: Section<'_>,
+    usual: &RouteRules,
+    said: Said,
+    upstreams: &[Option<String>],
+) -> Option<RouteConfig> {
     let text = section.text("match");
     if text.is_none() && !section.has("match") {
         section.problem("match", "is missing: methods and a path, such as \"POST /orders/{id}/pay\"");
     }
-    let text = text.map(|found| found.value);
-    let pattern = text
-        .as_deref()
-        .and_then(|text| RoutePattern::parse(text).map_err(|problem| section.problem("match", problem)).ok());
-    let host = section.text("host").map(|found| found.value);
-    let host_pattern = host
-        .as_deref()
-        .and_then(|host| HostPattern::parse(host).map_err(|problem| section.problem("host", problem)).ok());
+    let pattern = text.and_then(|found| {
+        RoutePattern::parse(&found.value).map_err(|problem| section.problem("match", problem)).ok()
+    });
+    let host = section.text("host").and_then(|found| {
+        HostPattern::parse(&found.value).map_err(|problem| section.problem("host", problem)).ok()
+    });
     let upstream = section.text("upstream").map(|found| found.value);
+    if let Some(name) = &upstream
+        && !upstreams.iter().any(|known| known.as_ref() == Some(name))
+    {
+        section.problem("upstream", format!("there is no upstream `{name}`"));
+    }
     let (rules, _) = rules(&section, usual, said);
+    let name = route_name(&section).unwrap_or_default();
     section.finish();
-    let name = match (&text, &host) {
-        (Some(text), Some(host)) => format!("{host} {text}"),
-        (text, _) => text.clone().unwrap_or_default(),
-    };
-    Some(RouteConfig { name, host: host_pattern, pattern: pattern?, upstream, rules })
+    // Whatever it matches, its rules are looked at.
+    let pattern = pattern.or_else(|| RoutePattern::parse("/").ok());
+    Some(RouteConfig { name, host, pattern: pattern?, upstream, rules })
 }

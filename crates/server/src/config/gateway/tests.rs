@@ -178,6 +178,18 @@ fn what_is_wrong_with_a_gateway_is_said_with_its_line_its_key_and_what_is_allowe
         "semel.toml:4: gateway.fingerprint_exclude: contradicts fingerprint_select",
     );
     check(&with("methods = [\"post\"]"), "methods are written in capitals");
+    for wrong in ["PSOT", "", "POST PUT", "CONNECT", "PRI"] {
+        let methods = format!("methods = [\"DELETE\", \"{wrong}\"]");
+        let said = format!("semel.toml:3: gateway.methods: `{wrong}`: no method that is passed on");
+        check(&with(&methods), &said);
+        let route = format!("[[gateway.routes]]\nmatch = \"/a\"\n{methods}");
+        check(&with(&route), "semel.toml:5: gateway.routes[0].methods: ");
+    }
+    check(
+        &with("[[gateway.routes]]\nmatch = \"POST|PSOT /a\""),
+        "semel.toml:4: gateway.routes[0].match: `PSOT`: no method that is passed on; methods are written in capitals: GET",
+    );
+    take(&with("methods = [\"POST\", \"QUERY\", \"PROPPATCH\"]"));
     for header in
         ["via", "Forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"]
     {

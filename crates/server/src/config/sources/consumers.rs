@@ -1,6 +1,6 @@
 //! Reads `[[consumers]]`: topics of Kafka whose events are delivered to a target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ use semel_kafka::{Conflicts, Identity};
 use super::super::OperationConfig;
 use super::super::reader::Section;
 use super::super::sections::{DELIVERYS_OWN, target_headers, within};
-use super::super::tree::Origin;
 use super::secrets::signer;
 use super::targets::{Kept, Place, Tries, url};
 use crate::limits;
@@ -57,17 +56,34 @@ impl PartialEq for ConsumerConfig {
     }
 }
 
-/// Where the values of a consumer stand that a contradiction can be about.
-pub(in crate::config) struct ConsumerOrigins {
-    pub(in crate::config) name: Origin,
-    pub(in crate::config) target: Origin,
+/// All consumers that can be read, and whether those are all.
+pub(in crate::config) fn consumers(root: &Section<'_>, development: bool) -> (Vec<ConsumerConfig>, bool) {
+    let given = root.sections("consumers");
+    if given.len() > limits::CONSUMERS_MAX {
+        root.problem("consumers", format!("there may be at most {}", limits::CONSUMERS_MAX));
+    }
+    let mut names = BTreeSet::new();
+    for one in &given {
+        if cfg!(not(feature = "kafka")) {
+            let message =
+                "this program was built without Kafka; the feature `kafka` of semel-server brings it along";
+            one.problem("brokers", message);
+        }
+        let key = if one.has("name") { "name" } else { "group" };
+        let Some(name) = one.written(key) else { continue };
+        let message = format!("there is a consumer `{name}` above: give this one a `name`");
+        if !names.insert(name) {
+            one.reading.problem(&one.origin_of(key), &one.path_of("name"), message);
+        }
+    }
+    let count = given.len();
+    let consumers: Vec<_> = given.into_iter().filter_map(|section| consumer(section, development)).collect();
+    let is_whole = consumers.len() == count;
+    (consumers, is_whole)
 }
 
 /// One of `[[consumers]]`; `None` where something of it cannot be used, which has been said.
-pub(in crate::config) fn consumer(
-    section: Section<'_>,
-    development: bool,
-) -> Option<(ConsumerConfig, ConsumerOrigins)> {
+fn consumer(section: Section<'_>, development: bool) -> Option<ConsumerConfig> {
     let brokers = required(&section, "brokers", "such as \"127.0.0.1:9092\"");
     let group = required(&section, "group", "the consumer group");
     let name = section.text("name").map(|found| found.value).or_else(|| group.clone());
@@ -79,21 +95,18 @@ pub(in crate::config) fn consumer(
     let options: BTreeMap<String, String> = section.names("options").into_iter().collect();
     let retention = section.duration_or("retention", semel_kafka::limits::RETENTION_DEFAULT);
     within(&section, "retention", retention, Duration::from_millis(1), core::RETENTION_MAX);
-    let (address, target) = (url(&section, "target", development), section.origin_of("target"));
+    let address = url(&section, "target", development);
     let signer = signer(&section, "target_secret", false, development);
     let headers = target_headers(&section, development, &DELIVERYS_OWN);
     let tries = Tries::read(&section, &Tries::usual());
-    let name_origin =
-        if section.has("name") { section.origin_of("name") } else { section.origin_of("group") };
     check(&section, name.as_deref(), group.as_deref(), &topics, dead_letter_topic.as_deref());
     section.finish();
     let (name, signer) = (name?, signer.ok()?.map(Arc::new));
-    let place =
-        Place { name: "default".into(), url: address?, origin: target.clone(), signer, headers, tries };
+    let place = Place { name: "default".into(), url: address?, signer, headers, tries };
     let kept = Kept { records: retention, payloads: None };
     let operation =
         place.operation(&format!("{CONSUMER}{name}"), &format!("{CONSUMER}{name}"), kept, false)?;
-    let config = ConsumerConfig {
+    Some(ConsumerConfig {
         name: name.into(),
         brokers: brokers?,
         topics,
@@ -103,8 +116,7 @@ pub(in crate::config) fn consumer(
         dead_letter_topic,
         options,
         operation,
-    };
-    Some((config, ConsumerOrigins { name: name_origin, target }))
+    })
 }
 
 fn required(section: &Section<'_>, key: &'static str, what: &str) -> Option<String> {

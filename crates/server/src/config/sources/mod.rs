@@ -13,7 +13,6 @@ use semel_webhook::{Signer, Source, Statuses};
 
 use super::{OperationConfig, RateLimit};
 
-pub(super) mod check;
 pub(super) mod consumers;
 mod generic;
 pub(super) mod read;
@@ -22,9 +21,13 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub(in crate::config) use check::is_reserved;
 pub use consumers::ConsumerConfig;
 pub use read::{ORDER_TAG, SAMPLE, SAMPLE_HEADER, SAMPLE_TOKEN};
+
+/// Whether Semel gives an operation this name itself: a configured one of that name could be run by a client.
+pub(in crate::config) fn is_reserved(name: &str) -> bool {
+    name == ALERTS || name.starts_with("webhook:") || name.starts_with(consumers::CONSUMER)
+}
 
 /// A partner's inbound address, and what is done with what comes there.
 #[derive(Clone, Debug)]

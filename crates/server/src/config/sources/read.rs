@@ -12,9 +12,9 @@ use semel_webhook::{
     Warning,
 };
 
-use super::super::reader::{Section, array, text};
+use super::super::reader::{Section, array, named_once, text};
 use super::super::sections::{DELIVERYS_OWN, payload_retention, rate_section, tags, target_headers, within};
-use super::super::tree::{Entry, Node, Origin};
+use super::super::tree::{Entry, Node};
 use super::generic::signing;
 use super::secrets::{bare, secrets, signer};
 use super::targets::{Kept, Place, Tries, place, url};
@@ -28,25 +28,18 @@ pub const ORDER_TAG: &str = "order";
 /// Tags that the door gives records itself.
 const OWN_TAGS: [&str; 5] = ["source", "target", ORDER_TAG, "kind", "event_id"];
 
-/// Where the values of a source stand that a contradiction can be about.
-pub(in crate::config) struct SourceOrigins {
-    pub(in crate::config) name: Origin,
-    pub(in crate::config) targets: Vec<(Origin, String)>,
-}
-
 /// One of `[[webhooks]]`; `None` where something of it cannot be used, which has been said.
 pub(in crate::config) fn source(
     section: Section<'_>,
     development: bool,
     body_bytes_default: usize,
-) -> Option<(SourceConfig, SourceOrigins)> {
+) -> Option<SourceConfig> {
     let retention = section.duration_or("retention", semel_webhook::limits::RETENTION_DEFAULT);
     within(&section, "retention", retention, Duration::from_millis(1), core::RETENTION_MAX);
     let kept = Kept { records: retention, payloads: payload_retention(&section, retention) };
     let source = verifier(&section, development);
     let order_by = pointer(&section, "order_by");
     let places = places(&section, development);
-    let (name, path) = (section.origin_of("source"), section.path.clone());
     let duplicates = duplicates(section.section("duplicates"));
     let statuses = [("200", StatusCode::OK), ("409", StatusCode::CONFLICT)];
     let status = section.number("conflict_status", 200, 409).map_or(200, |found| found.value);
@@ -67,11 +60,9 @@ pub(in crate::config) fn source(
     section.finish();
     let (source, places) = (source?, places?);
     let ordered = order_by.is_some();
-    let origins = places.iter().map(|(place, key)| (place.origin.clone(), format!("{path}.{key}")));
-    let origins = SourceOrigins { name, targets: origins.collect() };
     let targets: Option<Vec<SourceTarget>> =
-        places.into_iter().map(|(place, _)| place.of_source(source.name(), kept, ordered)).collect();
-    let config = SourceConfig {
+        places.into_iter().map(|place| place.of_source(source.name(), kept, ordered)).collect();
+    Some(SourceConfig {
         source: Arc::new(source),
         targets: targets?,
         retention,
@@ -83,8 +74,7 @@ pub(in crate::config) fn source(
         cache_entries,
         body_bytes_max,
         rate_limit,
-    };
-    Some((config, origins))
+    })
 }
 
 /// A source to try it out with: it is proved by a token that everybody knows, and delivers to nobody.
@@ -96,7 +86,6 @@ pub(in crate::config) fn sample() -> Option<SourceConfig> {
     let place = Place {
         name: "default".into(),
         url: super::targets::Url::Builtin(super::super::Builtin::Echo),
-        origin: Origin::Default,
         signer: None,
         headers: Vec::new(),
         tries: Tries::usual(),
@@ -251,17 +240,16 @@ fn missing_identity(section: &Section<'_>) -> Option<MissingIdentity> {
     })
 }
 
-/// Where its events go, with the key of each address; `None` where that cannot be used, which has been said.
-fn places(section: &Section<'_>, development: bool) -> Option<Vec<(Place, String)>> {
+/// Where its events go; `None` where that cannot be used, which has been said.
+fn places(section: &Section<'_>, development: bool) -> Option<Vec<Place>> {
     let usual = Tries::read(section, &Tries::usual());
     let given = section.sections("targets");
     if given.is_empty() {
-        let (url, origin) = (url(section, "target", development), section.origin_of("target"));
+        let url = url(section, "target", development);
         let signer = signer(section, "target_secret", false, development);
         let headers = target_headers(section, development, &DELIVERYS_OWN);
         let signer = signer.ok()?.map(Arc::new);
-        let place = Place { name: "default".into(), url: url?, origin, signer, headers, tries: usual };
-        return Some(vec![(place, "target".to_owned())]);
+        return Some(vec![Place { name: "default".into(), url: url?, signer, headers, tries: usual }]);
     }
     for key in ["target", "target_secret", "headers"] {
         if section.has(key) {
@@ -274,19 +262,9 @@ fn places(section: &Section<'_>, development: bool) -> Option<Vec<(Place, String
     if count > limits::WEBHOOK_TARGETS_MAX {
         section.problem("targets", format!("there may be at most {}", limits::WEBHOOK_TARGETS_MAX));
     }
-    let places: Vec<_> = given
-        .into_iter()
-        .enumerate()
-        .filter_map(|(at, section)| {
-            Some((place(section, &usual, development)?, format!("targets[{at}].url")))
-        })
-        .collect();
-    for (at, (place, _)) in places.iter().enumerate() {
-        if places[..at].iter().any(|(other, _)| other.name == place.name) {
-            section.problem("targets", format!("there are two targets `{}`", place.name));
-            return None;
-        }
-    }
+    named_once(&given, "name", "a target");
+    let places: Vec<_> =
+        given.into_iter().filter_map(|section| place(section, &usual, development)).collect();
     (places.len() == count && !section.has("target")).then_some(places)
 }
 
@@ -355,8 +333,8 @@ fn warn(section: &Section<'_>, source: &Source, retention: Duration) {
 }
 
 /// Where alerts go; `None` where something of it cannot be used, which has been said.
-pub(in crate::config) fn alerts(section: Section<'_>, development: bool) -> Option<(AlertsConfig, Origin)> {
-    let (url, origin) = (url(&section, "url", development), section.origin_of("url"));
+pub(in crate::config) fn alerts(section: Section<'_>, development: bool) -> Option<AlertsConfig> {
+    let url = url(&section, "url", development);
     let formats = [("standard-webhooks", AlertFormat::StandardWebhooks), ("slack", AlertFormat::Slack)];
     let format = section.choice_or("format", &formats, formats[0]);
     let signer = signer(&section, "secret", true, development);
@@ -370,11 +348,11 @@ pub(in crate::config) fn alerts(section: Section<'_>, development: bool) -> Opti
     let tries = Tries::read(&section, &Tries::usual());
     section.finish();
     let signer = signer.ok()?.map(Arc::new);
-    let place = Place { name: "default".into(), url: url?, origin: origin.clone(), signer, headers, tries };
+    let place = Place { name: "default".into(), url: url?, signer, headers, tries };
     let retention = semel_webhook::limits::RETENTION_DEFAULT;
     let kept = Kept { records: retention, payloads: None };
     let operation = place.operation(ALERTS, ALERTS, kept, false)?;
-    Some((AlertsConfig { format, on, every, operation }, origin))
+    Some(AlertsConfig { format, on, every, operation })
 }
 
 fn kinds(section: &Section<'_>) -> Vec<AlertKind> {

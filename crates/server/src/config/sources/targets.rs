@@ -11,7 +11,6 @@ use semel_webhook::{Signer, Statuses};
 
 use super::super::reader::Section;
 use super::super::sections::{DELIVERYS_OWN, http_address, target_headers, within};
-use super::super::tree::Origin;
 use super::super::{Builtin, OperationConfig, Secret, Target};
 use super::secrets::signer;
 use super::{DeliveryTarget, SourceTarget};
@@ -86,7 +85,6 @@ pub(super) struct Kept {
 pub(super) struct Place {
     pub(super) name: Arc<str>,
     pub(super) url: Url,
-    pub(super) origin: Origin,
     pub(super) signer: Option<Arc<Signer>>,
     pub(super) headers: Vec<(HeaderName, Secret)>,
     pub(super) tries: Tries,
@@ -109,7 +107,9 @@ pub(super) fn url(section: &Section<'_>, key: &'static str, development: bool) -
     if found.value == "builtin:echo" && development {
         return Some(Url::Builtin(Builtin::Echo));
     }
-    http_address(&found.value).map(Url::Http).map_err(|problem| section.problem(key, problem)).ok()
+    let address = http_address(&found.value).map_err(|problem| section.problem(key, problem)).ok()?;
+    section.names_address(key, &address);
+    Some(Url::Http(address))
 }
 
 /// One of `[[webhooks.targets]]`.
@@ -123,13 +123,13 @@ pub(super) fn place(section: Section<'_>, usual: &Tries, development: bool) -> O
         let most = limits::TARGET_NAME_CHARS_MAX;
         section.problem("name", format!("must have 1 to {most} letters, digits, `-`, `_` or `.`"));
     }
-    let (url, origin) = (url(&section, "url", development), section.origin_of("url"));
+    let url = url(&section, "url", development);
     let signer = signer(&section, "secret", true, development);
     let headers = target_headers(&section, development, &DELIVERYS_OWN);
     let tries = Tries::read(&section, usual);
     section.finish();
     let signer = signer.ok()?.map(Arc::new);
-    Some(Place { name: name.filter(fits)?.into(), url: url?, origin, signer, headers, tries })
+    Some(Place { name: name.filter(fits)?.into(), url: url?, signer, headers, tries })
 }
 
 fn is_name(name: &str) -> bool {

@@ -155,7 +155,7 @@ fn what_is_wrong_with_a_source_is_said_with_its_line_and_key() {
         &xendit(
             "[[webhooks.targets]]\nname = \"a\"\nurl = \"http://a/\"\n[[webhooks.targets]]\nname = \"a\"\nurl = \"http://b/\"\n",
         ),
-        "webhooks[0].targets: there are two targets `a`",
+        "webhooks[0].targets[1].name: there is a target `a` above",
     );
     check(
         &xendit(
