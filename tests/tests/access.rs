@@ -202,3 +202,30 @@ async fn a_certificate_that_cannot_be_used_stops_the_start() {
         assert!(said.contains("TLS: ") && said.contains(wrong), "{said}");
     }
 }
+
+#[tokio::test]
+async fn where_a_webhook_comes_from_is_what_a_trusted_proxy_says_in_either_header_and_nobody_else() {
+    let source = |proxies: &str| {
+        format!(
+            "[server]\ndevelopment = true\ntrusted_proxies = [{proxies}]\n[[webhooks]]\nsource = \"shop\"\nprovider = \"none\"\n\
+             insecure = true\nidentity = [\"/id\"]\naddresses = [\"198.51.100.0/24\"]\ntarget = \"builtin:echo\"\n"
+        )
+    };
+    let trusting = Server::start(&source("\"127.0.0.1\"")).await;
+    let wary = Server::start(&source("")).await;
+    for (headers, status) in [
+        (&[("forwarded", "for=\"198.51.100.7:4711\";proto=https")][..], 200),
+        (&[("x-forwarded-for", "198.51.100.7")], 200),
+        (&[("x-forwarded-for", "198.51.100.7"), ("forwarded", "for=198.51.100.7")], 200),
+        (&[], 401),
+        (&[("forwarded", "for=198.51.100.7, for=203.0.113.9")], 401),
+        (&[("forwarded", "for=198.51.100.7, for=\"")], 401),
+        (&[("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=198.51.100.7")], 401),
+    ] {
+        for (server, expected) in [(&trusting, status), (&wary, 401)] {
+            let url = format!("{}/v1/webhooks/shop", server.url());
+            let answer = server.http().post(&url, headers, r#"{"id":"e-1"}"#).await.unwrap();
+            assert_eq!(answer.status, expected, "{headers:?}: {}", answer.text());
+        }
+    }
+}

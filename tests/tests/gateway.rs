@@ -116,6 +116,12 @@ async fn upstreams_are_told_who_asked_and_believe_no_stranger() {
         (header(seen, "x-forwarded-proto"), header(seen, "forwarded")),
         (vec!["https"], vec!["for=203.0.113.9"])
     );
+    // One that has said it in the standard way only has said it for those, too, who read the other.
+    let standard = [("forwarded", "for=\"[2001:db8::1]:80\";proto=https, for=203.0.113.9")];
+    server.http().get(&format!("{}/a", server.gateway_url()), &standard).await.unwrap();
+    let seen = &upstream.seen()[2];
+    assert_eq!(header(seen, "x-forwarded-for"), ["2001:db8::1, 203.0.113.9, 127.0.0.1"]);
+    assert_eq!(header(seen, "x-forwarded-proto"), ["https"]);
 }
 
 #[tokio::test]

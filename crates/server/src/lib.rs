@@ -18,6 +18,7 @@ mod cron;
 mod door;
 pub mod engine;
 mod exchange;
+mod forwarded;
 mod gateway;
 mod jobs;
 mod jwt;

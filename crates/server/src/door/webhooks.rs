@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use axum::body::Body as Answer;
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use hyper::body::Body;
 use semel_api::{ApiError, Detail, ErrorCode};
 use semel_core::Key;
@@ -18,15 +18,14 @@ use super::caller::Caller;
 use super::refusal::{self, Refusal};
 use super::{Doors, Seen, body};
 use crate::config::SourceConfig;
-use crate::config::gateway::Network;
 use crate::engine::Link;
+use crate::forwarded;
 use crate::wall;
 use crate::webhook::{Arrival, Judged, Verdict};
 
 /// What the log calls this door.
 pub(super) const ROUTE: &str = "/v1/webhooks/{source}";
 const PREFIX: &str = "/v1/webhooks/";
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The source that a path is for, if it is for one.
 pub(super) fn source_of(path: &str) -> Option<&str> {
@@ -69,7 +68,7 @@ where
             ..Link::default()
         },
         content_type: headers.get(header::CONTENT_TYPE).cloned(),
-        address: client(address, &headers, &doors.trusted_proxies),
+        address: forwarded::client(address, &headers, &doors.trusted_proxies),
     };
     let fields: Vec<(&str, &[u8])> =
         headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -139,36 +138,8 @@ fn answer(config: &SourceConfig, judged: &[Judged]) -> Result<Response, Refusal>
     Ok(response)
 }
 
-/// Where a delivery comes from: the other end of the connection, or whom a trusted proxy there has named, and so on from
-/// the last to the first. What anybody else says of itself is not believed.
-fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut here = peer.to_canonical();
-    if !is_trusted(here) {
-        return here;
-    }
-    let named = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<&str> = named.flat_map(|value| value.split(',')).collect();
-    for name in named.iter().rev() {
-        let Some(address) = address_in(name.trim()) else { break };
-        here = address.to_canonical();
-        if !is_trusted(here) {
-            break;
-        }
-    }
-    here
-}
-
-/// An address, with or without the port that some proxies add.
-fn address_in(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(text, |(bare, _)| bare);
-    bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()))
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -177,29 +148,5 @@ mod tests {
         for path in ["/v1/webhooks/", "/v1/webhooks", "/v1/webhooks/a/b", "/v1/webhooks/a/", "/v1/claims"] {
             assert_eq!(source_of(path), None, "{path}");
         }
-    }
-
-    #[test]
-    fn an_address_is_believed_as_far_as_the_proxies_that_say_it() {
-        let trusted = [Network::parse("10.0.0.0/8").unwrap()];
-        let check = |peer: &str, forwarded: &[&str], expected: &str| {
-            let mut headers = HeaderMap::new();
-            for value in forwarded {
-                headers.append(X_FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
-            }
-            let found = client(peer.parse().unwrap(), &headers, &trusted);
-            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
-        };
-        check("203.0.113.9", &[], "203.0.113.9");
-        // Whoever is not a proxy of ours says what it likes.
-        check("203.0.113.9", &["198.51.100.1"], "203.0.113.9");
-        check("10.0.0.1", &["198.51.100.1"], "198.51.100.1");
-        check("::ffff:10.0.0.1", &["198.51.100.1:4711"], "198.51.100.1");
-        check("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1");
-        // The client's own word stands first, and is not reached.
-        check("10.0.0.1", &["1.2.3.4, 198.51.100.1, 10.0.0.2"], "198.51.100.1");
-        check("10.0.0.1", &["1.2.3.4", "198.51.100.1", "10.0.0.2"], "198.51.100.1");
-        check("10.0.0.1", &["nonsense"], "10.0.0.1");
-        check("10.0.0.1", &[], "10.0.0.1");
     }
 }

@@ -1,5 +1,6 @@
 //! Heads on their way through: what belongs to one connection stays there, and an upstream is told who asked.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
@@ -8,11 +9,11 @@ use http::{Method, Request, Uri, Version};
 use semel_api::{ApiError, Detail, ErrorCode};
 
 use crate::config::gateway::{ForwardedStyle, GatewayConfig};
+use crate::forwarded::{self, Element, X_FORWARDED_FOR, address_in};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// What only the gateway says to an upstream: a client that says it is not believed.
@@ -58,7 +59,7 @@ impl Peer {
         Self {
             // An address has no character that a header cannot have.
             address: HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
-            node: if matches!(ip, IpAddr::V6(_)) { format!("\"[{text}]\"") } else { text },
+            node: node(ip),
             is_trusted: config.trusted_proxies.iter().any(|network| network.contains(ip)),
             is_tls,
         }
@@ -235,12 +236,22 @@ const fn via(version: Version) -> HeaderValue {
 }
 
 fn forward(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, style: ForwardedStyle) {
-    if !peer.is_trusted {
+    let custom = matches!(style, ForwardedStyle::Both | ForwardedStyle::XForwarded);
+    let standard = matches!(style, ForwardedStyle::Both | ForwardedStyle::Rfc7239);
+    if peer.is_trusted {
+        // What a trusted proxy has said in one of the two ways is said in the other, too (RFC 7239, section 7.4): else an
+        // upstream that reads the other would take the proxy for the client. Where both stand, both are left as they are.
+        match (headers.contains_key(header::FORWARDED), headers.contains_key(X_FORWARDED_FOR)) {
+            (true, false) if custom => to_custom(headers),
+            (false, true) if standard => to_standard(headers),
+            _ => {}
+        }
+    } else {
         for name in [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
             headers.remove(name);
         }
     }
-    if matches!(style, ForwardedStyle::Both | ForwardedStyle::XForwarded) {
+    if custom {
         match headers.entry(X_FORWARDED_FOR) {
             Entry::Vacant(vacant) => {
                 vacant.insert(peer.address.clone());
@@ -260,14 +271,65 @@ fn forward(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue, style: Forw
             vacant.insert(host.clone());
         }
     }
-    if matches!(style, ForwardedStyle::Both | ForwardedStyle::Rfc7239) {
-        let host = host.to_str().unwrap_or_default();
-        let quoted = host.contains(['"', '\\']).then(|| host.replace('\\', "\\\\").replace('"', "\\\""));
-        let host = quoted.as_deref().unwrap_or(host);
+    if standard {
+        let host = escaped(host.to_str().unwrap_or_default());
         let element = format!("for={};host=\"{host}\";proto={}", peer.node, peer.scheme());
         if let Ok(element) = HeaderValue::from_str(&element) {
             headers.append(header::FORWARDED, element);
         }
+    }
+}
+
+/// As it stands between the quotes of a quoted string.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if text.contains(['"', '\\']) {
+        return text.replace('\\', "\\\\").replace('"', "\\\"").into();
+    }
+    text.into()
+}
+
+/// As `for=` of `Forwarded` has an address (RFC 7239, section 6).
+fn node(ip: IpAddr) -> String {
+    if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() }
+}
+
+fn to_custom(headers: &mut HeaderMap) {
+    let lines = headers.get_all(header::FORWARDED).iter();
+    let read = lines.map(|line| line.to_str().ok().and_then(forwarded::elements)).collect::<Option<Vec<_>>>();
+    // What cannot be read names nobody.
+    let Some(elements) = read else { return };
+    let elements: Vec<Element> = elements.into_iter().flatten().collect();
+    let name =
+        |element: &Element| element.address().map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
+    let names: Vec<String> = elements.iter().map(name).collect();
+    let first = elements.into_iter().next().unwrap_or_default();
+    for (header, value) in [
+        (X_FORWARDED_FOR, Some(names.join(", "))),
+        (X_FORWARDED_PROTO, first.proto),
+        (X_FORWARDED_HOST, first.host),
+    ] {
+        let value = value.filter(|value| !value.is_empty() && !headers.contains_key(&header));
+        if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
+            headers.insert(header, value);
+        }
+    }
+}
+
+fn to_standard(headers: &mut HeaderMap) {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let more = [("host", text(X_FORWARDED_HOST)), ("proto", text(X_FORWARDED_PROTO))];
+    let mut more: String = more
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!(";{name}=\"{}\"", escaped(value?))))
+        .collect();
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
+    let elements: Vec<String> = lines
+        .flat_map(|line| line.split(','))
+        .map(|name| address_in(name.trim()).map_or_else(|| "unknown".to_owned(), node))
+        .map(|node| format!("for={node}{}", std::mem::take(&mut more)))
+        .collect();
+    if let Ok(value) = HeaderValue::try_from(elements.join(", ")) {
+        headers.insert(header::FORWARDED, value);
     }
 }
 
@@ -365,6 +427,36 @@ mod tests {
         ] {
             assert!(lines.iter().any(|found| found == line), "{line} is not in {lines:?}");
         }
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_in_one_way_an_upstream_reads_in_either() {
+        let own = "forwarded: for=192.0.2.7;host=\"api.example.com\";proto=https";
+        let check = |given: &[(&str, &str)], expected: &[&str]| {
+            let lines = passed(given, true);
+            for line in expected {
+                assert!(lines.iter().any(|found| found == line), "{line} is not in {lines:?}");
+            }
+        };
+        check(
+            &[("forwarded", "for=\"[2001:db8::1]:4711\";proto=http;host=\"a.example:80\", for=_hidden")],
+            &[
+                "x-forwarded-for: 2001:db8::1, unknown, 192.0.2.7",
+                "x-forwarded-proto: http",
+                "x-forwarded-host: a.example:80",
+                own,
+            ],
+        );
+        check(
+            &[("x-forwarded-for", "2001:db8::1, nobody"), ("x-forwarded-host", "a.example")],
+            &["forwarded: for=\"[2001:db8::1]\";host=\"a.example\", for=unknown", own],
+        );
+        check(
+            &[("forwarded", "for=\"broken")],
+            &["x-forwarded-for: 192.0.2.7", "forwarded: for=\"broken", own],
+        );
+        let untrusted = passed(&[("forwarded", "for=203.0.113.9")], false);
+        assert!(untrusted.contains(&"x-forwarded-for: 192.0.2.7".to_owned()), "{untrusted:?}");
     }
 
     #[test]
