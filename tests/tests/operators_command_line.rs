@@ -55,6 +55,9 @@ async fn records_are_listed_shown_and_settled_from_a_shell() {
         "{}",
         out(&shown)
     );
+    for row in ["subject", "attempt id", "lane", "repeats"] {
+        assert!(!out(&shown).contains(row), "it has none: {}", out(&shown));
+    }
     let unseen = records(&server, &["discard", id, "--reason", "x"]).await;
     assert_eq!(code(&unseen), 2, "it names no version");
     let stale = records(&server, &["discard", id, "--seen", "1.77", "--reason", "x"]).await;
@@ -72,6 +75,25 @@ async fn records_are_listed_shown_and_settled_from_a_shell() {
     let missing = records(&server, &["show", "00000000000000000000000000000000"]).await;
     assert_eq!(code(&missing), 11);
     assert!(err(&missing).contains("NOT_FOUND"), "{}", err(&missing));
+}
+
+#[tokio::test]
+async fn a_record_is_shown_with_who_sent_it_and_for_whom() {
+    let source = "[server]\ndevelopment = true\n[[webhooks]]\nsource = \"shop\"\nprovider = \"none\"\ninsecure = true\n\
+                  identity = [\"/id\"]\ntarget = \"builtin:echo\"\n";
+    let server = Server::start(source).await;
+    let json_header = [("content-type", "application/json")];
+    let url = format!("{}/v1/webhooks/shop", server.url());
+    assert_eq!(server.http().post(&url, &json_header, r#"{"id":"e-1"}"#).await.unwrap().status, 200);
+    let page = json(&records(&server, &["ls", "--namespace", "webhook", "--key", "e-1", "--json"]).await);
+    let event = records(&server, &["show", page["records"][0]["id"].as_str().unwrap()]).await;
+    let row = |name: &str| {
+        let found = out(&event).lines().find_map(|line| line.trim().strip_prefix(name));
+        found.unwrap_or_default().trim().to_owned()
+    };
+    assert_eq!(row("subject"), "shop/default", "{}", out(&event));
+    assert_eq!((row("accepted"), row("lane")), ("true".to_owned(), "webhook:shop/default".to_owned()));
+    assert!(row("tries").ends_with(" of 12") && row("fingerprint").starts_with("1:"), "{}", out(&event));
 }
 
 #[tokio::test]

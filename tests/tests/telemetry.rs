@@ -213,7 +213,9 @@ async fn the_document_and_its_reader_come_from_the_server_itself() {
     let server = Server::development().await;
     let get =
         async |path: &str| server.http().get(&format!("{}{path}", server.admin_url()), &[]).await.unwrap();
-    assert_eq!(get("/openapi.json").await.text(), semel_api::openapi::document());
+    let (doors, admin) = (server.url(), server.admin_url());
+    assert_eq!(get("/openapi.json").await.text(), semel_api::openapi::document_at(&doors, &admin));
+    assert_eq!(get("/openapi.json").await.json()["servers"][0]["url"], doors.as_str(), "as it is configured");
     let moved = get("/docs").await;
     assert_eq!((moved.status, moved.header("location")), (308, Some("/docs/")));
     let page = get("/docs/").await;

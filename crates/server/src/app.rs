@@ -14,7 +14,7 @@ use semel_runtime::OsEntropy;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, AdminGate};
+use crate::admin::{Admin, AdminGate, Reached};
 use crate::alerts::Alerts;
 use crate::config::{Config, Listening, OperationConfig, Target, exposed};
 use crate::door::{Behind, Doors, gate::Gate};
@@ -151,8 +151,11 @@ impl App {
         let invalid = |error| StartError::new("tenants", error);
         let gate =
             Gate::new(config, &doors, metrics.clone(), traces.clone(), process_bits()).map_err(invalid)?;
+        let listening = [&listener, &admin_listener]
+            .map(|listener| Reached { address: listener.address(), is_tls: listener.tls().load().is_some() });
+        let (sources_of_admin, stop) = (sources.clone(), stopping.clone());
         let admin =
-            Admin::new(ledger, jobs.clone(), metrics.clone(), readiness, sources.clone(), stopping.clone());
+            Admin::new(ledger, jobs.clone(), metrics.clone(), readiness, sources_of_admin, listening, stop);
         let admin_gate = AdminGate::new(config, &admin, traces.clone(), process_bits());
         let gateway = match (&config.gateway, gateway_listener) {
             (Some(gateway), Some(listener)) => {

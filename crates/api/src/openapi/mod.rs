@@ -18,7 +18,7 @@ use crate::error::{ErrorCode, ErrorEnvelope, FlatError, Problem};
 #[openapi(
     info(
         title = "Semel",
-        description = "Makes an operation happen once, however often it is asked for.\n\nDoors and admin listen on separate addresses: `execute`, `claims`, `webhooks` and `jobs` on the one (by default 127.0.0.1:8080), `records`, `audit` and `metrics` on the other (127.0.0.1:8081); `health`, and what there is to see of `jobs`, on both. `/v1` only grows: fields and endpoints may be added, nothing is renamed or removed.\n\nLengths of time are whole milliseconds in fields that end in `_ms` and whole seconds in `retry_after`; points in time are RFC 3339 in UTC with milliseconds. Errors are written in an envelope, or as problem details (RFC 9457) to whoever accepts them.",
+        description = "Makes an operation happen once, however often it is asked for.\n\nDoors and admin listen on separate addresses: `execute`, `claims`, `webhooks` and `jobs` on the one, `records`, `audit` and `metrics` on the other; `health`, and what there is to see of `jobs`, on both. `/v1` only grows: fields and endpoints may be added, nothing is renamed or removed.\n\nLengths of time are whole milliseconds in fields that end in `_ms` and whole seconds in `retry_after`; points in time are RFC 3339 in UTC with milliseconds. Errors are written in an envelope, or as problem details (RFC 9457) to whoever accepts them.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     paths(
@@ -60,17 +60,21 @@ impl Modify for Beside {
             "admin",
             bearer("An operator's token, where admin tokens are configured; without them only loopback is served."),
         );
-        document.servers = Some(vec![
-            ServerBuilder::new().url("http://127.0.0.1:8080").description(Some("doors")).build(),
-            ServerBuilder::new().url("http://127.0.0.1:8081").description(Some("admin")).build(),
-        ]);
     }
 }
 
-/// The document, as the JSON text that is checked in.
+/// The document, as the JSON text that is checked in: with the addresses that hold where none are configured.
 pub fn document() -> String {
+    document_at("http://127.0.0.1:8080", "http://127.0.0.1:8081")
+}
+
+/// The document of a server whose listeners are there.
+pub fn document_at(doors: &str, admin: &str) -> String {
+    let mut document = Document::openapi();
+    let server = |url, what| ServerBuilder::new().url(url).description(Some(what)).build();
+    document.servers = Some(vec![server(doors, "doors"), server(admin, "admin")]);
     // A document of texts can always be written; the type of the writer does not know that.
-    let mut text = Document::openapi().to_pretty_json().unwrap_or_default();
+    let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
 }

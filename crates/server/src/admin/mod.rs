@@ -41,6 +41,7 @@ mod records;
 mod view;
 mod webhooks;
 
+pub(crate) use documents::Reached;
 pub(crate) use filter::Parameters;
 pub(crate) use gate::AdminGate;
 pub(crate) use records::storage as storage_refused;
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     metrics: Metrics,
     readiness: Readiness,
     sources: Sources,
+    /// The doors and the admin side, for the document that names them.
+    listening: [Reached; 2],
     stopping: CancellationToken,
 }
 
@@ -82,10 +85,11 @@ impl Admin {
         metrics: Metrics,
         readiness: Readiness,
         sources: Sources,
+        listening: [Reached; 2],
         stopping: CancellationToken,
     ) -> Self {
         let store = Arc::clone(ledger.store());
-        Self(Arc::new(Shared { store, ledger, jobs, metrics, readiness, sources, stopping }))
+        Self(Arc::new(Shared { store, ledger, jobs, metrics, readiness, sources, listening, stopping }))
     }
 
     /// The routes, without the gate.

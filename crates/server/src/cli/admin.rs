@@ -1,5 +1,7 @@
-//! What commands for operators share: which admin listener and as whom, what went wrong, and asking before anything is changed.
+//! What commands for operators share: which admin listener and as whom, which records, what went wrong, and asking before
+//! anything is changed.
 
+use std::future::Future;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
@@ -8,11 +10,12 @@ use clap::Args;
 use http::{Method, Request, Response, Uri, header};
 use semel_api::Time;
 use semel_api::error::ErrorEnvelope;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{self, ServerArgs};
-use super::{exit, fail, runtime, say};
+use super::{exit, fail, runtime, say, table};
 
 /// Which admin listener, and as whom.
 #[derive(Args, Clone, Debug)]
@@ -54,6 +57,62 @@ impl AdminArgs {
         let answer = self.ask(Method::POST, path, body.to_string().into()).await?;
         Ok((read(answer.body())?, answer.into_body()))
     }
+}
+
+/// Which records: the conditions that hold for all of them, dead letters or not. All that is given must hold.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct WhichArgs {
+    /// Of this operation
+    #[arg(long, value_name = "NAME")]
+    pub(super) operation: Option<String>,
+    /// With this key
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<String>,
+    /// With this tag
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) tag: Option<String>,
+    /// In this namespace: execute, http, webhook, topic or job
+    #[arg(long, value_name = "NAME")]
+    pub(super) namespace: Option<String>,
+    /// Created (taken in) at or after, such as 2026-11-21T04:30:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) from: Option<Time>,
+    /// Created (taken in) before
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) until: Option<Time>,
+}
+
+/// A path with a query of all the conditions of a filter, and of what is given besides. Of several names one must hold.
+pub(super) fn path_with(path: &str, filter: &impl Serialize, more: &[(&str, Option<String>)]) -> String {
+    let filter = json!(filter);
+    let text = |value: &Value| match value {
+        Value::Array(names) => Some(names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")),
+        other => other.as_str().map(str::to_owned),
+    };
+    let conditions = filter.as_object().into_iter().flatten();
+    let conditions = conditions.filter_map(|(name, value)| Some((name.as_str(), text(value)?)));
+    let more = more.iter().filter_map(|(name, value)| Some((*name, value.clone()?)));
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    format!("{path}?{}", query.extend_pairs(conditions.chain(more)).finish())
+}
+
+/// The path of one of a collection, or of a command on it.
+pub(super) fn path_of(collection: &str, id: &str, command: Option<&str>) -> String {
+    let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+    let command = command.map_or_else(String::new, |command| format!("/{command}"));
+    format!("{collection}/{id}{command}")
+}
+
+/// Why something is changed, which has to be said.
+pub(super) fn reason(given: Option<&str>) -> Result<&str, Ended> {
+    let missing = || Ended(exit::USAGE, "--reason is missing: the audit log wants to know why".to_owned());
+    given.filter(|reason| !reason.trim().is_empty()).ok_or_else(missing)
+}
+
+/// Prints what one record has, each on a line of its own, without what it has not.
+pub(super) fn tell(rows: Vec<(&str, Option<String>)>) {
+    let rows = rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
+    say(table(&[], rows));
 }
 
 pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Ended> {

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, Response, StatusCode, header};
+use semel_api::{Content, Json};
 use semel_runtime::OsEntropy;
 use serde_json::value::RawValue;
 
@@ -104,6 +105,9 @@ fn tell(args: &ExecuteArgs, answer: &Response<Bytes>) -> u8 {
             eprintln!("semel: {} ({}): {}", error.code, status.as_u16(), error.message);
             for detail in &error.details {
                 eprintln!("  {} {}", detail.field, detail.message);
+                if let Some(said) = &detail.result {
+                    eprintln!("  {}", readable(said));
+                }
             }
         }
         return code_of(status, &error.code);
@@ -123,6 +127,13 @@ fn tell(args: &ExecuteArgs, answer: &Response<Bytes>) -> u8 {
         }
         _ => fail(exit::FAILED, format!("an answer that is none of Semel's: {status}")),
     }
+}
+
+/// What a target said, for people: JSON as it came, another text as it is, without what a terminal would obey.
+fn readable(said: &Json) -> String {
+    let content = serde_json::from_str::<Content>(said.as_str()).ok();
+    let text = content.and_then(|content| String::from_utf8(content.body_base64).ok());
+    text.as_deref().unwrap_or(said.as_str()).replace(char::is_control, " ")
 }
 
 #[derive(Default, serde::Deserialize)]

@@ -14,7 +14,9 @@ use semel_api::records::{
 use semel_api::{Json, Time};
 use serde_json::{Value, json};
 
-use super::admin::{AdminArgs, Ended, confirmed, ended, print, read, time};
+use super::admin::{
+    AdminArgs, Ended, WhichArgs, confirmed, ended, path_of, path_with, print, read, reason, tell,
+};
 use super::{exit, say, table};
 use crate::limits::BODY_CHARS_SHOWN;
 
@@ -66,24 +68,8 @@ pub(super) struct FilterArgs {
     /// In this state: pending, running, released, completed, unknown or dead; several with commas
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<String>,
-    /// Of this operation
-    #[arg(long, value_name = "NAME")]
-    operation: Option<String>,
-    /// With this key
-    #[arg(long, value_name = "KEY")]
-    key: Option<String>,
-    /// With this tag
-    #[arg(long, value_name = "NAME=VALUE")]
-    tag: Option<String>,
-    /// In this namespace: execute, http, webhook, topic or job
-    #[arg(long, value_name = "NAME")]
-    namespace: Option<String>,
-    /// Created at or after, such as 2026-11-21T04:30:00Z
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    from: Option<Time>,
-    /// Created before
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<Time>,
+    #[command(flatten)]
+    which: WhichArgs,
 }
 
 /// What `semel records ls` takes.
@@ -133,6 +119,9 @@ pub(super) struct JudgeArgs {
     admin: AdminArgs,
 }
 
+/// Where the records are.
+const RECORDS: &str = "/v1/records";
+
 pub(super) fn run(command: &RecordsCommand) -> u8 {
     ended(async {
         match command {
@@ -149,12 +138,13 @@ pub(super) fn run(command: &RecordsCommand) -> u8 {
 }
 
 async fn list(args: &LsArgs) -> Result<u8, Ended> {
-    let mut pairs = args.filter.parameters();
-    pairs.extend(args.lapsed.then(|| ("lapsed", true.to_string())));
-    pairs.push(("limit", args.limit.to_string()));
-    pairs.extend(args.cursor.clone().map(|cursor| ("cursor", cursor)));
-    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-    let answer = args.admin.ask(Method::GET, &format!("/v1/records?{query}"), Bytes::new()).await?;
+    let more = [
+        ("lapsed", args.lapsed.then(|| true.to_string())),
+        ("limit", Some(args.limit.to_string())),
+        ("cursor", args.cursor.clone()),
+    ];
+    let path = path_with(RECORDS, &args.filter.wire(), &more);
+    let answer = args.admin.ask(Method::GET, &path, Bytes::new()).await?;
     if args.json {
         print(answer.body());
         return Ok(exit::DONE);
@@ -182,13 +172,13 @@ fn row(record: &RecordSummary) -> [String; 7] {
 }
 
 async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
-    let answer = admin.ask(Method::GET, &path_of(id, ""), Bytes::new()).await?;
+    let answer = admin.ask(Method::GET, &path_of(RECORDS, id, None), Bytes::new()).await?;
     if as_json {
         print(answer.body());
         return Ok(exit::DONE);
     }
     let record: RecordDetail = read(answer.body())?;
-    let RecordSummary { tenant, namespace, tags, .. } = &record.summary;
+    let RecordSummary { tenant, namespace, subject, tags, .. } = &record.summary;
     let time = |time: Option<Time>| time.map(|time| time.to_string());
     let tags: Vec<String> = tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let outcome = record.outcome.as_ref().map(|outcome| {
@@ -200,15 +190,20 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
     let asked = record.input.as_ref().and_then(|input| beginning(input.body.as_ref()));
     let asked = if record.payload_dropped { some("dropped after payload_retention") } else { asked };
     let phases: Vec<&str> = record.checkpoints.iter().map(|step| step.phase.as_str()).collect();
-    let rows: Vec<(&str, Option<String>)> = vec![
+    tell(vec![
         ("id", some(&record.summary.id)),
         ("state", some(&record.summary.state)),
         ("version", some(&record.summary.version)),
         ("operation", some(&record.summary.operation)),
         ("key", some(&record.summary.key)),
         ("scope", Some(format!("{namespace}/{tenant}"))),
+        ("subject", subject.clone()),
         ("tags", some(&tags.join(" "))),
+        ("accepted", Some(record.summary.accepted.to_string())),
         ("attempt", Some(record.summary.attempt.to_string())),
+        ("attempt id", record.attempt_id.clone()),
+        ("tries", Some(format!("{} of {}", record.tries, record.policy.max_attempts))),
+        ("tainted", Some(record.tainted.to_string())),
         ("generation", Some(record.generation.to_string())),
         ("semantics", some(&record.policy.semantics)),
         ("last error", record.last_error.clone()),
@@ -222,10 +217,11 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
         ("wakes", time(record.summary.wake_at)),
         ("settled", time(record.summary.settled_at)),
         ("expires", time(record.summary.expires_at)),
+        ("fingerprint", some(&record.fingerprint)),
         ("downstream key", some(&record.downstream_key)),
-    ];
-    let shown = rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
-    say(table(&[], shown));
+        ("lane", record.lane.clone()),
+        ("repeats", record.origin.clone()),
+    ]);
     Ok(exit::DONE)
 }
 
@@ -274,8 +270,8 @@ async fn one(args: &JudgeArgs, id: &str, command: &str, mut body: Value) -> Resu
     let seen =
         args.seen.as_ref().ok_or_else(|| usage("--seen VERSION is missing: look at the record first"))?;
     body["version"] = json!(seen);
-    body["reason"] = json!(reason(args)?);
-    let (reply, text): (JudgeReply, _) = args.admin.post(&path_of(id, &format!("/{command}")), &body).await?;
+    body["reason"] = json!(reason(args.reason.as_deref())?);
+    let (reply, text): (JudgeReply, _) = args.admin.post(&path_of(RECORDS, id, Some(command)), &body).await?;
     if args.json {
         print(&text);
     } else {
@@ -284,17 +280,12 @@ async fn one(args: &JudgeArgs, id: &str, command: &str, mut body: Value) -> Resu
     Ok(exit::DONE)
 }
 
-fn reason(args: &JudgeArgs) -> Result<&str, Ended> {
-    let missing = || Ended(exit::USAGE, "--reason is missing: the audit log wants to know why".to_owned());
-    args.reason.as_deref().filter(|reason| !reason.trim().is_empty()).ok_or_else(missing)
-}
-
 /// Counts, asks, and then goes on part by part until all is done.
 async fn many(args: &JudgeArgs, command: &str, mut body: Value) -> Result<u8, Ended> {
     if !args.filter.is_given() {
         return Err(Ended(exit::USAGE, "give an id, or a filter such as --state dead".to_owned()));
     }
-    let path = format!("/v1/records/{command}");
+    let path = format!("{RECORDS}/{command}");
     body["filter"] = json!(args.filter.wire());
     body["dry_run"] = json!(true);
     let (preview, text): (BulkReply, _) = args.admin.post(&path, &body).await?;
@@ -309,7 +300,7 @@ async fn many(args: &JudgeArgs, command: &str, mut body: Value) -> Result<u8, En
         }
         return Ok(exit::DONE);
     }
-    body["reason"] = json!(reason(args)?);
+    body["reason"] = json!(reason(args.reason.as_deref())?);
     if preview.matched > 0 && !args.yes && !confirmed(&format!("{command} {count} records?"))? {
         return Err(Ended(exit::FAILED, "nothing was changed".to_owned()));
     }
@@ -339,40 +330,14 @@ async fn many(args: &JudgeArgs, command: &str, mut body: Value) -> Result<u8, En
     Ok(if total.failed == 0 { exit::DONE } else { exit::REFUSED })
 }
 
-fn path_of(id: &str, rest: &str) -> String {
-    let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
-    format!("/v1/records/{id}{rest}")
-}
-
 impl FilterArgs {
     fn is_given(&self) -> bool {
         self.wire() != BulkFilter::default()
     }
 
     fn wire(&self) -> BulkFilter {
-        BulkFilter {
-            states: self.state.clone(),
-            state: Vec::new(),
-            operation: self.operation.clone(),
-            key: self.key.clone(),
-            tag: self.tag.clone(),
-            namespace: self.namespace.clone(),
-            from: self.from,
-            until: self.until,
-        }
-    }
-
-    fn parameters(&self) -> Vec<(&'static str, String)> {
-        let states = Some(self.state.join(",")).filter(|states| !states.is_empty());
-        let texts = [
-            ("state", states),
-            ("operation", self.operation.clone()),
-            ("key", self.key.clone()),
-            ("tag", self.tag.clone()),
-            ("namespace", self.namespace.clone()),
-            ("from", self.from.map(|time| time.to_string())),
-            ("until", self.until.map(|time| time.to_string())),
-        ];
-        texts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        let WhichArgs { operation, key, tag, namespace, from, until } = self.which.clone();
+        let (state, states) = (self.state.clone(), Vec::new());
+        BulkFilter { states, state, operation, key, tag, namespace, from, until }
     }
 }

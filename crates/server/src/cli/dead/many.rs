@@ -8,15 +8,15 @@ use semel_api::dead::DeadBulkReply;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::super::admin::{Ended, confirmed, print};
+use super::super::admin::{Ended, confirmed, print, reason};
 use super::super::{exit, say};
-use super::{JudgeArgs, Judgement, reason};
+use super::{DEAD, JudgeArgs, Judgement};
 
 /// Dead letters of one request: few enough that an interruption waits for no longer than a second, or about that.
 const PART: u32 = 500;
 
 pub(super) async fn run(args: &JudgeArgs, judgement: Judgement) -> Result<u8, Ended> {
-    let path = format!("/v1/dead/{}", judgement.as_str());
+    let path = format!("{DEAD}/{}", judgement.as_str());
     let mut body = json!({ "dry_run": true, "force": judgement.force() });
     if args.all {
         body["all"] = json!(true);
@@ -42,7 +42,7 @@ pub(super) async fn run(args: &JudgeArgs, judgement: Judgement) -> Result<u8, En
         }
         return Ok(exit::DONE);
     }
-    body["reason"] = json!(reason(args)?);
+    body["reason"] = json!(reason(args.reason.as_deref())?);
     let question = format!("{} {count} {letters}?", judgement.as_str());
     if meant > 0 && !args.pass.yes && !confirmed(&question)? {
         return Err(Ended(exit::FAILED, "nothing was changed".to_owned()));

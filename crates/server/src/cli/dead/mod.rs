@@ -6,14 +6,13 @@
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
-use semel_api::Time;
 use semel_api::dead::{
     Attempt, DeadDetail, DeadFilter, DeadGroup, DeadGroups, DeadLetter, DeadPage, ReviveReply,
 };
 use semel_api::records::{JudgeReply, RecordSummary};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::admin::{AdminArgs, Ended, ended, print, read, time};
+use super::admin::{AdminArgs, Ended, WhichArgs, ended, path_of, path_with, print, read, reason, tell};
 use super::{exit, say, table};
 
 mod many;
@@ -70,24 +69,8 @@ struct FilterArgs {
     /// What it died of, as `groups` shows it
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
-    /// Of this operation
-    #[arg(long, value_name = "NAME")]
-    operation: Option<String>,
-    /// With this key
-    #[arg(long, value_name = "KEY")]
-    key: Option<String>,
-    /// With this tag
-    #[arg(long, value_name = "NAME=VALUE")]
-    tag: Option<String>,
-    /// In this namespace: execute, http, webhook, topic or job
-    #[arg(long, value_name = "NAME")]
-    namespace: Option<String>,
-    /// Taken in at or after, such as 2026-11-21T04:30:00Z
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    from: Option<Time>,
-    /// Taken in before
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<Time>,
+    #[command(flatten)]
+    which: WhichArgs,
 }
 
 /// What `semel dead ls` and `groups` take.
@@ -177,6 +160,9 @@ impl Judgement {
     }
 }
 
+/// Where the dead letters are.
+const DEAD: &str = "/v1/dead";
+
 pub(super) fn run(command: &DeadCommand) -> u8 {
     ended(async {
         match command {
@@ -191,17 +177,15 @@ pub(super) fn run(command: &DeadCommand) -> u8 {
 
 impl LsArgs {
     async fn ask(&self, path: &str) -> Result<Bytes, Ended> {
-        let mut pairs = self.filter.parameters();
-        pairs.extend(self.limit.map(|limit| ("limit", limit.to_string())));
-        pairs.extend(self.cursor.clone().map(|cursor| ("cursor", cursor)));
-        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        let answer = self.admin.ask(Method::GET, &format!("{path}?{query}"), Bytes::new()).await?;
+        let more = [("limit", self.limit.map(|limit| limit.to_string())), ("cursor", self.cursor.clone())];
+        let path = path_with(path, &self.filter.wire(), &more);
+        let answer = self.admin.ask(Method::GET, &path, Bytes::new()).await?;
         Ok(answer.into_body())
     }
 }
 
 async fn list(args: &LsArgs) -> Result<u8, Ended> {
-    let body = args.ask("/v1/dead").await?;
+    let body = args.ask(DEAD).await?;
     if args.json {
         print(&body);
         return Ok(exit::DONE);
@@ -229,7 +213,7 @@ fn row(letter: &DeadLetter) -> [String; 7] {
 }
 
 async fn groups(args: &LsArgs) -> Result<u8, Ended> {
-    let body = args.ask("/v1/dead/groups").await?;
+    let body = args.ask(&format!("{DEAD}/groups")).await?;
     if args.json {
         print(&body);
         return Ok(exit::DONE);
@@ -250,7 +234,7 @@ async fn groups(args: &LsArgs) -> Result<u8, Ended> {
 }
 
 async fn look(admin: &AdminArgs, id: &str) -> Result<Bytes, Ended> {
-    Ok(admin.ask(Method::GET, &path_of(id, ""), Bytes::new()).await?.into_body())
+    Ok(admin.ask(Method::GET, &path_of(DEAD, id, None), Bytes::new()).await?.into_body())
 }
 
 async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
@@ -262,7 +246,7 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
     let shown: DeadDetail = read(&body)?;
     let RecordSummary { id, state, version, operation, key, attempt, created_at, written_at, .. } =
         &shown.record.summary;
-    let rows: Vec<(&str, Option<String>)> = vec![
+    tell(vec![
         ("id", Some(id.clone())),
         ("state", Some(state.clone())),
         ("version", Some(version.clone())),
@@ -280,9 +264,7 @@ async fn show(admin: &AdminArgs, id: &str, as_json: bool) -> Result<u8, Ended> {
         ("downstream key", Some(shown.record.downstream_key.clone())),
         ("repeats", shown.record.origin.clone()),
         ("repeated by", shown.repeated_by.clone()),
-    ];
-    let shown_rows = rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
-    say(table(&[], shown_rows));
+    ]);
     if !shown.attempts.is_empty() {
         say("");
         say(table(
@@ -322,7 +304,7 @@ async fn judged(args: &JudgeArgs, judgement: Judgement) -> Result<u8, Ended> {
     if args.seen.is_some() && args.ids.len() > 1 {
         return Err(usage("--seen is the version of one record"));
     }
-    let reason = reason(args)?;
+    let reason = reason(args.reason.as_deref())?;
     for id in &args.ids {
         one(args, judgement, id, reason).await?;
     }
@@ -336,7 +318,7 @@ async fn one(args: &JudgeArgs, judgement: Judgement, id: &str, reason: &str) -> 
         None => read::<DeadDetail>(&look(&args.admin, id).await?)?.record.summary.version,
     };
     let mut body = json!({ "version": version, "reason": reason });
-    let path = path_of(id, &format!("/{}", judgement.as_str()));
+    let path = path_of(DEAD, id, Some(judgement.as_str()));
     let (record, text) = match judgement {
         Judgement::Revive { force } => {
             body["force"] = json!(force);
@@ -359,42 +341,14 @@ async fn one(args: &JudgeArgs, judgement: Judgement, id: &str, reason: &str) -> 
     Ok(())
 }
 
-fn reason(args: &JudgeArgs) -> Result<&str, Ended> {
-    let missing = || Ended(exit::USAGE, "--reason is missing: the audit log wants to know why".to_owned());
-    args.reason.as_deref().filter(|reason| !reason.trim().is_empty()).ok_or_else(missing)
-}
-
-fn path_of(id: &str, rest: &str) -> String {
-    let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
-    format!("/v1/dead/{id}{rest}")
-}
-
 impl FilterArgs {
     fn wire(&self) -> DeadFilter {
-        DeadFilter {
-            source: self.source.clone(),
-            target: self.target.clone(),
-            kind: self.kind.clone(),
-            error: self.error.clone(),
-            operation: self.operation.clone(),
-            key: self.key.clone(),
-            tag: self.tag.clone(),
-            namespace: self.namespace.clone(),
-            from: self.from,
-            until: self.until,
-        }
+        let Self { source, target, kind, error, which } = self.clone();
+        let WhichArgs { operation, key, tag, namespace, from, until } = which;
+        DeadFilter { source, target, kind, error, operation, key, tag, namespace, from, until }
     }
 
     fn is_given(&self) -> bool {
         self.wire() != DeadFilter::default()
-    }
-
-    /// As the parameters of a query: each condition is a text.
-    fn parameters(&self) -> Vec<(&'static str, String)> {
-        let names =
-            ["source", "target", "kind", "error", "operation", "key", "tag", "namespace", "from", "until"];
-        let wire = json!(self.wire());
-        let text = |name: &'static str| Some((name, wire.get(name).and_then(Value::as_str)?.to_owned()));
-        names.into_iter().filter_map(text).collect()
     }
 }
