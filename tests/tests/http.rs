@@ -101,6 +101,17 @@ impl Answer {
     }
 }
 
+/// Sends bytes as they are and gives what came back until the server closed.
+pub(crate) async fn raw_to_end(url: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+    // A server that refuses may close before it has read everything; what it said is still there to read.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "the connection is not closed");
+    answer
+}
+
 /// Sends bytes as they are and gives what came back until the server closed, or did nothing for a while.
 pub(crate) async fn raw(url: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();

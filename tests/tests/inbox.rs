@@ -25,8 +25,12 @@ pub(crate) struct Inbox(Arc<Shared>);
 struct Shared {
     address: SocketAddr,
     status: AtomicU16,
+    /// What a first try is answered, if that is something else.
+    first: AtomicU16,
     gate: watch::Sender<bool>,
     seen: Mutex<Vec<Delivered>>,
+    /// Deliveries in the order in which they began and ended.
+    steps: Mutex<Vec<Step>>,
     events: Mutex<HashSet<String>>,
     /// How many deliveries of an event are under way, by its downstream key.
     under_way: Mutex<HashMap<String, usize>>,
@@ -45,28 +49,42 @@ pub(crate) struct Delivered {
     pub(crate) body: String,
 }
 
+/// A delivery of this event began, or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) event: String,
+    pub(crate) began: bool,
+}
+
 /// A delivery under way. It ends with its handler, also when its sender is gone.
-struct UnderWay(Inbox, String);
+struct UnderWay {
+    inbox: Inbox,
+    key: String,
+    event: String,
+}
 
 impl UnderWay {
-    fn begin(inbox: &Inbox, key: &str) -> Self {
+    fn begin(inbox: &Inbox, key: &str, event: &str) -> Self {
+        inbox.0.steps.lock().unwrap().push(Step { event: event.to_owned(), began: true });
         let mut under_way = inbox.0.under_way.lock().unwrap();
         let count = under_way.entry(key.to_owned()).or_default();
         *count += 1;
         if *count > 1 {
             inbox.0.overlaps.fetch_add(1, Ordering::SeqCst);
         }
-        Self(inbox.clone(), key.to_owned())
+        Self { inbox: inbox.clone(), key: key.to_owned(), event: event.to_owned() }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut under_way = self.0.0.under_way.lock().unwrap();
-        if let Some(count) = under_way.get_mut(&self.1) {
+        let inbox = &self.inbox.0;
+        inbox.steps.lock().unwrap().push(Step { event: std::mem::take(&mut self.event), began: false });
+        let mut under_way = inbox.under_way.lock().unwrap();
+        if let Some(count) = under_way.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                under_way.remove(&self.1);
+                under_way.remove(&self.key);
             }
         }
     }
@@ -79,8 +97,10 @@ impl Inbox {
         let inbox = Self(Arc::new(Shared {
             address: listener.local_addr().unwrap(),
             status: AtomicU16::new(200),
+            first: AtomicU16::new(0),
             gate: watch::channel(true).0,
             seen: Mutex::default(),
+            steps: Mutex::default(),
             events: Mutex::default(),
             under_way: Mutex::default(),
             overlaps: AtomicUsize::new(0),
@@ -98,6 +118,16 @@ impl Inbox {
     /// What it answers from now on.
     pub(crate) fn answers(&self, status: u16) {
         self.0.status.store(status, Ordering::SeqCst);
+    }
+
+    /// What it answers to the first try of each event from now on.
+    pub(crate) fn answers_first(&self, status: u16) {
+        self.0.first.store(status, Ordering::SeqCst);
+    }
+
+    /// Deliveries so far, in the order in which they began and ended.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        self.0.steps.lock().unwrap().clone()
     }
 
     /// Keeps everybody waiting for an answer until it goes on.
@@ -144,9 +174,9 @@ async fn take(
         |name: &str| headers.get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
     let number = |name: &str| text(name).parse::<u64>().unwrap_or_default();
     let key = text("idempotency-key");
-    let under_way = UnderWay::begin(&inbox, &key);
     let (event, attempt, fence) = (text("semel-event-id"), number("semel-attempt"), number("semel-fence"));
     let attempt = u32::try_from(attempt).unwrap();
+    let under_way = UnderWay::begin(&inbox, &key, &event);
     inbox.0.events.lock().unwrap().insert(event.clone());
     inbox.0.seen.lock().unwrap().push(Delivered { key, event, attempt, fence, body });
     inbox.0.gate.subscribe().wait_for(|open| *open).await.unwrap();
@@ -156,5 +186,7 @@ async fn take(
     if uri.path() == RETIRED {
         return (StatusCode::GONE, "retired");
     }
-    (StatusCode::from_u16(inbox.0.status.load(Ordering::SeqCst)).unwrap(), "taken")
+    let first = inbox.0.first.load(Ordering::SeqCst);
+    let status = if attempt == 1 && first > 0 { first } else { inbox.0.status.load(Ordering::SeqCst) };
+    (StatusCode::from_u16(status).unwrap(), "taken")
 }

@@ -16,6 +16,7 @@ mod command_line;
 mod consumers;
 mod crash;
 mod dead;
+mod deliveries;
 mod disk;
 mod docs;
 mod errors;

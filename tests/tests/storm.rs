@@ -1,8 +1,9 @@
 //! A storm of webhooks: a hundred thousand deliveries, nearly a third of them duplicates, and the server is killed twice in the
-//! middle of it. In the end every distinct event is delivered, no two deliveries of one event were under way at the same time,
+//! middle of it, on its embedded store; a smaller one over two servers that share a PostgreSQL, of which now one is killed and
+//! then the other. In the end every distinct event is delivered, no two deliveries of one event were under way at the same time,
 //! and nothing is pending (L1, L4, L9).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::http::Http;
 use crate::inbox::Inbox;
 use crate::load::seed;
 use crate::server::Server;
+use crate::shared_store::Kind;
 use crate::wait::eventually;
 
 /// Deliveries at once, as a partner that catches up after an outage has them.
@@ -26,9 +28,9 @@ const CONCURRENCY: usize = 32;
 /// How often the server is killed.
 const KILLS: usize = 2;
 
-/// Deliveries in all: the whole storm in the full run.
-fn deliveries() -> usize {
-    if std::env::var_os("SEMEL_FULL").is_some() { 100_000 } else { 3_000 }
+/// Deliveries in all, of so many in the full run.
+fn deliveries(full: usize, usual: usize) -> usize {
+    if std::env::var_os("SEMEL_FULL").is_some() { full } else { usual }
 }
 
 /// Events in an order in which duplicates stand anywhere, also right beside the first: 7 of 10 are new.
@@ -44,8 +46,8 @@ fn sequence(random: &mut StdRng, count: usize) -> (Vec<usize>, usize) {
 struct Partners {
     events: Vec<usize>,
     next: AtomicUsize,
-    /// Where the server is; changes when another one has come in its place.
-    url: Mutex<String>,
+    /// Where the servers are; changes when another one has come in the place of one.
+    urls: Mutex<Vec<String>>,
     acknowledged: watch::Sender<usize>,
 }
 
@@ -58,8 +60,11 @@ impl Partners {
                 "event": "payment.succeeded", "data": { "payment_id": format!("py-{event}"), "status": "SUCCEEDED" }
             })
             .to_string();
-            loop {
-                let url = format!("{}/v1/webhooks/xendit", self.url.lock().unwrap());
+            for turn in *event.. {
+                let url = {
+                    let urls = self.urls.lock().unwrap();
+                    format!("{}/v1/webhooks/xendit", urls[turn % urls.len()])
+                };
                 let id = format!("wh-{event}");
                 let headers = [
                     ("content-type", "application/json"),
@@ -93,9 +98,22 @@ async fn grows(what: &str, wanted: usize, count: impl Fn() -> usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_with_duplicates_and_two_kills_ends_with_every_event_delivered_none_twice_at_once_and_nothing_pending_l1_l4_l9()
  {
+    let folder = tempfile::tempdir().unwrap();
+    storm(deliveries(100_000, 3_000), 1, async |config| Server::start_in(folder.path(), &config).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_over_two_nodes_of_which_each_is_killed_once_ends_with_every_event_delivered_and_none_twice_at_once_l1_l4_l9()
+ {
+    let Some(store) = Kind::Postgres.fresh().await else { return };
+    let url = store.url();
+    storm(deliveries(10_000, 1_000), 2, async |config| Server::start_on(&url, &config).await).await;
+}
+
+/// So many deliveries to so many servers at once, each of which `start` starts, over one store.
+async fn storm(count: usize, nodes: usize, start: impl AsyncFn(String) -> Server) {
     let mut random = StdRng::seed_from_u64(seed());
-    let (events, distinct) = sequence(&mut random, deliveries());
-    let count = events.len();
+    let (events, distinct) = sequence(&mut random, count);
     let shop = Inbox::open().await;
     let config = format!(
         "[server]\ndevelopment = true\n[log]\nfilter = \"warn\"\n\
@@ -104,12 +122,15 @@ async fn a_storm_with_duplicates_and_two_kills_ends_with_every_event_delivered_n
          lease = \"5s\"\nconcurrency = {CONCURRENCY}\nretry = {{ max_attempts = 100, first = \"50ms\", cap = \"1s\" }}\n",
         shop.url("/hooks")
     );
-    let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start_in(folder.path(), &config).await;
+    let mut servers = VecDeque::new();
+    for _ in 0..nodes {
+        servers.push_back(start(config.clone()).await);
+    }
+    let urls = |servers: &VecDeque<Server>| servers.iter().map(Server::url).collect::<Vec<_>>();
     let partners = Arc::new(Partners {
         events,
         next: AtomicUsize::new(0),
-        url: Mutex::new(server.url()),
+        urls: Mutex::new(urls(&servers)),
         acknowledged: watch::channel(0).0,
     });
     let tasks: Vec<_> = (0..PARTNERS).map(|_| tokio::spawn(Arc::clone(&partners).deliver())).collect();
@@ -117,18 +138,21 @@ async fn a_storm_with_duplicates_and_two_kills_ends_with_every_event_delivered_n
         let mut acknowledged = partners.acknowledged.subscribe();
         let place = count * kill / (KILLS + 1);
         acknowledged.wait_for(|count| *count >= place).await.unwrap();
-        server.kill().await;
-        server = Server::start_in(folder.path(), &config).await;
-        *partners.url.lock().unwrap() = server.url();
+        // The one that is there for longest.
+        servers.pop_front().unwrap().kill().await;
+        servers.push_back(start(config.clone()).await);
+        *partners.urls.lock().unwrap() = urls(&servers);
     }
     grows("acknowledged", count, || *partners.acknowledged.borrow()).await;
     for task in tasks {
         task.await.unwrap();
     }
     grows("distinct events delivered", distinct, || shop.events()).await;
-    nothing_is_pending(&server, distinct).await;
+    nothing_is_pending(&servers[0], distinct).await;
     judge(&shop, distinct);
-    server.stop().await;
+    for server in servers {
+        server.stop().await;
+    }
 }
 
 /// Everything has ended, and all of it is completed.
@@ -141,15 +165,18 @@ async fn nothing_is_pending(server: &Server, distinct: usize) {
         page["records"].as_array().unwrap().is_empty().then_some(())
     })
     .await;
-    let metrics = server.http().get(&format!("{admin}/metrics"), &[]).await.unwrap();
-    let completed = metrics
-        .text()
-        .lines()
-        .find(|line| {
+    // A store that nodes share adds its counts up some time later.
+    eventually("a record for each event, and no other", async || {
+        let metrics = server.http().get(&format!("{admin}/metrics"), &[]).await.unwrap();
+        let text = metrics.text();
+        let is_it = |line: &&str| {
             line.starts_with("semel_records{") && line.contains("webhook") && line.contains("completed")
-        })
-        .and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok());
-    assert_eq!(completed, Some(distinct), "a record for each event, and no other");
+        };
+        let completed =
+            text.lines().find(is_it).and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok());
+        (completed == Some(distinct)).then_some(())
+    })
+    .await;
 }
 
 fn judge(shop: &Inbox, distinct: usize) {

@@ -314,7 +314,7 @@ async fn each_verdict_has_its_status_its_count_its_line_and_its_audit_entry() {
 #[tokio::test]
 async fn what_is_no_delivery_is_refused_for_what_it_is() {
     let target = Target::start().await;
-    let config = xendit(&target, "max_body_bytes = 100\nrate_limit = { requests_per_second = 1, burst = 6 }");
+    let config = xendit(&target, "rate_limit = { requests_per_second = 1, burst = 6 }");
     let server = Server::start(&config).await;
     assert_eq!(deliver(&server, "nobody", &[], "{}").await.refusal(), (404, "NOT_FOUND".to_owned()));
     let url = format!("{}/v1/webhooks/xendit", server.url());
@@ -326,16 +326,6 @@ async fn what_is_no_delivery_is_refused_for_what_it_is() {
         assert_eq!(answer.refusal(), (400, "VALIDATION_FAILED".to_owned()), "{body}");
         assert!(answer.text().contains("identity_m"), "{}", answer.text());
     }
-    // Too large is too large, whoever has signed it, and however it is announced.
-    let large = paid(&server, "evt-1", &"x".repeat(101)).await;
-    assert_eq!(large.refusal(), (413, "PAYLOAD_TOO_LARGE".to_owned()));
-    let chunk = "x".repeat(101);
-    let chunked = format!(
-        "POST /v1/webhooks/xendit HTTP/1.1\r\nhost: a\r\nx-callback-token: token-one\r\nwebhook-id: e\r\n\
-         transfer-encoding: chunked\r\nconnection: close\r\n\r\n65\r\n{chunk}\r\n0\r\n\r\n"
-    );
-    let answer = crate::http::raw(&server.url(), chunked.as_bytes()).await;
-    assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
     let unknown = server.execute("webhook:xendit/default", "k", "{}", &[]).await;
     assert_eq!(unknown.refusal(), (404, "UNKNOWN_OPERATION".to_owned()), "no client may ask for a delivery");
     assert!(records(&server, "").await.is_empty(), "nothing of it is stored");
@@ -352,6 +342,36 @@ async fn what_is_no_delivery_is_refused_for_what_it_is() {
     };
     assert_eq!(limited.refusal(), (429, "RATE_LIMITED".to_owned()));
     assert!(limited.header("retry-after").is_some() && limited.header("ratelimit").is_some());
+    server.stop().await;
+}
+
+/// Too large is too large, whoever has signed it, and however it is announced; and it is not read to its end to be told so.
+#[tokio::test]
+async fn unbounded_bodies_are_not_read_and_oversized_chunked_ones_are_413_and_no_bad_signature() {
+    let target = Target::start().await;
+    let server = Server::start(&xendit(&target, "max_body_bytes = 100")).await;
+    let head = |token: &str, framing: &str| {
+        format!(
+            "POST /v1/webhooks/xendit HTTP/1.1\r\nhost: a\r\nx-callback-token: {token}\r\nwebhook-id: e\r\n{framing}\r\n\
+             connection: close\r\n\r\n"
+        )
+    };
+    for token in ["token-one", "guess"] {
+        let whole = format!("65\r\n{}\r\n0\r\n\r\n", "x".repeat(101));
+        let endless = format!("65\r\n{}\r\n", "x".repeat(101));
+        let chunked = "transfer-encoding: chunked";
+        // An announcement is enough; and of what is sent without one, the first byte too many.
+        for (framing, body) in [("content-length: 1000000000", ""), (chunked, &*whole), (chunked, &*endless)]
+        {
+            let sent = head(token, framing) + body;
+            let answer = crate::http::raw_to_end(&server.url(), sent.as_bytes()).await;
+            assert!(answer.starts_with(b"HTTP/1.1 413 "), "{framing}: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+    let large = paid(&server, "evt-1", &"x".repeat(101)).await;
+    assert_eq!(large.refusal(), (413, "PAYLOAD_TOO_LARGE".to_owned()));
+    let fits = paid(&server, "evt-1", &format!("\"{}\"", "x".repeat(98))).await;
+    assert_eq!(fits.status, 200, "{}", fits.text());
     server.stop().await;
 }
 
