@@ -109,7 +109,7 @@ impl Engine {
     ) -> Result<(Arc<Batch>, AsOf<Arc<Record>>), StoreError> {
         let now = self.now();
         if now > write.deadline() {
-            return Err(StoreError::not_applied(during, false, "the write came after its deadline"));
+            return Err(StoreError::not_applied(during, true, "the write came after its deadline"));
         }
         let (record, audit) = write.seal(now, self.floor());
         let (batch, record) = self.send(shard, during, record, before, audit)?;
