@@ -28,7 +28,8 @@ fn listeners(reading: &Reading, draft: &Draft) {
         let (origin, rests_on): (_, fn(&str) -> bool) = match (key, gateway_listen) {
             ("admin.listen", _) => (admin_listen, |path| path.starts_with("admin.tokens")),
             ("gateway.listen", Some(listen)) => (listen, |path| {
-                path.starts_with("gateway.") && (path.ends_with(".scope") || path.ends_with(".shared_keys"))
+                let key = path.strip_prefix("gateway.").and_then(|rest| rest.rsplit('.').next());
+                matches!(key, Some("scope" | "shared_keys"))
             }),
             _ => (listen, |path| {
                 path == "tenants" || path.starts_with("tenants[") && path.contains("].tokens")

@@ -524,13 +524,13 @@ fn probe(section: &Section<'_>) -> Option<ProbeConfig> {
         }
         return None;
     };
-    if !url.contains("{key}") {
-        section.problem("probe", "must contain {key} where the key goes");
-    } else {
+    if url.contains("{key}") {
         match http_address(&url.replace("{key}", "key")) {
             Ok(uri) => section.names_address("probe", &uri),
             Err(problem) => section.problem("probe", problem),
         }
+    } else {
+        section.problem("probe", "must contain {key} where the key goes");
     }
     Some(ProbeConfig { url, is_final })
 }

@@ -212,9 +212,8 @@ fn jobs_are_checked() {
     );
 }
 
-#[test]
-fn no_problem_is_held_back_by_another() {
-    let text = r#"
+/// A file of which nearly each line has a problem of its own.
+const PROBLEMS: &str = r#"
 [server]
 listen = "127.0.0.1:8081"
 [store]
@@ -276,7 +275,10 @@ format = "xml"
 sample_percent = 101
 [zebra]
 "#;
-    let said = refused(text, &environment(&[("TOKEN", "a")]));
+
+#[test]
+fn no_problem_is_held_back_by_another() {
+    let said = refused(PROBLEMS, &environment(&[("TOKEN", "a")]));
     for expected in [
         "semel.toml:5: store.url: there is no store `mysql:`",
         "tenants[0].name: ",
