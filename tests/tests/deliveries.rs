@@ -162,7 +162,7 @@ async fn a_target_that_fails_is_left_alone_spends_no_tries_and_is_told_of_and_co
     }
     // Each node judges by what it has met, and one of them may be given all of it.
     eventually("a circuit opens", async || {
-        let states = join_all(nodes.iter().map(|node| circuit(node))).await;
+        let states = join_all(nodes.iter().map(circuit)).await;
         states.into_iter().flatten().any(|state| state > 1.0).then_some(())
     })
     .await;
