@@ -73,7 +73,7 @@ impl Turn {
     }
 
     /// The same for one message of it.
-    pub(crate) fn of_a_message(&self) -> Self {
+    pub fn of_a_message(&self) -> Self {
         Self {
             over: self.over.clone(),
             waiting: Arc::clone(&self.waiting),
