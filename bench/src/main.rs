@@ -169,7 +169,7 @@ fn measure(cli: Cli) -> Result<()> {
 fn build_server(crate_folder: &Path, profile: &Path) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Program::new(cargo);
-    build.args(["build", "--release", "--bin", "semel"]).current_dir(crate_folder);
+    build.args(["build", "--release", "--package", "semel-server"]).current_dir(crate_folder);
     if let Err(error) = process::run(&mut build) {
         eprintln!("building the server: {error:#}");
     }

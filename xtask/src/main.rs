@@ -60,6 +60,6 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> anyhow::Result<()> {
-    cargo::cargo(["build", "--release", "--bin", "semel"]).run()?;
+    cargo::cargo(["build", "--release", "--package", "semel-server"]).run()?;
     cargo::cargo(["run", "--release", "--package", "semel-bench", "--"]).args(arguments).run()
 }
