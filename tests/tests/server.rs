@@ -43,7 +43,16 @@ pub(crate) fn binary() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().and_then(Path::parent).unwrap();
         let mut build = std::process::Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "semel-server", "--bin", "semel"]);
+        // As `cargo xtask test` builds it, so that nothing is compiled twice.
+        build.args(["build", "--quiet", "--workspace", "--all-features", "--bin", "semel"]);
+        for (name, _) in std::env::vars_os() {
+            if name
+                .to_str()
+                .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+            {
+                build.env_remove(name);
+            }
+        }
         if profile.ends_with("release") {
             build.arg("--release");
         }

@@ -13,10 +13,21 @@ pub(crate) struct Program {
     command: Command,
 }
 
-/// The cargo that this command runs under.
+/// The cargo that this command runs under, as if it had been started by hand: `cargo xtask` sets what this package is called and
+/// where it stands, build scripts of the registry's crates take note of that, and those crates, with all that stand on them, would be
+/// built again whenever one has changed between `cargo xtask test` and `cargo test`.
 pub(crate) fn cargo<I: IntoIterator<Item = A>, A: AsRef<OsStr>>(arguments: I) -> Program {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Program::new(cargo).args(arguments)
+    let mut program = Program::new(cargo).args(arguments);
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            program.command.env_remove(name);
+        }
+    }
+    program
 }
 
 impl Program {
