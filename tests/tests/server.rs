@@ -44,7 +44,7 @@ pub(crate) fn binary() -> &'static Path {
         let profile = test.parent().and_then(Path::parent).unwrap();
         let mut build = std::process::Command::new(env!("CARGO"));
         // As `cargo xtask test` builds it, so that nothing is compiled twice.
-        build.args(["build", "--quiet", "--workspace", "--all-features", "--bin", "semel"]);
+        build.args(["build", "--quiet", "--workspace", "--all-features", "--tests", "--bin", "semel"]);
         for (name, _) in std::env::vars_os() {
             if name
                 .to_str()

@@ -32,7 +32,10 @@ pub(crate) fn check() -> Result<()> {
         Err(error) => return Err(error),
     };
     let deny = |checks: &[&str]| {
-        Program::new(&tool).args(["--workspace", "--all-features", "check", "--hide-inclusion-graph"]).args(checks).run()
+        Program::new(&tool)
+            .args(["--workspace", "--all-features", "check", "--hide-inclusion-graph"])
+            .args(checks)
+            .run()
     };
     deny(&["bans", "licenses", "sources"])?;
     if !reachable() {

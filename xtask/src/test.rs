@@ -118,7 +118,8 @@ fn server(options: &Options, level: Level) -> Result<Option<PathBuf>> {
     if !wanted || std::env::var_os("SEMEL_BIN").is_some() {
         return Ok(None);
     }
-    cargo(["build", "--workspace", "--all-features", "--bin", "semel"]).run()?;
+    // With the tests beside it, as the features of what they need are those of the server's dependencies, too: else most of these would be built twice.
+    cargo(["build", "--workspace", "--all-features", "--tests", "--bin", "semel"]).run()?;
     // This command was built into the same folder: `cargo xtask` runs it from where cargo puts everything.
     let here = std::env::current_exe().context("cannot tell where this program stands")?;
     let built = here.with_file_name(format!("semel{}", std::env::consts::EXE_SUFFIX));
