@@ -111,8 +111,10 @@ impl Shared {
         self.open(REPLACE)?;
         let draft = Draft::of(write).map_err(|why| StoreError::not_applied(REPLACE, false, why))?;
         let replacement = Replacement { draft, expected };
-        // A new life takes the tags of the old one away.
-        let gathers = !replacement.draft.begins && replacement.draft.fits_a_batch();
+        // A new life takes the tags of the old one away; and what others are stamped with in a batch follows from what they were
+        // judged on.
+        let draft = &replacement.draft;
+        let gathers = !draft.begins && draft.judged == expected && draft.fits_a_batch();
         let Some(batches) = self.batches.as_ref().filter(|_| gathers) else {
             return self.replace_alone(replacement).await;
         };

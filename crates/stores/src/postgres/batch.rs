@@ -4,7 +4,7 @@
 //! first has left there. What a batch cannot do for one command, or what ends it for all without having happened,
 //! is tried alone, command by command, in the callers' own time: a bad command costs its mates a round trip.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use semel_core::error::StoreErrorKind;
@@ -18,7 +18,7 @@ use super::batch_rows::{insert_rows, replace_rows};
 use super::error::{Failure, Kind};
 use super::gather::{Gather, Gathered, Job};
 use super::pool::{Database, Statement, Values};
-use super::rows::{Draft, Id, Stamps, record, stamps, time, unreadable};
+use super::rows::{Draft, Id, record, time, unreadable};
 use super::store::Shared;
 use crate::limits;
 
@@ -59,7 +59,9 @@ impl Batches {
 #[derive(Default)]
 pub(super) struct Answers {
     as_of: Timestamp,
-    made: HashMap<RecordId, Stamps>,
+    floor: i64,
+    /// What was written; all of it, if nothing is said.
+    made: Option<HashSet<RecordId>>,
     there: HashMap<RecordId, Result<Arc<Record>, StoreError>>,
 }
 
@@ -67,20 +69,23 @@ impl Answers {
     fn read(rows: &[Row]) -> Result<Self, StoreError> {
         let mut answers = Self::default();
         for row in rows {
-            let Some(Id(id)) = row.try_get(2).map_err(unreadable)? else {
+            let Some(Id(id)) = row.try_get(3).map_err(unreadable)? else {
                 answers.as_of = time(row.try_get(0).map_err(unreadable)?);
+                answers.floor = row.try_get::<_, Option<i64>>(1).map_err(unreadable)?.unwrap_or(0);
+                let made: Option<Vec<Id>> = row.try_get(2).map_err(unreadable)?;
+                answers.made = made.map(|ids| ids.into_iter().map(|Id(id)| id).collect());
                 continue;
             };
             let missing = || StoreError::corrupt("read a row", "a record without its version");
-            if row.try_get(1).map_err(unreadable)? {
-                answers.made.insert(id, stamps(row, 3)?.ok_or_else(missing)?);
-            } else {
-                // One that cannot be read is the trouble of whoever asked for it.
-                let found = record(row, 3).and_then(|record| record.ok_or_else(missing));
-                answers.there.insert(id, found);
-            }
+            // One that cannot be read is the trouble of whoever asked for it.
+            let found = record(row, 4).and_then(|record| record.ok_or_else(missing));
+            answers.there.insert(id, found);
         }
         Ok(answers)
+    }
+
+    fn made(&self, id: RecordId) -> bool {
+        self.made.as_ref().is_none_or(|made| made.contains(&id))
     }
 
     /// What is there in the place of a write, and the time then.
@@ -232,7 +237,8 @@ async fn insert_all(shared: Arc<Shared>, batches: Arc<Batches>, jobs: Vec<Insert
     let mut left = HashMap::new();
     for job in firsts {
         let id = job.command.id.0;
-        let answer = if let Some(stamps) = answers.made.remove(&id) {
+        let answer = if answers.made(id) {
+            let stamps = job.command.inserted(answers.as_of, answers.floor);
             shared.written(&job.command, answers.as_of, stamps).map(|record| {
                 left.insert(id, Arc::clone(&record));
                 AsOf { as_of: answers.as_of, value: Inserted::Inserted(record) }
@@ -279,7 +285,8 @@ async fn replace_all(shared: Arc<Shared>, batches: Arc<Batches>, jobs: Vec<Repla
     let mut left = HashMap::new();
     for job in firsts {
         let (draft, expected) = (&job.command.draft, job.command.expected);
-        let answer = if let Some(stamps) = answers.made.remove(&draft.id.0) {
+        let answer = if answers.made(draft.id.0) {
+            let stamps = draft.replaced(answers.as_of, answers.floor);
             let as_of = answers.as_of.max(stamps.times.written);
             shared.written(draft, as_of, stamps).map(|record| {
                 left.insert(draft.id.0, Arc::clone(&record));

@@ -1,58 +1,65 @@
 //! The statements that do many commands at once. Each is a transaction of its own; the commands in it are independent.
 //!
-//! What a command is given of its own comes as a column of arrays, which `unnest` makes rows of, at some tenths of a
-//! microsecond for each value; what it has in common with others comes once, in arrays of *kinds* that rows point into. A
-//! column in which nobody has anything is no array at all. Rows come in the order of their ids
-//! and are locked in that order, so that two batches never wait for each other in a circle. A record whose key is held
+//! What a command is given of its own comes as a column of arrays, out of which each row takes its own by number: a function that makes
+//! rows of arrays keeps those of each array apart, which costs more than the looks. What a command has in common with others comes
+//! once, in arrays of *kinds* that rows point into. A column in which nobody has anything is no array at all. Rows come in the order
+//! of their ids and are locked in that order, so that two batches never wait for each other in a circle. A record whose key is held
 //! by somebody's own transaction ([`joined`](super::joined)) is left out: the batch must not wait for that transaction. Where
 //! nobody ever had one, nobody looks.
+//!
+//! The answer is one row, if all went well: the time and the floor, from which whoever asked knows what each record was stamped with.
 
 use tokio_postgres::types::Type;
 
-/// The columns of an answer: the time, whether the row was made by this statement, its id, and then as
-/// [`RECORD`](super::sql::RECORD).
-const MADE: &str = "SELECT NULL::bigint, true, done.id, done.fence, done.sequence, done.created, done.written, \
-     done.wake, done.settled, done.expires, NULL::bytea, NULL::boolean, NULL::bytea FROM done";
+/// The first row of an answer: the time, the floor, and which records this statement made, if not all; then, in the place of a
+/// record, nothing.
 const NOTHING: &str = "NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, \
      NULL::bytea, NULL::boolean, NULL::bytea";
-/// What is there in the place of what could not be made, if this statement's snapshot has it. Nothing is looked up if all
-/// could be made.
-const THERE: &str = "SELECT NULL::bigint, false, r.id, r.fence, r.sequence, r.created, r.written, r.wake, r.settled, \
-     r.expires, r.head, r.sum = sha256(r.head), r.input FROM SCHEMA.records r \
-     WHERE (SELECT count(*) FROM done) < cardinality($1) AND r.id = ANY ($1) AND r.id NOT IN (SELECT done.id FROM done)";
+const MADE: &str = "clock.now, clock.floor, \
+     CASE WHEN ended.records < cardinality($1) THEN ARRAY(SELECT done.id FROM done) END, NULL::uuid";
+/// What is there in the place of what could not be made, if this statement's snapshot has it: its id, and then as
+/// [`RECORD`](super::sql::RECORD). Nothing is looked up if all could be made.
+const THERE: &str = "SELECT NULL::bigint, NULL::bigint, NULL::uuid[], r.id, r.fence, r.sequence, r.created, r.written, \
+     r.wake, r.settled, r.expires, r.head, r.sum = sha256(r.head), r.input FROM SCHEMA.records r \
+     WHERE (SELECT ended.records FROM ended) < cardinality($1) AND r.id = ANY ($1) \
+     AND r.id NOT IN (SELECT done.id FROM done)";
 
 /// As the single insert. The floor is looked at once more when all rows are there: the lowest fence is above it, or the
 /// statement ends, and the batch begins anew.
 pub(super) fn insert(tags: bool) -> String {
     let tagged = if tags {
         "tagged AS (
-      INSERT INTO SCHEMA.tags (name, created, id) SELECT name, done.created, done.id FROM done, unnest(done.names) AS name
+      INSERT INTO SCHEMA.tags (name, created, id)
+      SELECT name, done.created, done.id FROM done, unnest(done.names) AS name
     ),"
     } else {
         ""
     };
-    let names = if tags { ", names" } else { "" };
+    let names = if tags { ", created, names" } else { "" };
     format!(
         "WITH clock AS MATERIALIZED (SELECT SCHEMA.now_ms() AS now, (SELECT fence FROM SCHEMA.floor) AS floor,
       (SELECT joins FROM SCHEMA.version) AS joins),
     done AS (
       INSERT INTO SCHEMA.records (id, fence, sequence, namespace, state, operation, key, lane, created, written, wake,
         settled, expires, names, head, sum, input)
-      SELECT g.id, greatest(g.after, floor) + 1, 0, ($9)[g.kind], ($12)[g.kind], ($10)[g.kind], g.key, ($11)[g.kind],
-        now, now, now + ($13)[g.kind], CASE WHEN ($14)[g.kind] IS NULL THEN NULL ELSE now END, now + ($14)[g.kind],
-        CASE WHEN g.names IS NULL THEN '{{}}'::bigint[] ELSE g.names::bigint[] END, g.head, sha256(g.head), g.input
-      FROM clock, unnest($1, $2, $3, $4, $5, $6, $7, $8) AS g (id, after, key, names, head, input, lock, kind)
-      WHERE now <= ($15)[g.kind] AND CASE WHEN joins THEN pg_try_advisory_xact_lock_shared(g.lock) ELSE true END
+      SELECT ($1)[g.at], greatest(($2)[g.at], floor) + 1, 0, ($9)[g.kind], ($12)[g.kind], ($10)[g.kind], ($3)[g.at],
+        ($11)[g.kind], now, now, now + ($13)[g.kind], CASE WHEN ($14)[g.kind] IS NULL THEN NULL ELSE now END,
+        now + ($14)[g.kind], CASE WHEN ($4)[g.at] IS NULL THEN '{{}}'::bigint[] ELSE ($4)[g.at]::bigint[] END,
+        ($5)[g.at], sha256(($5)[g.at]), ($6)[g.at]
+      FROM clock, unnest($8) WITH ORDINALITY AS g (kind, at)
+      WHERE now <= ($15)[g.kind]
+        AND CASE WHEN joins THEN pg_try_advisory_xact_lock_shared(($7)[g.at]) ELSE true END
       ON CONFLICT (id) DO NOTHING
-      RETURNING id, fence, sequence, namespace, operation, state, created, written, wake, settled, expires{names}
+      RETURNING id, fence, namespace, operation, state{names}
     ),
     {tagged}
     moved AS (
       INSERT INTO SCHEMA.moves (namespace, operation, state, records)
       SELECT namespace, operation, state, count(*) FROM done GROUP BY namespace, operation, state
-    )
-    SELECT clock.now, false, NULL::uuid, SCHEMA.above_floor((SELECT min(fence) FROM done)), {NOTHING} FROM clock
-    UNION ALL {MADE} UNION ALL {THERE}"
+    ),
+    ended AS MATERIALIZED (SELECT count(*) AS records, min(fence) AS lowest FROM done)
+    SELECT {MADE}, SCHEMA.above_floor(ended.lowest), {NOTHING} FROM clock, ended
+    UNION ALL {THERE}"
     )
 }
 
@@ -90,21 +97,23 @@ pub(super) fn replace() -> String {
         wake = CASE WHEN ($12)[g.kind] THEN r.wake ELSE greatest(now, r.written) + ($13)[g.kind] END,
         settled = CASE WHEN ($14)[g.kind] IS NULL THEN NULL ELSE greatest(now, r.written) END,
         expires = greatest(now, r.written) + ($14)[g.kind],
-        head = g.head, sum = sha256(g.head), input = coalesce(r.input, g.input),
+        head = ($4)[g.at], sum = sha256(($4)[g.at]), input = coalesce(r.input, ($5)[g.at]),
         was_state = r.state, was_operation = nullif(r.operation, ($9)[g.kind]), was_created = NULL, was_names = NULL
-      FROM clock, unnest($1, $2, $3, $4, $5, $6, $7) AS g (id, fence, sequence, head, input, lock, kind)
-      WHERE r.id = g.id AND r.fence = g.fence AND r.sequence = g.sequence AND SCHEMA.now_ms() <= ($15)[g.kind]
-        AND r.sum = sha256(r.head) AND CASE WHEN joins THEN pg_try_advisory_xact_lock_shared(g.lock) ELSE true END
-      RETURNING r.id, r.fence, r.sequence, r.namespace, r.operation, r.state, r.created, r.written, r.wake, r.settled,
-        r.expires, r.was_state, r.was_operation
+      FROM clock, unnest($7) WITH ORDINALITY AS g (kind, at)
+      WHERE r.id = ($1)[g.at] AND r.fence = ($2)[g.at] AND r.sequence = ($3)[g.at]
+        AND SCHEMA.now_ms() <= ($15)[g.kind] AND r.sum = sha256(r.head)
+        AND CASE WHEN joins THEN pg_try_advisory_xact_lock_shared(($6)[g.at]) ELSE true END
+      RETURNING r.id, r.namespace, r.operation, r.state, r.was_state, r.was_operation
     ),
     moved AS (
       INSERT INTO SCHEMA.moves (namespace, operation, state, was_operation, was_state, records)
       SELECT namespace, operation, state, was_operation, was_state, count(*) FROM done
       WHERE was_state <> state OR was_operation IS NOT NULL
       GROUP BY namespace, operation, state, was_operation, was_state
-    )
-    SELECT clock.now, false, NULL::uuid, NULL::bigint, {NOTHING} FROM clock UNION ALL {MADE} UNION ALL {THERE}"
+    ),
+    ended AS MATERIALIZED (SELECT count(*) AS records FROM done)
+    SELECT {MADE}, NULL::bigint, {NOTHING} FROM clock, ended
+    UNION ALL {THERE}"
     )
 }
 
@@ -132,9 +141,9 @@ pub(super) fn replace_types() -> Vec<Type> {
 /// Loads many records.
 pub(super) fn load() -> String {
     format!(
-        "SELECT SCHEMA.now_ms(), false, NULL::uuid, NULL::bigint, {NOTHING}
+        "SELECT SCHEMA.now_ms(), NULL::bigint, NULL::uuid[], NULL::uuid, NULL::bigint, {NOTHING}
     UNION ALL
-    SELECT NULL::bigint, false, r.id, r.fence, r.sequence, r.created, r.written, r.wake, r.settled,
+    SELECT NULL::bigint, NULL::bigint, NULL::uuid[], r.id, r.fence, r.sequence, r.created, r.written, r.wake, r.settled,
       r.expires, r.head, r.sum = sha256(r.head), r.input
     FROM SCHEMA.records r WHERE r.id = ANY ($1)"
     )

@@ -48,6 +48,8 @@ mod joined_random;
 #[cfg(feature = "sqlx")]
 mod joined_tests;
 #[cfg(test)]
+mod older_node_tests;
+#[cfg(test)]
 mod pooler;
 #[cfg(test)]
 mod testing;

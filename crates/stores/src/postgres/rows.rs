@@ -67,11 +67,15 @@ pub(super) struct Draft {
     pub(super) input: Option<Vec<u8>>,
     pub(super) deadline: Timestamp,
     pub(super) audit: Option<AuditDraft>,
+    /// What it was judged on: its version and its times, or the default ones.
+    pub(super) judged: Version,
+    was: Times,
 }
 
 impl Draft {
     /// Sealed with stamps that the row's columns will replace.
     pub(super) fn of(write: Write) -> Result<Self, &'static str> {
+        let was = write.parts().times;
         let Sealed { parts, stamp, after, deadline, head, input, audit } = Sealed::of(write)?;
         let request = &parts.request;
         let mut names: Vec<_> = request.tags().iter().map(tag_hash).collect();
@@ -99,6 +103,8 @@ impl Draft {
             input,
             deadline,
             audit,
+            judged: after,
+            was,
             parts,
         })
     }
@@ -115,6 +121,31 @@ impl Draft {
             && self.bytes() <= limits::POSTGRES_BATCH_BYTES / 4
     }
 
+    /// What the statement of a batch stamps it with that inserts it, at this time and over this floor.
+    pub(super) fn inserted(&self, now: Timestamp, floor: i64) -> Stamps {
+        let version = Version { fence: self.judged.fence.above(fence_of(floor)), sequence: 0 };
+        Stamps { version, times: self.times(now, Times::default()) }
+    }
+
+    /// The same for one that replaces what it was judged on, and begins no new life.
+    pub(super) fn replaced(&self, now: Timestamp, floor: i64) -> Stamps {
+        let raised = Version { fence: self.judged.fence.above(fence_of(floor)), sequence: 0 };
+        let version = if self.raise { raised } else { self.judged.next() };
+        Stamps { version, times: Times { created: self.was.created, ..self.times(now, self.was) } }
+    }
+
+    fn times(&self, now: Timestamp, was: Times) -> Times {
+        let written = now.max(was.written);
+        let after = |length: i64| Timestamp::from_millis(written.as_millis() + length.unsigned_abs());
+        Times {
+            created: written,
+            written,
+            wake: if self.keep_wake { was.wake } else { self.wake.map(after) },
+            settled: self.rests.map(|_| written),
+            expires: self.rests.map(after),
+        }
+    }
+
     /// The record as it was stamped.
     pub(super) fn stamped(&self, stamps: Stamps) -> Result<Arc<Record>, StoreError> {
         kept::stamped(&self.parts, stamps)
@@ -123,6 +154,10 @@ impl Draft {
 
 fn fence(fence: Fence) -> i64 {
     i64::try_from(fence.0).unwrap_or(i64::MAX)
+}
+
+fn fence_of(column: i64) -> Fence {
+    Fence(column.unsigned_abs())
 }
 
 /// A version as the numbers of its columns.
