@@ -13,6 +13,7 @@ mod pgbouncer;
 mod postgres;
 mod redis;
 mod toxiproxy;
+mod valkey;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -104,6 +105,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
             SERVICES.iter().try_for_each(|service| up(*service).map(|_| ()))?;
             faketime::library()?;
             pgbouncer::program()?;
+            valkey::program()?;
             environment()
         }
         Command::Down => {
@@ -134,6 +136,7 @@ pub(crate) fn for_tests() -> Result<Vec<(&'static str, String)>> {
     let mut places = SERVICES.iter().map(place).collect::<Result<Vec<_>>>()?;
     places.push((faketime::VARIABLE, faketime::library()?.display().to_string()));
     places.push((pgbouncer::VARIABLE, pgbouncer::program()?.display().to_string()));
+    places.push((valkey::VARIABLE, valkey::program()?.display().to_string()));
     Ok(places)
 }
 
@@ -153,7 +156,11 @@ fn environment() -> Result<()> {
         None => bail!("{} does not run; `cargo xtask services up` starts it", service.name()),
     };
     print!("{}", SERVICES.iter().map(line).collect::<Result<String>>()?);
-    let beside = [(faketime::VARIABLE, faketime::installed()), (pgbouncer::VARIABLE, pgbouncer::installed())];
+    let beside = [
+        (faketime::VARIABLE, faketime::installed()),
+        (pgbouncer::VARIABLE, pgbouncer::installed()),
+        (valkey::VARIABLE, valkey::installed()),
+    ];
     for (variable, path) in beside {
         if let Some(path) = path {
             println!("export {variable}='{}'", path.display());

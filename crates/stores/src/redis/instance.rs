@@ -18,9 +18,13 @@ pub(super) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
+/// On the path, as `cargo xtask services up` has it.
+const REDIS: &str = "redis-server";
+
 /// A server, gone when it is dropped.
 pub(super) struct Instance {
     pub(super) port: u16,
+    program: String,
     arguments: Vec<String>,
     folder: TempDir,
     child: Option<Child>,
@@ -29,16 +33,25 @@ pub(super) struct Instance {
 impl Instance {
     /// Syncs every write before its answer, unless `arguments` say otherwise.
     pub(super) fn start(arguments: &[&str]) -> Self {
-        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        Self::start_of(REDIS, arguments)
+    }
+
+    /// The same of another program that takes Redis' arguments.
+    pub(super) fn start_of(program: &str, arguments: &[&str]) -> Self {
+        let (port, folder, program) = (free_port(), tempfile::tempdir().unwrap(), program.to_owned());
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut instance = Self { port, arguments, folder, child: None };
+        let mut instance = Self { port, program, arguments, folder, child: None };
         instance.start_again();
         instance
     }
 
     /// A copy of the server at that port, up to date.
     pub(super) async fn replica_of(port: u16) -> Self {
-        let replica = Self::start(&["--replicaof", &format!("127.0.0.1 {port}")]);
+        Self::replica_by(REDIS, port).await
+    }
+
+    pub(super) async fn replica_by(program: &str, port: u16) -> Self {
+        let replica = Self::start_of(program, &["--replicaof", &format!("127.0.0.1 {port}")]);
         replica.until(cmd("INFO").arg("replication"), |said| said.contains("master_link_status:up")).await;
         replica
     }
@@ -48,8 +61,9 @@ impl Instance {
         let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
         let file = folder.path().join("sentinel.conf");
         std::fs::write(&file, format!("port {port}\nbind 127.0.0.1\n")).unwrap();
-        let mut sentinel = Self { port, arguments: Vec::new(), folder, child: None };
-        let mut command = Command::new("redis-server");
+        let program = REDIS.to_owned();
+        let mut sentinel = Self { port, program, arguments: Vec::new(), folder, child: None };
+        let mut command = Command::new(REDIS);
         command.arg(file).arg("--sentinel").current_dir(sentinel.folder.path());
         sentinel.run(command, "Sentinel ID is");
         sentinel
@@ -57,7 +71,7 @@ impl Instance {
 
     /// On the same port, with what is on its disk. Waits until it says that it is ready.
     pub(super) fn start_again(&mut self) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"])
@@ -70,7 +84,7 @@ impl Instance {
     /// Starts it, and waits until it says that it is ready.
     fn run(&mut self, mut command: Command, ready: &str) {
         let started = command.stdout(Stdio::piped()).spawn();
-        let mut child = started.expect("redis-server is on the path, as `cargo xtask services up` has it");
+        let mut child = started.expect("the server is where `cargo xtask services up` has it");
         let mut log = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         while !line.contains(ready) {

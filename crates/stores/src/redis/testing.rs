@@ -20,6 +20,11 @@ pub(super) fn url() -> Option<String> {
     variable(VARIABLE)
 }
 
+/// The program of Valkey, which has what Redis 7.2 has, or `None` where tests need none.
+pub(super) fn valkey() -> Option<String> {
+    variable("SEMEL_TEST_VALKEY")
+}
+
 /// A connection past the store.
 pub(super) async fn client(url: &str) -> MultiplexedConnection {
     let patient = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);

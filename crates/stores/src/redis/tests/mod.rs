@@ -16,7 +16,7 @@ use semel_core::{Record, Store, Timestamp};
 use tokio::task::JoinSet;
 
 use super::instance::{Instance, Way};
-use super::testing::{Space, Stepped, url};
+use super::testing::{Space, Stepped, url, valkey};
 use super::{Options, RedisStore};
 use crate::clock::SteppedClock;
 
@@ -191,6 +191,48 @@ async fn l4_what_is_to_be_synced_is_waited_for_or_refused_at_once_where_the_serv
     let no_log = Instance::start(&["--appendonly", "no"]);
     let error = RedisStore::open(&options(&no_log.url(), "&wait_aof=true")).await.unwrap_err().to_string();
     assert!(error.contains("appendonly yes"), "{error}");
+}
+
+/// By a server that can say so, whatever Redis the distribution has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_what_is_acknowledged_is_in_the_synced_log_here_and_in_the_replicas_or_nothing_runs_on_it() {
+    let Some(valkey) = valkey() else { return };
+    let mut server = Instance::start_of(&valkey, &["--appendfsync", "everysec"]);
+    let replica = Instance::replica_by(&valkey, server.port).await;
+    // Its log begins with what it was sent at first, which it writes beside everything else.
+    let has_its_log = |said: &str| {
+        ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0"].iter().all(|is| said.contains(is))
+    };
+    replica.until(cmd("INFO").arg("persistence"), has_its_log).await;
+    let node = store(&options(&server.url(), "&wait_aof=true&wait_replicas=1&wait_timeout_ms=4000")).await;
+    let mut told = Vec::new();
+    for number in 0..3 {
+        let claim = hand(&node).claim(&Ask::key(&format!("key-{number}"))).await;
+        told.push(hand(&node).done(&Complete { holder: claim.holder(), outcome: outcome("done") }).await);
+    }
+    // Of what has gone through the log, all is synced: on the replica, too.
+    let info: String = replica.ask(cmd("INFO").arg("persistence")).await;
+    assert!(info.contains("aof_enabled:1") && info.contains("aof_last_write_status:ok"), "{info}");
+
+    // Without the replica nothing is enough, and what nobody could be told of runs nowhere.
+    let alone = store(&options(&server.url(), "&wait_aof=true&wait_timeout_ms=4000")).await;
+    drop(replica);
+    let ask = Ask::key("doubtful");
+    assert!(hand(&node).ledger.claim(ask.request(), None).await.is_err(), "nothing runs");
+    let error = node.load(ask.id()).await.unwrap_err();
+    assert_eq!(error.kind(), AGAIN, "it is there, and not shown");
+
+    // Nor is it where the log is switched off under way.
+    hand(&alone).claim(&Ask::key("synced")).await;
+    let () = server.ask(cmd("CONFIG").arg("SET").arg("appendonly").arg("no")).await;
+    assert!(hand(&alone).ledger.claim(Ask::key("unsynced").request(), None).await.is_err(), "nothing runs");
+
+    server.kill();
+    server.start_again();
+    let after = store(&options(&server.url(), "&wait_aof=true&wait_timeout_ms=4000")).await;
+    for record in told {
+        assert_eq!(after.load(record.id()).await.unwrap().value, Some(record), "what was told is there");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
