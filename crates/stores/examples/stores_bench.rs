@@ -4,11 +4,13 @@
 //! ```text
 //! SEMEL_TEST_POSTGRES=postgres://… SEMEL_TEST_REDIS=redis://… SEMEL_TEST_MONGODB=mongodb://… \
 //!     cargo run --release -p semel-stores --all-features --example stores_bench -- \
-//!     [--rounds N] [--seconds S] [--body BYTES] [--in-flight N,N] [--only SIDE,SIDE] [--folder PATH]
+//!     [--rounds N] [--seconds S] [--warm-up S] [--body BYTES] [--in-flight N,N] [--only SIDE,SIDE] [--folder PATH]
 //! ```
 //! The sides (`naive`, `plain`, `postgres`, the same with as many lanes as `lanes1` to `lanes8` say, which are left out unless they are named, `embedded`, `redis`, `mongodb`, `memory`) take turns in every round, each in a schema, prefix or database of
 //! its own; those whose server is not named in the environment are left out. It prints medians, and the median of the rounds'
-//! ratios to the first side, as tables for `docs`. The embedded store's folder must lie on a real disk. Beside PostgreSQL on the same machine
+//! ratios to the first side, as tables for `docs`. A PostgreSQL that has just been made creates the files of its log as it goes, 16 MB of
+//! zeros each, for which all commits wait; later it takes old ones again. `--warm-up` has each side run for so long, and a checkpoint,
+//! twice, before the first round, so that what is measured is a server that has been running. The embedded store's folder must lie on a real disk. Beside PostgreSQL on the same machine
 //! it prints what each run cost, too: processor time of its processes and of this one, and bytes of its log. Such costs hold on a busy machine.
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "figures for people")]
 #![expect(clippy::unwrap_used, reason = "a bench stops at the first surprise")]
@@ -39,6 +41,7 @@ use tokio_postgres::{Client, NoTls};
 struct Arguments {
     rounds: usize,
     seconds: f64,
+    warm_up: f64,
     body: usize,
     in_flight: Vec<usize>,
     only: Option<String>,
@@ -49,6 +52,7 @@ fn arguments() -> Arguments {
     let mut found = Arguments {
         rounds: 5,
         seconds: 2.0,
+        warm_up: 0.0,
         body: 400,
         in_flight: vec![64, 256],
         only: None,
@@ -60,6 +64,7 @@ fn arguments() -> Arguments {
         match name.as_str() {
             "--rounds" => found.rounds = value.parse().unwrap(),
             "--seconds" => found.seconds = value.parse().unwrap(),
+            "--warm-up" => found.warm_up = value.parse().unwrap(),
             "--body" => found.body = value.parse().unwrap(),
             "--in-flight" => found.in_flight = value.split(',').map(|n| n.parse().unwrap()).collect(),
             "--only" => found.only = Some(value),
@@ -324,6 +329,24 @@ fn stat(process: &str) -> Option<Stat> {
     })
 }
 
+/// Has every side run for a while, until what the servers reuse is there.
+async fn warm_up(
+    sides: &[(&str, Arc<dyn Side>)],
+    seconds: f64,
+    next: &Arc<AtomicU64>,
+    meter: Option<&Meter>,
+) {
+    const IN_FLIGHT: usize = 256;
+    for _ in 0..2 {
+        for (_, side) in sides {
+            load(side, IN_FLIGHT, seconds, next, None).await;
+        }
+        if let Some(meter) = meter {
+            meter.client.batch_execute("CHECKPOINT").await.unwrap();
+        }
+    }
+}
+
 /// Keeps `in_flight` runs going for so long.
 async fn load(
     side: &Arc<dyn Side>,
@@ -398,7 +421,8 @@ async fn connect(url: &str) -> Client {
 
 async fn settings(client: &Client) -> String {
     let asked = "SELECT string_agg(name || ' = ' || setting, ', ' ORDER BY name) FROM pg_settings WHERE name IN
-        ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'wal_sync_method', 'server_version')";
+        ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_wal_size', 'wal_sync_method',
+          'server_version')";
     client.query_one(asked, &[]).await.unwrap().get(0)
 }
 
@@ -414,6 +438,10 @@ fn main() {
             Ok(url) => Some(Meter::of(&url).await),
             Err(_) => None,
         };
+        if arguments.warm_up > 0.0 {
+            println!("after {} s of each side, and a checkpoint, twice", arguments.warm_up);
+            warm_up(&sides, arguments.warm_up, &next, meter.as_ref()).await;
+        }
         for &in_flight in &arguments.in_flight {
             let mut rounds = Vec::new();
             for _ in 0..arguments.rounds {
