@@ -317,11 +317,11 @@ async fn a_node_of_version_2_goes_on_beside_one_that_has_migrated_the_schema_l2_
         let complete = Complete { holder: claim_holder(ask, 2), outcome: outcome("old") };
         write_of(&complete, &*store, there.get(&ask.id()))
     });
-    let (completed, _) = old.replace(completes.collect::<Vec<_>>().into_iter()).await;
+    let (done_by_old, _) = old.replace(completes.collect::<Vec<_>>().into_iter()).await;
     for ask in &of_new {
         let again = write_of(&claim_key(ask, 4), &*store, None);
         let Inserted::Occupied(shown) = store.insert(again).await.unwrap().value else { panic!("twice") };
-        assert_eq!(Some(&shown), completed.get(&ask.id()));
+        assert_eq!(Some(&shown), done_by_old.get(&ask.id()));
         assert_eq!(shown.outcome(), Some(&outcome("old")));
     }
 
