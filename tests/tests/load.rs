@@ -33,7 +33,7 @@ pub(crate) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { keys: 400, clients: 6, lease: Duration::from_secs(2) }
+        Self { keys: 400, clients: 8, lease: Duration::from_secs(2) }
     }
 }
 
