@@ -1,5 +1,6 @@
 //! The providers' own libraries sign and Semel verifies; Semel signs and they verify. Standard Webhooks' and Svix's for
-//! Python and Node, and Stripe's for both.
+//! Python and Node, and Stripe's for both. Of providers whose libraries only verify, both judge the same deliveries alike:
+//! `EasyPost`'s for both, Shopify's for Node, Adyen's for Python.
 //!
 //! The packages come from npm and `PyPI` by the ordinary clients, once, below the target folder.
 
@@ -199,6 +200,151 @@ fn what_semel_signs_the_libraries_verify() {
         }
         for ((task, result), holds) in tasks.iter().zip(ask(runner, &tasks)).zip(expected) {
             assert_eq!(result["holds"], holds, "{runner:?} {task} {result}");
+        }
+    }
+}
+
+fn code(secret: &str, body: &str) -> Vec<u8> {
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    let mut code = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    code.update(body.as_bytes());
+    code.finalize().into_bytes().to_vec()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// A delivery, and whether it is genuine.
+struct Sample {
+    secret: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+    is_genuine: bool,
+}
+
+/// Deliveries of `EasyPost`, whose secret is normalised (NFKD) before it is a key.
+fn of_easypost() -> Vec<Sample> {
+    let header = |signature: String| vec![("X-Hmac-Signature", signature)];
+    let mut samples = Vec::new();
+    for (secret, normalised) in
+        [("plain", "plain"), ("s\u{e9}cret", "se\u{301}cret"), ("se\u{301}cret \u{fb01}", "se\u{301}cret fi")]
+    {
+        for body in BODIES {
+            let signature = format!("hmac-sha256-hex={}", hex(&code(normalised, body)));
+            let sample = |signature: &str, body: &str, is_genuine| Sample {
+                secret,
+                headers: header(signature.to_owned()),
+                body: body.to_owned(),
+                is_genuine,
+            };
+            samples.push(sample(&signature, body, true));
+            samples.push(sample(&signature, &body.replace("evt_1", "evt_2"), false));
+            samples.push(sample(&signature[16..], body, false));
+            samples.push(sample(&format!("hmac-sha256-hex={}", hex(&code("other", body))), body, false));
+        }
+    }
+    samples
+}
+
+/// Deliveries of Shopify.
+fn of_shopify() -> Vec<Sample> {
+    use base64::Engine as _;
+    let mut samples = Vec::new();
+    for body in BODIES {
+        let signature = |secret| base64::engine::general_purpose::STANDARD.encode(code(secret, body));
+        let sample = |signature: String, body: &str, is_genuine| {
+            let about = |name, value: &str| (name, value.to_owned());
+            let headers = vec![
+                about("X-Shopify-Webhook-Id", "evt_1"),
+                about("X-Shopify-Topic", "orders/create"),
+                about("X-Shopify-Shop-Domain", "a.myshopify.com"),
+                about("X-Shopify-Api-Version", "2026-10"),
+                ("X-Shopify-Hmac-Sha256", signature),
+            ];
+            Sample { secret: "client-secret", headers, body: body.to_owned(), is_genuine }
+        };
+        samples.push(sample(signature("client-secret"), body, true));
+        samples.push(sample(signature("client-secret"), &body.replace("evt_1", "evt_2"), false));
+        samples.push(sample(signature("other-secret"), body, false));
+        samples.push(sample(hex(&code("client-secret", body)), body, false));
+    }
+    samples
+}
+
+#[test]
+fn what_the_libraries_of_easypost_and_shopify_take_semel_takes_and_nothing_else() {
+    let Some(runners) = runners() else { return };
+    for runner in runners {
+        let is_node = runner.0.ends_with("node");
+        let mut samples = vec![(Provider::Easypost, of_easypost())];
+        if is_node {
+            samples.push((Provider::Shopify, of_shopify()));
+        }
+        for (provider, samples) in samples {
+            let task = |sample: &Sample| {
+                let headers: serde_json::Map<_, _> =
+                    sample.headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+                json!({ "action": "verify", "library": provider.as_str(), "secret": sample.secret, "headers": headers, "body": sample.body })
+            };
+            let tasks: Vec<_> = samples.iter().map(task).collect();
+            for (sample, result) in samples.iter().zip(ask(runner, &tasks)) {
+                let Sample { secret, headers, body, is_genuine } = sample;
+                assert_eq!(result["holds"], *is_genuine, "{runner:?} {headers:?} {body} {result}");
+                let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
+                assert_eq!(
+                    verify(provider, secret, &headers, body).is_ok(),
+                    *is_genuine,
+                    "{headers:?} {body}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_adyens_library_signs_semel_verifies_and_both_refuse_what_was_altered() {
+    const KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
+    let Some([_, python]) = runners() else { return };
+    let body = |reference: &str, signature: &str| {
+        json!({ "live": "false", "notificationItems": [{ "NotificationRequestItem": {
+            "additionalData": { "hmacSignature": signature }, "pspReference": "psp-1", "originalReference": "",
+            "merchantAccountCode": "Shop", "merchantReference": reference,
+            "amount": { "value": 1130, "currency": "EUR" }, "eventCode": "AUTHORISATION", "success": "true",
+        } }] })
+        .to_string()
+    };
+    let task = |action: &str, body: String| json!({ "action": action, "library": "adyen", "secret": KEY, "timestamp": 0, "body": body });
+    for reference in ["order-1", "\u{fc}-\u{1f69a}", ""] {
+        let signed = ask(python, &[task("sign", body(reference, ""))]);
+        let signature = signed[0]["signature"].as_str().unwrap();
+        let (genuine, altered) = (body(reference, signature), body("order-2", signature));
+        let judged = ask(python, &[task("verify", genuine.clone()), task("verify", altered.clone())]);
+        assert_eq!((&judged[0]["holds"], &judged[1]["holds"]), (&json!(true), &json!(false)), "{judged:?}");
+        let by_semel = |body: &str| verify(Provider::Adyen, KEY, &[], body);
+        assert_eq!(by_semel(&genuine), Ok("psp-1|AUTHORISATION|true".to_owned()), "{genuine}");
+        assert_eq!(by_semel(&altered), Err("signature_mismatch"));
+    }
+}
+
+/// `AfterShip` has no library that verifies, so its users compute the signature as its documentation shows it for Node.
+#[test]
+fn what_aftership_has_its_users_compute_semel_verifies() {
+    let Some([node, _]) = runners() else { return };
+    let secret = "aftership-s\u{e9}cret";
+    let tasks = BODIES
+        .map(|body| json!({ "action": "sign", "library": "aftership", "secret": secret, "body": body }));
+    for (body, result) in BODIES.iter().zip(ask(node, &tasks)) {
+        let signature = result["signature"].as_str().unwrap();
+        let prefixed = format!("hmac-sha256={signature}");
+        for header in [
+            ("aftership-hmac-sha256", signature),
+            ("as-signature-hmac-sha256", signature),
+            ("am-webhook-signature", &*prefixed),
+        ] {
+            assert_eq!(verify(Provider::Aftership, secret, &[header], body), Ok("evt_1".to_owned()));
+            let altered = body.replace("evt_1", "evt_2");
+            assert_eq!(verify(Provider::Aftership, secret, &[header], &altered), Err("signature_mismatch"));
         }
     }
 }

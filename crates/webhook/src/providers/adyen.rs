@@ -153,7 +153,7 @@ mod tests {
 
     const KEY: &str = "DFB1EB5485895CFA84146406857104ABB4CBCABDC8AAF103A624C8F6A3EAAB00";
 
-    /// An item and its signature, of the tests of Adyen's library for PHP.
+    /// An item and its signature, of the tests of Adyen's own library for PHP (adyen-php-api-library, `HmacSignatureTest.php`).
     const ITEM: &str = r#"{"NotificationRequestItem":{"additionalData":{"hmacSignature":"Ny9gS2veKo5E4w8/OL6xz1/wvT/hYkAXy1xNc/QvO4I="},"pspReference":"7914073381342284","merchantAccountCode":"TestMerchant","merchantReference":"TestPayment-1407325143704","amount":{"value":1130,"currency":"EUR"},"eventCode":"AUTHORISATION","success":"true"}}"#;
     const IDENTITY: &str = "7914073381342284|AUTHORISATION|true";
 

@@ -33,7 +33,28 @@ mod tests {
     use crate::Provider;
     use crate::providers::testing::{one, source, verify};
 
-    /// Computed with Python's `hmac` and `unicodedata`, by `EasyPost`'s rule.
+    /// The vector of the tests of `EasyPost`'s own libraries: `tests/conftest.py` and `tests/test_webhook.py` of
+    /// easypost-python 7, `test/helpers/fixture.js` and `test/services/webhook.test.js` of easypost-node 5. (Since 2024 they
+    /// have a longer body in <https://github.com/EasyPost/examples>, below `official/fixtures`, under the same secret.)
+    #[test]
+    fn the_published_vector_holds_and_nothing_that_was_altered() {
+        let body = concat!(
+            r#"{"result":{"id":"batch_123...","object":"Batch","mode":"test","state":"created","num_shipments":0,"reference":null,"created_at":"2022-07-26T17:22:32Z","updated_at":"2022-07-26T17:22:32Z","scan_form":null,"shipments":[],"#,
+            r#""status":{"created":0,"queued_for_purchase":0,"creation_failed":0,"postage_purchased":0,"postage_purchase_failed":0},"pickup":null,"label_url":null},"#,
+            r#""description":"batch.created","mode":"test","previous_attributes":null,"completed_urls":null,"user_id":"user_123...","status":"pending","object":"Event","id":"evt_123..."}"#,
+        );
+        let signature = "hmac-sha256-hex=e93977c8ccb20363d51a62b3fe1fc402b7829be1152da9e88cf9e8d07115a46b";
+        let source = source(Provider::Easypost, "s\u{e9}cret");
+        let check =
+            |signature: &str, body: &str| verify(&source, &[("X-Hmac-Signature", signature)], body, 0);
+        assert_eq!(check(signature, body), one("evt_123..."));
+        assert_eq!(check(signature, &body.replace("created", "deleted")), Err("signature_mismatch"));
+        assert_eq!(check(&signature.replace("46b", "46a"), body), Err("signature_mismatch"));
+        assert_eq!(check(&signature[16..], body), Err("header_malformed"));
+    }
+
+    /// No vector says it: computed with Python's `hmac` and `unicodedata`, by the rule of `EasyPost`'s libraries, which
+    /// themselves judge it in the tests of interoperation.
     #[test]
     fn a_signature_of_easypost_holds_however_the_secret_is_composed() {
         let body = r#"{"description":"tracker.updated","id":"evt_1"}"#;

@@ -31,9 +31,30 @@ mod tests {
     use crate::Provider;
     use crate::providers::testing::{one, source, verify};
 
+    /// The vector of the tests of Shopify's own library for PHP (shopify-api-php, `tests/Webhooks/RegistryTest.php`, with the
+    /// secret of `tests/BaseTestCase.php`). Its documentation publishes none; its library for Node signs and verifies in the
+    /// tests of interoperation.
+    #[test]
+    fn the_published_vector_holds_and_nothing_that_was_altered() {
+        let source = source(Provider::Shopify, "steffi");
+        let id = ("X-Shopify-Webhook-Id", "b54557e4-bdd9-4b37-8a5f-bf7d70bcd043");
+        let check = |signature: &str, body: &str| {
+            verify(&source, &[("X-Shopify-Hmac-SHA256", signature), id], body, 0)
+        };
+        let signature = "/Redz4YXHLnSmmSN8grr5/Jl/Ua3d7yX3iWbjb8R8wo=";
+        assert_eq!(check(signature, r#"{"foo":"bar"}"#), one(id.1));
+        assert_eq!(check(signature, r#"{"foo":"baz"}"#), Err("signature_mismatch"));
+        assert_eq!(check(signature, r#"{"foo": "bar"}"#), Err("signature_mismatch"));
+        assert_eq!(
+            check(&signature.replace("/Redz", "/redz"), r#"{"foo":"bar"}"#),
+            Err("signature_mismatch")
+        );
+        assert_eq!(check(&signature[1..], r#"{"foo":"bar"}"#), Err("header_malformed"));
+    }
+
+    /// This one is of the tests of SQLPage, which verifies the same rule.
     #[test]
     fn a_signature_of_shopify_holds_and_the_event_id_names_nothing() {
-        // Of the tests of SQLPage, which verifies the same rule.
         let body = r#"{"id":1234567890,"email":"customer@example.com","total_price":"123.45"}"#;
         let signature = ("X-Shopify-Hmac-SHA256", "QNyObTlKbMx2qDlPF/ZOZcBqg5OgPg+2oky3zldc0Gw=");
         let source = source(Provider::Shopify, "test-webhook-secret");

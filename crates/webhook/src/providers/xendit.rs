@@ -53,6 +53,7 @@ mod tests {
         assert_eq!(verify(&source, headers, body, 0), expected, "{headers:?} {body}");
     }
 
+    /// A token has no vector: it is the text that the dashboard shows, and signs nothing.
     #[test]
     fn the_token_is_the_accounts_or_nothing_is_taken() {
         let body = r#"{"id":"inv-1","status":"PAID"}"#;
