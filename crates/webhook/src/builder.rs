@@ -111,41 +111,64 @@ impl SourceBuilder {
     /// The source.
     ///
     /// # Errors
-    /// Something is missing or wrong: above all, a source without a secret is none.
+    /// Something is missing or wrong: above all, a source without a secret is none. This is the first of it;
+    /// [`build_or_all`](Self::build_or_all) gives everything.
     pub fn build(self) -> Result<Source, ConfigError> {
-        check_name(&self.name)?;
-        let Pack { check, key_encoding, identity, volatile, .. } = self.provider.pack()?;
-        let check = self.checked(check)?;
+        let first = |problems: Vec<ConfigError>| problems.into_iter().next();
+        self.build_or_all().map_err(|problems| {
+            // There is one at least.
+            first(problems).unwrap_or_else(|| ConfigError::new("source", Problem::Missing))
+        })
+    }
+
+    /// The source, or all that is missing or wrong, so that it can be mended at once. What is only wrong because something
+    /// else is, is not said.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), one problem at least.
+    pub fn build_or_all(self) -> Result<Source, Vec<ConfigError>> {
+        let mut problems = Problems::default();
+        problems.keep(check_name(&self.name));
+        let pack = self.provider.pack().map_err(|problem| vec![problem])?;
+        let Pack { check: usual, key_encoding, identity, volatile, .. } = pack;
+        let checked = self.checked(&usual, &mut problems);
+        let check = checked.as_ref().unwrap_or(&usual);
         let encoding = match (self.provider, self.key_encoding) {
             (Provider::Generic, Some(encoding)) => encoding,
             (_, None) => key_encoding,
-            (_, Some(_)) => return Err(ConfigError::new("key_encoding", Problem::NotForThisProvider)),
+            // A scheme brings one along: then it is the scheme that is wrong.
+            (_, Some(_)) if self.check.is_some() => key_encoding,
+            (_, Some(_)) => problems.and(key_encoding, "key_encoding", Problem::NotForThisProvider),
         };
-        let secrets = self.secrets(&check, encoding)?;
-        if matches!(check, Check::Adyen)
-            && (self.identity.is_some() || self.missing != MissingIdentity::Reject)
-        {
-            return Err(ConfigError::new("identity", Problem::NotForThisProvider));
+        let secrets = self.secrets(check, encoding, &mut problems);
+        let identity_is_own = self.identity.is_some();
+        if matches!(check, Check::Adyen) && (identity_is_own || self.missing != MissingIdentity::Reject) {
+            problems.say("identity", Problem::NotForThisProvider);
         }
         let volatile: Vec<&str> =
             volatile.iter().copied().chain(self.volatile.iter().map(String::as_str)).collect();
-        let fields = fields(&volatile, "volatile")?;
-        let content = self.content(&volatile)?;
-        let identity_is_own = self.identity.is_some();
+        let fields = problems.keep(fields(&volatile, "volatile"));
+        // What is wrong with the fields has been said: it is not said again of the content.
+        let content = self.content(if fields.is_some() { &volatile[..] } else { &[] }, &mut problems);
         let identity = self.identity.or(identity);
-        let found_by_scheme = match &check {
-            Check::Schemes(schemes) => schemes.iter().all(|scheme| scheme.identity.is_some()),
+        let found_by_scheme = match check {
+            Check::Schemes(schemes) => {
+                !schemes.is_empty() && schemes.iter().all(|scheme| scheme.identity.is_some())
+            }
             Check::Adyen => true,
             Check::Token { .. } | Check::None => false,
         };
-        if identity.is_none() && content.is_none() && !found_by_scheme {
-            return Err(ConfigError::new("identity", Problem::Missing));
+        if identity.is_none() && self.missing == MissingIdentity::Reject && !found_by_scheme {
+            problems.say("identity", Problem::Missing);
         }
-        let addresses =
-            self.addresses.iter().map(|text| AddressRange::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        if addresses.len() > limits::ADDRESSES_MAX {
-            return Err(ConfigError::new("addresses", Problem::TooMany { max: limits::ADDRESSES_MAX }));
+        let addresses: Vec<_> =
+            self.addresses.iter().filter_map(|text| problems.keep(AddressRange::parse(text))).collect();
+        if self.addresses.len() > limits::ADDRESSES_MAX {
+            problems.say("addresses", Problem::TooMany { max: limits::ADDRESSES_MAX });
         }
+        let (Some(check), Some(fields), true) = (checked, fields, problems.0.is_empty()) else {
+            return Err(problems.0);
+        };
         Ok(Source {
             name: self.name.into(),
             provider: self.provider,
@@ -161,70 +184,106 @@ impl SourceBuilder {
         })
     }
 
-    fn checked(&self, of_provider: Check) -> Result<Check, ConfigError> {
+    /// How deliveries are proved; `None` where that cannot be, which has been said.
+    fn checked(&self, of_provider: &Check, problems: &mut Problems) -> Option<Check> {
         let check = match (self.provider, &self.check) {
-            (Provider::Generic, Some(check)) => check.clone(),
-            (Provider::Generic, None) => return Err(ConfigError::new("scheme", Problem::Missing)),
-            (_, Some(_)) => return Err(ConfigError::new("scheme", Problem::NotForThisProvider)),
+            (Provider::Generic, Some(check)) => check,
+            (Provider::Generic, None) => return problems.none("scheme", Problem::Missing),
+            (_, Some(_)) => {
+                problems.say("scheme", Problem::NotForThisProvider);
+                of_provider
+            }
             (_, None) => of_provider,
         };
+        let is_timed = match check {
+            Check::Schemes(schemes) => schemes.iter().any(|scheme| scheme.template().has_timestamp()),
+            Check::Token { .. } | Check::Adyen | Check::None => false,
+        };
+        if self.tolerance.is_some() && !is_timed {
+            problems.say("tolerance", Problem::NotForThisProvider);
+        }
         match check {
             Check::Schemes(schemes) => {
-                let timed = schemes.iter().any(|scheme| scheme.template().has_timestamp());
-                if self.tolerance.is_some() && !timed {
-                    return Err(ConfigError::new("tolerance", Problem::NotForThisProvider));
-                }
-                let with = |scheme: Scheme| match self.tolerance {
-                    Some(tolerance) => scheme.tolerance(tolerance),
-                    None => scheme,
+                let with = |scheme: &Scheme| match self.tolerance {
+                    Some(tolerance) => scheme.clone().tolerance(tolerance),
+                    None => scheme.clone(),
                 };
-                let schemes = schemes.into_iter().map(|scheme| with(scheme).check());
-                Ok(Check::Schemes(schemes.collect::<Result<_, _>>()?))
+                let good: Vec<_> =
+                    schemes.iter().filter_map(|scheme| problems.all(with(scheme).check_all())).collect();
+                (good.len() == schemes.len()).then_some(Check::Schemes(good))
             }
-            Check::Token { .. } | Check::Adyen | Check::None if self.tolerance.is_some() => {
-                Err(ConfigError::new("tolerance", Problem::NotForThisProvider))
-            }
-            Check::Token { header, .. } if !is_header_name(&header) => {
-                Err(ConfigError::new(header, Problem::BadName))
-            }
-            check @ (Check::Token { .. } | Check::Adyen | Check::None) => Ok(check),
+            Check::Token { header, .. } if !is_header_name(header) => problems.none(header, Problem::BadName),
+            Check::Token { .. } | Check::Adyen | Check::None => Some(check.clone()),
         }
     }
 
-    fn secrets(&self, check: &Check, encoding: KeyEncoding) -> Result<Vec<Secret>, ConfigError> {
-        let wrong = |problem| Err(ConfigError::new("secrets", problem));
+    fn secrets(&self, check: &Check, encoding: KeyEncoding, problems: &mut Problems) -> Vec<Secret> {
         if matches!(check, Check::None) {
-            return match (self.insecure, self.secrets.is_empty()) {
-                (false, _) => Err(ConfigError::new("insecure", Problem::InsecureUnsaid)),
-                (true, false) => wrong(Problem::SecretsUnused),
-                (true, true) => Ok(Vec::new()),
-            };
+            if !self.insecure {
+                problems.say("insecure", Problem::InsecureUnsaid);
+            } else if !self.secrets.is_empty() {
+                problems.say("secrets", Problem::SecretsUnused);
+            }
+            return Vec::new();
         }
         if self.insecure {
-            return Err(ConfigError::new("insecure", Problem::NotForThisProvider));
+            problems.say("insecure", Problem::NotForThisProvider);
         }
         if self.secrets.is_empty() {
-            return wrong(Problem::NoSecrets);
+            problems.say("secrets", Problem::NoSecrets);
         }
         if self.secrets.len() > limits::SECRETS_MAX {
-            return wrong(Problem::TooMany { max: limits::SECRETS_MAX });
+            problems.say("secrets", Problem::TooMany { max: limits::SECRETS_MAX });
+            return Vec::new();
         }
         for (at, secret) in self.secrets.iter().enumerate() {
             if self.secrets[..at].iter().any(|other| other.id == secret.id) {
-                return Err(ConfigError::new(format!("secret {:?}", secret.id), Problem::Repeated));
+                problems.say(format!("secret {:?}", secret.id), Problem::Repeated);
             }
         }
-        self.secrets.iter().map(|value| Secret::try_new(value, encoding)).collect()
+        let secrets = self.secrets.iter();
+        secrets.filter_map(|value| problems.keep(Secret::try_new(value, encoding))).collect()
     }
 
-    fn content(&self, volatile: &[&str]) -> Result<Option<ContentHash>, ConfigError> {
-        let MissingIdentity::ContentHash { headers, without } = &self.missing else { return Ok(None) };
-        if let Some(name) = headers.iter().find(|name| !is_header_name(name)) {
-            return Err(ConfigError::new(name.as_str(), Problem::BadName));
+    fn content(&self, volatile: &[&str], problems: &mut Problems) -> Option<ContentHash> {
+        let MissingIdentity::ContentHash { headers, without } = &self.missing else { return None };
+        for name in headers.iter().filter(|name| !is_header_name(name)) {
+            problems.say(name.as_str(), Problem::BadName);
         }
         let without: Vec<&str> = volatile.iter().copied().chain(without.iter().map(String::as_str)).collect();
         let headers = headers.iter().map(|name| name.to_ascii_lowercase().into()).collect();
-        Ok(Some(ContentHash { headers, fields: fields(&without, "missing_identity")? }))
+        let fields = problems.keep(fields(&without, "missing_identity"))?;
+        Some(ContentHash { headers, fields })
+    }
+}
+
+/// What has been found wrong, in the order in which it was looked for.
+#[derive(Default)]
+struct Problems(Vec<ConfigError>);
+
+impl Problems {
+    fn say(&mut self, what: impl Into<Box<str>>, problem: Problem) {
+        self.0.push(ConfigError::new(what, problem));
+    }
+
+    /// Says it, and goes on with something in its place.
+    fn and<T>(&mut self, instead: T, what: &str, problem: Problem) -> T {
+        self.say(what, problem);
+        instead
+    }
+
+    /// Says it; there is nothing to go on with.
+    fn none<T>(&mut self, what: &str, problem: Problem) -> Option<T> {
+        self.and(None, what, problem)
+    }
+
+    /// What is right, or `None`, and why is kept.
+    fn keep<T>(&mut self, found: Result<T, ConfigError>) -> Option<T> {
+        self.all(found.map_err(|problem| vec![problem]))
+    }
+
+    fn all<T>(&mut self, found: Result<T, Vec<ConfigError>>) -> Option<T> {
+        found.map_err(|problems| self.0.extend(problems)).ok()
     }
 }
 

@@ -156,29 +156,39 @@ impl Scheme {
     ///
     /// # Errors
     /// A header's name is none, a time stamp is looked for that is not signed or signed and not looked for, or the
-    /// tolerance is wider than [`limits::TOLERANCE_MAX`].
-    pub fn check(mut self) -> Result<Self, ConfigError> {
+    /// tolerance is wider than [`limits::TOLERANCE_MAX`]. This is the first of it.
+    pub fn check(self) -> Result<Self, ConfigError> {
+        self.check_all().map_err(|problems| {
+            // There is one at least.
+            let first = problems.into_iter().next();
+            first.unwrap_or_else(|| ConfigError::new("scheme", Problem::Missing))
+        })
+    }
+
+    /// The same, with everything that is wrong.
+    pub(crate) fn check_all(mut self) -> Result<Self, Vec<ConfigError>> {
+        let mut problems = Vec::new();
         let timestamp_header = match &self.timestamp {
             Some((Place::Header(name), _)) => Some(&**name),
             Some((Place::Item(_), _)) | None => None,
         };
         for name in [Some(&*self.header), timestamp_header].into_iter().flatten() {
             if !is_header_name(name) {
-                return Err(ConfigError::new(name, Problem::BadName));
+                problems.push(ConfigError::new(name, Problem::BadName));
             }
         }
         match (&self.timestamp, self.template.has_timestamp()) {
-            (Some(_), false) => return Err(ConfigError::new("timestamp", Problem::TimestampUnsigned)),
-            (None, true) => return Err(ConfigError::new("template", Problem::TimestampUnknown)),
+            (Some(_), false) => problems.push(ConfigError::new("timestamp", Problem::TimestampUnsigned)),
+            (None, true) => problems.push(ConfigError::new("template", Problem::TimestampUnknown)),
             (Some(_), true) | (None, false) => {}
         }
         if self.tolerance > limits::TOLERANCE_MAX {
-            return Err(ConfigError::new("tolerance", Problem::ToleranceTooWide));
+            problems.push(ConfigError::new("tolerance", Problem::ToleranceTooWide));
         }
         if self.signatures.is_empty() {
             self.signatures.push(("".into(), Algorithm::HmacSha256));
         }
-        Ok(self)
+        if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
 
     /// The signatures and the time stamp that were sent.

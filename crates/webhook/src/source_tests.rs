@@ -202,3 +202,63 @@ fn neither_secrets_nor_bodies_show_in_debug_output() {
         assert!(!shown.contains("top-secret") && !shown.contains("4111"), "{shown}");
     }
 }
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_and_nothing_that_only_follows() {
+    let check = |builder: SourceBuilder, expected: &[&str]| {
+        let problems = builder.clone().build_or_all().unwrap_err();
+        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(said, expected);
+        assert_eq!(builder.build().unwrap_err(), problems[0], "`build` gives the first");
+    };
+    let secret = |id: &str, value: &str| SecretValue::new(id, value);
+    check(
+        Source::builder("a/b", Provider::Stripe)
+            .token("x", "")
+            .key_encoding(KeyEncoding::Hex)
+            .tolerance(std::time::Duration::MAX)
+            .insecure(true)
+            .secret(secret("one", ""))
+            .secret(secret("two", " text"))
+            .secret(secret("two", "text"))
+            .address("10.0.0.0/99")
+            .address("nowhere")
+            .volatile("no pointer"),
+        &[
+            "source: may hold letters, digits, `-`, `_` and `.`",
+            "scheme: cannot be set for this provider",
+            "tolerance: must be at most 24 h",
+            "insecure: cannot be set for this provider",
+            "secret \"two\": must not be given twice",
+            "secret \"one\": must not be empty",
+            "secret \"two\": begins or ends with white space",
+            "volatile: is no JSON Pointer (RFC 6901), or names the whole document",
+            "\"10.0.0.0/99\": is no address or range such as 203.0.113.0/24",
+            "\"nowhere\": is no address or range such as 203.0.113.0/24",
+        ],
+    );
+    check(
+        Source::builder("carrier", Provider::Generic),
+        &["scheme: is missing", "secrets: has no secret: nothing would be verified", "identity: is missing"],
+    );
+    let scheme = Scheme::new("x y", Template::body()).timestamp_header("a b", Unit::Seconds);
+    check(
+        generic().scheme(scheme).missing_identity(content(&["c d", "e"], &["f"])),
+        &[
+            "x y: is no name of a header",
+            "a b: is no name of a header",
+            "timestamp: is not in the template: a time stamp that is not signed protects nothing",
+            "c d: is no name of a header",
+            "missing_identity: is no JSON Pointer (RFC 6901), or names the whole document",
+        ],
+    );
+    let many = (0..=limits::SECRETS_MAX).map(|id| secret(&id.to_string(), ""));
+    let many = many.fold(Source::builder("s", Provider::Github), SourceBuilder::secret);
+    check(
+        many.address("-"),
+        &[
+            &format!("secrets: there may be at most {}", limits::SECRETS_MAX),
+            "\"-\": is no address or range such as 203.0.113.0/24",
+        ],
+    );
+}

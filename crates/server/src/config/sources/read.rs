@@ -137,27 +137,39 @@ fn verifier(section: &Section<'_>, development: bool) -> Option<Source> {
     let tolerance = section.duration("tolerance").map(|found| found.value);
     let addresses = section.texts("addresses");
     let volatile = section.texts("fingerprint_exclude");
-    let builder = Source::builder(&name.as_ref()?.value, provider?).insecure(insecure);
-    let mut builder = signing(section, builder)?.missing_identity(missing?);
-    builder = secrets?.into_iter().fold(builder, SourceBuilder::secret);
+    // What could not be read has been said, and whatever seems to be wrong for the want of it is not.
+    let mut said = Vec::new();
+    let mut unread = |is_unread: bool, keys: &[&'static str]| {
+        if is_unread {
+            said.extend_from_slice(keys);
+        }
+    };
+    unread(name.is_none(), &["source"]);
+    unread(secrets.is_none(), &["secrets"]);
+    unread(missing.is_none(), &["missing_identity", "identity"]);
+    unread(identity.is_none() && section.has("identity"), &["identity"]);
+    let name = name.map_or_else(|| SAMPLE.to_owned(), |name| name.value);
+    let unsigned = Source::builder(&name, provider?).insecure(insecure);
+    let signed = signing(section, unsigned.clone());
+    unread(signed.is_none(), &["scheme", "token", "tolerance"]);
+    let mut builder = signed.unwrap_or(unsigned).missing_identity(missing.unwrap_or(MissingIdentity::Reject));
+    builder = secrets.unwrap_or_default().into_iter().fold(builder, SourceBuilder::secret);
     builder = addresses.iter().fold(builder, |builder, range| builder.address(range));
     builder = volatile.iter().fold(builder, |builder, pointer| builder.volatile(pointer));
-    match identity {
-        Some(rule) => builder = builder.identity(rule),
-        None if section.has("identity") => return None,
-        None => {}
+    builder = identity.into_iter().fold(builder, SourceBuilder::identity);
+    builder = tolerance.into_iter().fold(builder, SourceBuilder::tolerance);
+    let built = builder.build_or_all();
+    for problem in built.as_ref().err().into_iter().flatten() {
+        refused(section, problem, &said);
     }
-    if let Some(tolerance) = tolerance {
-        builder = builder.tolerance(tolerance);
-    }
-    builder.build().map_err(|error| refused(section, &error)).ok()
+    built.ok().filter(|_| said.is_empty())
 }
 
 const MISSING_NAME: &str = "is missing: the name that the partner's address ends with";
 const MISSING_PROVIDER: &str = "is missing: who sends, such as \"xendit\", \"stripe\" or \"generic\"";
 
-/// Says under which key it stands what the crate does not take.
-fn refused(section: &Section<'_>, error: &ConfigError) {
+/// Says under which key it stands what the crate does not take, unless all has been `said` of that.
+fn refused(section: &Section<'_>, error: &ConfigError, said: &[&str]) {
     let key = match error.what() {
         key @ ("source" | "secrets" | "identity" | "insecure" | "missing_identity" | "tolerance") => key,
         "addresses" => "addresses",
@@ -169,7 +181,9 @@ fn refused(section: &Section<'_>, error: &ConfigError) {
         _ if section.has("token") => "token",
         _ => "scheme",
     };
-    section.problem(key, if error.what() == key { bare(error) } else { error.to_string() });
+    if !said.contains(&key) {
+        section.problem(key, if error.what() == key { bare(error) } else { error.to_string() });
+    }
 }
 
 /// `["webhook-id", ["/a", "/b"]]`: ways to find the identity, each a place, or several that count together. `None` where

@@ -171,6 +171,43 @@ fn what_is_wrong_with_a_source_is_said_with_its_line_and_key() {
 }
 
 #[test]
+fn all_that_is_wrong_with_a_source_is_said_at_once_and_each_of_it_once() {
+    let check = |text: &str, expected: &[&str]| {
+        let said = refused(text);
+        let lines: Vec<_> = said.lines().filter(|line| line.contains("webhooks[")).map(str::trim).collect();
+        let found = |expected: &&str| lines.iter().filter(|line| line.contains(*expected)).count() == 1;
+        assert!(expected.iter().all(found) && lines.len() == expected.len(), "{text}\n{said}");
+    };
+    check(
+        "[[webhooks]]\nsource = \"a/b\"\nprovider = \"stripe\"\ntarget = \"http://a/\"\ninsecure = true\n\
+         tolerance = \"25h\"\naddresses = [\"10.0.0.0/99\"]\nfingerprint_exclude = [\"a\"]\n\
+         scheme = { header = \"x\" }\nconflict_status = 300\n",
+        &[
+            "semel.toml:2: webhooks[0].source: may hold letters",
+            "semel.toml:5: webhooks[0].insecure: cannot be set for this provider",
+            "webhooks[0].secrets: has no secret",
+            "semel.toml:6: webhooks[0].tolerance: must be at most 24 h",
+            "semel.toml:7: webhooks[0].addresses: \"10.0.0.0/99\"",
+            "semel.toml:8: webhooks[0].fingerprint_exclude: volatile: is no JSON Pointer",
+            "semel.toml:9: webhooks[0].scheme: cannot be set for this provider",
+            "semel.toml:10: webhooks[0].conflict_status: must be 200 or 409",
+        ],
+    );
+    // Neither the secret that cannot be read nor the scheme is said to be missing; what else is wrong, is.
+    check(
+        "[[webhooks]]\nsource = \"carrier\"\nprovider = \"generic\"\ntarget = \"http://a/\"\n\
+         secrets = [{ id = \"a\", value = { env = \"NOBODY_HAS_SET_THIS\" } }]\nscheme = {}\n\
+         tolerance = \"1m\"\naddresses = [\"nowhere\"]\n",
+        &[
+            "webhooks[0].secrets[0].value: ",
+            "webhooks[0].scheme.header: is missing",
+            "webhooks[0].identity: is missing",
+            "webhooks[0].addresses: \"nowhere\"",
+        ],
+    );
+}
+
+#[test]
 fn a_generic_source_is_described_by_a_table_or_a_token() {
     let generic = |rest: &str| {
         format!(
