@@ -39,6 +39,7 @@ on_one_node_and_on_two! {
     events_of_one_value_are_delivered_one_at_a_time_and_in_order_under_retries_and_a_kill,
     a_target_that_fails_is_left_alone_spends_no_tries_and_is_told_of_and_comes_back,
     what_is_told_while_a_process_stops_is_told_after_its_next_start_and_no_count_is_lost,
+    an_alert_of_a_duplicate_that_was_answered_survives_a_sigkill,
     retention_a_payload_goes_before_its_identity_and_a_duplicate_across_the_boundary_is_refused,
 }
 
@@ -215,6 +216,26 @@ async fn what_is_told_while_a_process_stops_is_told_after_its_next_start_and_no_
     })
     .await;
     stop(vec![node]).await;
+}
+
+async fn an_alert_of_a_duplicate_that_was_answered_survives_a_sigkill(on: Backing) {
+    let (shop, on_call) = (Inbox::open().await, Inbox::open().await);
+    let config = config(&shop, &on_call, "duplicates = { alert = true }\n");
+    let mut nodes = on.nodes(&config).await;
+    assert_eq!(send(&nodes[0], "evt-1", "any").await, 200);
+    shop.has(1).await;
+    // The one and only duplicate, and the end of the process that has answered it: before it has gathered, usually.
+    assert_eq!(send(&nodes[0], "evt-1", "any").await, 200);
+    nodes.remove(0).kill().await;
+    nodes.push(on.node(&config).await);
+    let told = eventually("somebody is told of it", async || {
+        let told =
+            on_call.seen().into_iter().map(|alert| serde_json::from_str::<Value>(&alert.body).unwrap());
+        told.into_iter().find(|told| told["type"] == "semel.alert.duplicates")
+    })
+    .await;
+    assert_eq!((&told["data"]["source"], &told["data"]["count"]), (&json!("orders"), &json!(1)), "{told}");
+    stop(nodes).await;
 }
 
 async fn retention_a_payload_goes_before_its_identity_and_a_duplicate_across_the_boundary_is_refused(

@@ -230,6 +230,10 @@ pub const WAITING_KNOWN_MAX: usize = 65_536;
 pub const ORDER_TICK: Duration = Duration::from_millis(1);
 /// How long what is to be told is gathered before the first alert of its kind is sent: what comes together is one alert.
 pub const ALERT_GATHER: Duration = Duration::from_secs(2);
+/// How long after the time of an alert its promise is sent, by whoever is there: longer than it takes to put it aside.
+pub const ALERT_PROMISE_GRACE: Duration = Duration::from_secs(10);
+/// How long a duplicate's answer may wait until it is on record that there is something to tell: shorter than any partner waits.
+pub const ALERT_KEPT_WITHIN: Duration = Duration::from_secs(2);
 /// Alerts of a kind that are kept apart by what they are about; more are one.
 pub const ALERT_GROUPS_MAX: usize = 1_000;
 /// Expired records that are removed in one step: a step is short beside a sync to disk.

@@ -17,6 +17,8 @@ pub struct Accept {
     request: Arc<Request>,
     /// Why it is dead from the beginning, if it is.
     dead: Option<Text>,
+    /// How long it waits before it is due.
+    after: Duration,
     /// What tells this asking from every other one.
     by: Option<Token>,
 }
@@ -41,7 +43,14 @@ impl Accept {
         if request.input().is_none() {
             return Err(Invalid::new("payload", Problem::Empty));
         }
-        Ok(Self { request, dead: None, by: None })
+        Ok(Self { request, dead: None, after: Duration::ZERO, by: None })
+    }
+
+    /// The same, but that new work is due so long after it was taken in, and not at once. What is there already under its
+    /// key is due when it was.
+    #[must_use]
+    pub fn due_after(self, pause: Duration) -> Self {
+        Self { after: pause, ..self }
     }
 
     /// Files this request among the dead letters, without a try: somebody is to look at it, and may revive it. What is
@@ -76,7 +85,7 @@ impl Command for Accept {
         let due_now = Wake::After(Duration::ZERO);
         let Some(live) = live(record, now) else {
             let (state, wake) = match &self.dead {
-                None => (State::Pending { last_error: None }, due_now),
+                None => (State::Pending { last_error: None }, Wake::After(self.after)),
                 Some(why) => (State::Dead { last_error: why.clone() }, Wake::Clear),
             };
             let write = Write::begin(Arc::clone(&self.request), record.map(Arc::as_ref), state);
@@ -227,6 +236,18 @@ mod tests {
         assert_eq!(script.record(), &before, "and it stays as it was");
         let id = script.record().id();
         assert!(matches!(script.apply(&Take { id, token: token(2) }), Taken::NotDue(_)));
+    }
+
+    #[test]
+    fn work_that_is_taken_in_for_later_is_due_then_and_not_before() {
+        let mut script = Script::new(OnLapse::Resume);
+        assert!(matches!(script.accept_for_later(100), Accepted::Accepted(_)));
+        let id = script.record().id();
+        let take = |script: &mut Script| script.apply(&Take { id, token: token(2) });
+        assert!(matches!(take(script.after_ms(99)), Taken::NotDue(_)));
+        assert!(matches!(script.accept(), Accepted::Duplicate(_)), "and nobody hurries it by asking again");
+        assert!(matches!(take(&mut script), Taken::NotDue(_)));
+        assert!(matches!(take(script.after_ms(1)), Taken::Granted(_)));
     }
 
     #[test]

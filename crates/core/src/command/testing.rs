@@ -167,6 +167,13 @@ impl Script {
         self.apply(&Accept::try_new(request).unwrap())
     }
 
+    /// Takes it in, to be due so much later.
+    pub(crate) fn accept_for_later(&mut self, ms: u64) -> Accepted {
+        let input = Input::try_new("POST", "/", Headers::default(), Bytes::from_static(b"{}")).unwrap();
+        let request = Arc::new(Request::clone(&self.request).with_input(input));
+        self.apply(&Accept::try_new(request).unwrap().due_after(Duration::from_millis(ms)))
+    }
+
     /// Takes it in under a token of its own.
     pub(crate) fn accept_by(&mut self, n: u8) -> Accepted {
         let input = Input::try_new("POST", "/", Headers::default(), Bytes::from_static(b"{}")).unwrap();

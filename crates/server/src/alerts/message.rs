@@ -22,6 +22,8 @@ pub(super) struct Message<'a> {
     pub(super) kind: AlertKind,
     pub(super) source: &'a str,
     pub(super) count: u64,
+    /// Whether there may be more than were counted.
+    pub(super) or_more: bool,
     pub(super) record: Option<RecordId>,
     pub(super) since: Timestamp,
     pub(super) until: Timestamp,
@@ -82,6 +84,9 @@ impl Message<'_> {
                     "until": until,
                     "text": self.text(),
                 });
+                if self.or_more {
+                    data["orMore"] = json!(true);
+                }
                 if let Some(record) = self.record {
                     data["recordId"] = json!(record.to_string());
                 }
@@ -103,14 +108,17 @@ impl Message<'_> {
     fn text(&self) -> String {
         let (count, source) = (self.count, self.source);
         let s = if count == 1 { "" } else { "s" };
+        let more = if self.or_more { " or more" } else { "" };
         match self.kind {
-            AlertKind::Duplicates => format!("{count} duplicate{s} at {source}"),
+            AlertKind::Duplicates => format!("{count} duplicate{s}{more} at {source}"),
             AlertKind::Conflicts => {
-                format!("{count} conflict{s} at {source}: a known identity with another body")
+                format!("{count} conflict{s}{more} at {source}: a known identity with another body")
             }
-            AlertKind::DeadLetters => format!("{count} dead letter{s} of {source}"),
-            AlertKind::Circuits => format!("the circuit of a target of {source} has opened, {count} time{s}"),
-            AlertKind::Unknown => format!("{count} unknown outcome{s} of {source}"),
+            AlertKind::DeadLetters => format!("{count} dead letter{s}{more} of {source}"),
+            AlertKind::Circuits => {
+                format!("the circuit of a target of {source} has opened, {count} time{s}{more}")
+            }
+            AlertKind::Unknown => format!("{count} unknown outcome{s}{more} of {source}"),
         }
     }
 }

@@ -88,6 +88,9 @@ where
         for judged in &judged {
             inbound.tell(&observer, judged, &arrival);
         }
+        if judged.iter().any(|judged| inbound.alert_of(judged.verdict).is_some()) {
+            engine.alerts().kept(&engine, inbound.config().source.name()).await;
+        }
         Ok((inbound, judged))
     };
     let taken = doors.engine.to_its_end(work).await.and_then(|taken| taken);
@@ -96,7 +99,8 @@ where
     answer(inbound.config(), &judged)
 }
 
-fn unknown() -> ApiError {
+/// What anybody is told who names a source that is not there.
+pub(crate) fn unknown() -> ApiError {
     ApiError::new(ErrorCode::NotFound).with_message("There is no webhook source of that name")
 }
 

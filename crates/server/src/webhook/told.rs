@@ -26,7 +26,7 @@ impl Verdict {
     }
 
     /// What somebody may want to be told of it.
-    pub(crate) const fn alert(self) -> Option<AlertKind> {
+    const fn alert(self) -> Option<AlertKind> {
         match self {
             Self::Accepted => None,
             Self::Duplicate => Some(AlertKind::Duplicates),
@@ -63,8 +63,7 @@ impl Inbound {
             request_id: arrival.link.request_id.as_deref(),
             correlation_id: arrival.link.correlation_id.as_deref(),
         });
-        let is_quiet = *verdict == Verdict::Duplicate && !self.config.duplicates.alert;
-        if let Some(kind) = verdict.alert().filter(|_| !is_quiet) {
+        if let Some(kind) = self.alert_of(*verdict) {
             observer.alert(kind, self.config.source.name(), Some(request.id()));
         }
         match (verdict, evidence, record) {
@@ -77,6 +76,12 @@ impl Inbound {
             (_, _, Some(record)) => observer.event_accepted(record, &arrival.link),
             (_, _, None) => {}
         }
+    }
+
+    /// What somebody is to be told of it.
+    pub(crate) fn alert_of(&self, verdict: Verdict) -> Option<AlertKind> {
+        let is_quiet = verdict == Verdict::Duplicate && !self.config.duplicates.alert;
+        verdict.alert().filter(|_| !is_quiet)
     }
 
     /// Tells of a delivery that is not taken in: counted and logged, and no more. A forger fills no audit.

@@ -13,7 +13,7 @@ use crate::alerts::Alerts;
 use crate::config::{ALERTS, AlertFormat, AlertKind, AlertsConfig};
 use crate::engine::events::What;
 use crate::engine::operation::Operation;
-use crate::engine::testing::{Fixture, Script, delivery, done};
+use crate::engine::testing::{Fixture, Flaky, Script, Weather, delivery, done};
 use crate::limits;
 use crate::telemetry::metrics::DeliveryMetrics;
 
@@ -171,6 +171,105 @@ async fn a_process_that_stops_loses_nothing_of_what_it_was_told_after_an_alert_o
     assert_eq!(counts.iter().sum::<u64>(), 8, "{counts:?}");
     tokio::time::sleep(EVERY * 3).await;
     assert_eq!(sent.lock().len(), 3, "each of them once");
+}
+
+/// Ends the process as SIGKILL does: what it has counted is forgotten, and it takes nothing more in.
+async fn killed(node: Fixture, alerts: Alerts) {
+    alerts.reload(None);
+    assert!(node.engine.stop(Duration::from_secs(1)).await);
+}
+
+/// What was told outlives the process once `kept` has said so, whether it is the first of its kind or follows an alert.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_is_killed_loses_a_count_and_no_alert() {
+    for follows in [false, true] {
+        let (store, sent) = (store(), Sent::default());
+        let (first, alerts) = node(&store, AlertFormat::StandardWebhooks, &sent);
+        first.engine.start(4);
+        if follows {
+            alerts.tell(AlertKind::Duplicates, "xendit", None);
+            first.told.wait(What::Completed, 1).await;
+        }
+        let (record, before) = (RecordId::from_bytes([7; 16]), sent.lock().len());
+        for _ in 0..3 {
+            alerts.tell(AlertKind::Duplicates, "xendit", Some(record));
+            alerts.kept(&first.engine, "xendit").await;
+        }
+        killed(first, alerts).await;
+        assert_eq!(sent.lock().len(), before, "it came to nothing");
+        let (second, _) = node(&store, AlertFormat::StandardWebhooks, &sent);
+        second.engine.start(4);
+        second.told.wait(What::Completed, 1).await;
+        let body = bodies(&sent).pop().unwrap();
+        let data = &body["data"];
+        assert_eq!((&data["count"], &data["orMore"]), (&Value::from(1), &Value::Bool(true)));
+        assert_eq!(data["text"], "1 duplicate or more at xendit");
+        assert_eq!(data["recordId"], record.to_string());
+        tokio::time::sleep(EVERY * 3).await;
+        assert_eq!(sent.lock().len(), before + 1, "and once");
+    }
+}
+
+/// The whole alert takes the place of what was promised: nobody is told twice, and nothing is left to do.
+#[tokio::test(start_paused = true)]
+async fn what_was_promised_is_put_aside_when_the_alert_with_its_count_is_taken_in() {
+    let (store, sent) = (store(), Sent::default());
+    let (node, alerts) = node(&store, AlertFormat::StandardWebhooks, &sent);
+    node.engine.start(4);
+    for round in 1..=3 {
+        for _ in 0..5 {
+            alerts.tell(AlertKind::Duplicates, "xendit", None);
+            alerts.kept(&node.engine, "xendit").await;
+        }
+        node.told.wait(What::Completed, round).await;
+        assert_eq!((&bodies(&sent)[round - 1]["data"]["count"], sent.lock().len()), (&Value::from(5), round));
+        assert_eq!(bodies(&sent)[round - 1]["data"]["orMore"], Value::Null);
+    }
+    tokio::time::sleep(EVERY * 3).await;
+    assert_eq!(sent.lock().len(), 3);
+    let states: Vec<_> = store.counts().await.unwrap().iter().map(|count| count.state).collect();
+    assert_eq!(states, [StateName::Completed], "no promise is left");
+}
+
+/// Whoever met a duplicate is not kept from its answer by a store that has none; and it is told when there is one again.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_has_no_answer_is_not_waited_for_and_what_was_told_is_not_forgotten() {
+    let (flaky, sent) = (Flaky::new(), Sent::default());
+    let store: Arc<dyn Store> = Arc::clone(&flaky) as _;
+    let (node, alerts) = node(&store, AlertFormat::StandardWebhooks, &sent);
+    node.engine.start(4);
+    flaky.set(Weather::Down);
+    let began = tokio::time::Instant::now();
+    alerts.tell(AlertKind::Duplicates, "xendit", None);
+    alerts.kept(&node.engine, "xendit").await;
+    assert!(began.elapsed() <= limits::ALERT_KEPT_WITHIN, "{:?}", began.elapsed());
+    alerts.tell(AlertKind::Duplicates, "xendit", None);
+    let again = tokio::time::Instant::now();
+    alerts.kept(&node.engine, "xendit").await;
+    assert!(again.elapsed() <= limits::ALERT_KEPT_WITHIN, "{:?}", again.elapsed());
+    tokio::time::sleep(EVERY).await;
+    assert_eq!(sent.lock().len(), 0);
+    flaky.set(Weather::Fair);
+    node.told.wait(What::Completed, 1).await;
+    assert_eq!(bodies(&sent)[0]["data"]["count"], 2);
+    tokio::time::sleep(EVERY * 3).await;
+    assert_eq!(sent.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_where_nothing_was_told_or_nothing_is_wanted() {
+    let sent = Sent::default();
+    let (node, alerts) = node(&store(), AlertFormat::StandardWebhooks, &sent);
+    let began = tokio::time::Instant::now();
+    alerts.kept(&node.engine, "xendit").await;
+    alerts.tell(AlertKind::Conflicts, "xendit", None);
+    alerts.kept(&node.engine, "xendit").await;
+    alerts.tell(AlertKind::Duplicates, "stripe", None);
+    alerts.kept(&node.engine, "xendit").await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    // Nobody writes anything down before the engine starts, and nothing holds an answer back for ever.
+    alerts.kept(&node.engine, "stripe").await;
+    assert!(began.elapsed() >= limits::ALERT_KEPT_WITHIN, "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
