@@ -603,7 +603,8 @@ async fn the_debugger_says_why_a_signature_does_not_hold_and_shows_no_secret() {
         file.to_str().unwrap(),
     ];
     let output = server::command(&other, folder.path()).output().await.unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("NOT_FOUND"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("NOT_FOUND") && said.contains("no webhook source of that name"), "{said}");
     assert!(
         records(&server, "").await.is_empty() && verdict(&server, "github", "rejected").await == 0,
         "it only looks"

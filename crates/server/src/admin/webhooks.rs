@@ -24,7 +24,7 @@ pub(super) async fn verify(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let inbound = admin.sources.get(&source).ok_or(ErrorCode::NotFound)?;
+    let inbound = admin.sources.get(&source).ok_or_else(door::webhooks::unknown)?;
     let body = door::json_body(&headers, body, VERIFY_BODY_BYTES_MAX, &admin.stopping).await?;
     let wanted: VerifyRequest = semel_api::decode(&body)?;
     // It signs the body some dozens of times: not where others wait.
