@@ -53,7 +53,7 @@ fn install() -> Result<Runners, String> {
     })?;
     let python = provide("python", "requirements.txt", |folder| {
         run("python3", &["-m", "venv", "venv"], folder)?;
-        run("venv/bin/pip", &["install", "--quiet", "-r", "requirements.txt"], folder)
+        run("venv/bin/python", &["-m", "pip", "install", "--quiet", "-r", "requirements.txt"], folder)
     })?;
     Ok([
         ("node".into(), node.join("interop.mjs")),

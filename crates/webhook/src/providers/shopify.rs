@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(check(&signature[1..], r#"{"foo":"bar"}"#), Err("header_malformed"));
     }
 
-    /// This one is of the tests of SQLPage, which verifies the same rule.
+    /// This one is of the tests of `SQLPage`, which verifies the same rule.
     #[test]
     fn a_signature_of_shopify_holds_and_the_event_id_names_nothing() {
         let body = r#"{"id":1234567890,"email":"customer@example.com","total_price":"123.45"}"#;
