@@ -362,7 +362,9 @@ impl Inner {
 
     /// Runs the handler under the claim, and ends that by what the handler says.
     async fn run(&self, asked: &Asked, claim: Claim, sent: Instant) -> Attempt {
-        if claim.attempt() > self.config.attempts {
+        // Claims whose answers the store lost are given back and count as attempts, though nothing has run under them: they
+        // put no event aside.
+        if claim.is_tainted() && claim.attempt() > self.config.attempts {
             // Its last try had no end: it may well be what its processes died of.
             return self
                 .reject(claim, Reason::Failed, "its tries are spent, and the last one had no end")

@@ -7,4 +7,5 @@
 
 mod broker;
 mod consumer;
+mod faults;
 mod storm;
