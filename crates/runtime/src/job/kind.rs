@@ -36,6 +36,8 @@ pub(super) const TAG_HOLDER: &str = "job_holder";
 pub(super) const TAG_TICK: &str = "job_tick";
 /// The tag of the instants of a schedule, which are none of the runs that they begin.
 const TAG_TICKS: &str = "job_ticks";
+/// The tag of an instant that was first claimed to be recorded as missed. A record keeps the tags of its first claim.
+pub(super) const TAG_MISSED: &str = "job_missed";
 
 /// Which job: its type, and whose.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -171,6 +173,7 @@ impl JobType {
         instant: &str,
         lease: Duration,
         retention: Duration,
+        is_missed: bool,
     ) -> Result<Request, Invalid> {
         let request = Request::new(
             scope(&self.tenant, TICK)?,
@@ -179,7 +182,9 @@ impl JobType {
             NOTHING,
             resumed(lease, retention)?,
         );
-        request.try_with_tags(vec![self.tick_tag()?, tag(TAG_TYPE, &self.name)?])
+        let missed = is_missed.then(|| tag(TAG_MISSED, "true")).transpose()?;
+        let tags = [self.tick_tag()?, tag(TAG_TYPE, &self.name)?];
+        request.try_with_tags(tags.into_iter().chain(missed).collect())
     }
 
     /// The tag that all instants of its schedule have.

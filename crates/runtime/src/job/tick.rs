@@ -3,6 +3,10 @@
 //! An instant is a record of its own, under the job's type and that instant: whoever claims it starts the job, and the
 //! record is running until the run has ended. If its holder dies meanwhile, another one takes over and starts the job
 //! again. Its lease is twice that of the job's guard, so that the guard has lapsed by then.
+//!
+//! An instant that nobody came to in time is claimed like any other, and recorded as missed. That it is claimed for that
+//! stands in its record from the first claim on, so that whoever takes over from a holder that died in between records it,
+//! too, and begins nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +17,7 @@ use semel_core::query::Query;
 use semel_core::record::{Record, StateName};
 
 use super::guard::{GuardError, JobGuard, Start};
+use super::kind;
 use super::run::{Ended, JobRun, RunStatus};
 use crate::limits;
 
@@ -48,8 +53,36 @@ impl JobGuard {
     /// # Cancellation
     /// Leaves open who has it, until its lease is over.
     pub async fn tick(&self, instant: &str, lease: Duration) -> Result<TickAnswer, GuardError> {
+        self.ask_for(instant, lease, false).await
+    }
+
+    /// The same for an instant that was missed, and is only to be recorded. Whoever was first says which of both it is:
+    /// see [`is_to_be_missed`](Self::is_to_be_missed).
+    ///
+    /// # Errors
+    /// See [`GuardError`].
+    ///
+    /// # Cancellation
+    /// As [`tick`](Self::tick).
+    pub async fn tick_missed(&self, instant: &str, lease: Duration) -> Result<TickAnswer, GuardError> {
+        self.ask_for(instant, lease, true).await
+    }
+
+    /// Whether an instant was claimed to be recorded as missed, when it was claimed first: then the job was not begun, and
+    /// is not to be, whoever has the claim by now.
+    pub fn is_to_be_missed(claim: &Claim) -> bool {
+        claim.record().request().tags().iter().any(|tag| tag.name.as_str() == kind::TAG_MISSED)
+    }
+
+    async fn ask_for(
+        &self,
+        instant: &str,
+        lease: Duration,
+        is_missed: bool,
+    ) -> Result<TickAnswer, GuardError> {
         let lease = (lease * 2).min(semel_core::limits::LEASE_MAX);
-        let request = Arc::new(self.job.tick_request(instant, lease, limits::JOB_TICK_RETENTION)?);
+        let request = self.job.tick_request(instant, lease, limits::JOB_TICK_RETENTION, is_missed)?;
+        let request = Arc::new(request);
         match self.runtime.ledger().claim(request, None).await {
             Ok(Claimed::Granted(claim)) => Ok(TickAnswer::Yours(claim)),
             Ok(Claimed::Busy { record, .. }) => Ok(TickAnswer::Busy(record)),

@@ -160,10 +160,14 @@ impl Scheduled {
     async fn until_over(self, instant: Timestamp, mut came: Timestamp) {
         while !self.engine.0.stopping.is_cancelled() {
             let sent = Instant::now();
-            let failed = match self.guard().tick(&instant.to_string(), self.config.lease).await {
+            let is_missed = self.is_missed(instant, came);
+            let failed = match self.ask_for(instant, is_missed).await {
                 Ok(TickAnswer::Over) => return,
-                // What another node had begun is begun again, however late it is.
-                Ok(TickAnswer::Yours(claim)) if !claim.is_tainted() && self.is_missed(instant, came) => {
+                // What another node had begun is begun again, however late it is; and what it had come to too late is
+                // recorded in its place.
+                Ok(TickAnswer::Yours(claim))
+                    if JobGuard::is_to_be_missed(&claim) || (is_missed && !claim.is_tainted()) =>
+                {
                     return self.miss(claim, instant).await;
                 }
                 Ok(TickAnswer::Yours(claim)) => return Box::pin(self.turn(claim, sent, instant)).await,
@@ -174,6 +178,15 @@ impl Scheduled {
                 self.failed(&error).await;
             }
             came = (self.wall)();
+        }
+    }
+
+    async fn ask_for(&self, instant: Timestamp, is_missed: bool) -> Result<TickAnswer, GuardError> {
+        let (guard, instant) = (self.guard(), instant.to_string());
+        if is_missed {
+            guard.tick_missed(&instant, self.config.lease).await
+        } else {
+            guard.tick(&instant, self.config.lease).await
         }
     }
 

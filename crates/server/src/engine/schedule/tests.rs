@@ -253,6 +253,26 @@ async fn what_a_dead_node_had_begun_is_begun_again_under_the_same_key_and_a_high
     assert!(matches!(guard.tick(&noon, LEASE).await.unwrap(), TickAnswer::Over));
 }
 
+/// With `missed = "skip"` it must not begin its job ten minutes after it was found to be too late for that.
+#[tokio::test]
+async fn a_missed_instant_whose_node_died_before_it_was_recorded_is_recorded_by_the_next_and_begins_nothing()
+{
+    let mut target = TcpTarget::start().await;
+    let clock = SteppedClock::at(semel_core::Timestamp::from_millis(1_000_000));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())));
+    let node = Node::over(&store, &target, Missed::Skip);
+    // Another node has come an hour too late, and claimed noon to record that; then it was killed.
+    let (guard, noon) = (node.scheduled.guard(), at("12:00").to_string());
+    assert!(matches!(guard.tick_missed(&noon, LEASE).await.unwrap(), TickAnswer::Yours(_)));
+    *node.wall.lock() = at("13:10");
+    assert_eq!(node.scheduled.resume().await, at("12:00"), "the schedule goes on from there");
+    clock.advance(LEASE * 2);
+    node.is_done().await;
+    assert!(target.is_idle(), "nothing is begun");
+    assert_eq!(node.told().await, [missed("12:00")]);
+    assert!(matches!(guard.tick(&noon, LEASE).await.unwrap(), TickAnswer::Over));
+}
+
 #[tokio::test]
 async fn work_that_is_shut_down_with_the_process_does_not_stay_running_for_ever() {
     let mut target = TcpTarget::start().await;
