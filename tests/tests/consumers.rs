@@ -12,13 +12,15 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::server::{self, Server};
+use crate::shared_store::Kind;
 use crate::target::Target;
+use crate::toxiproxy::{Proxy, Way};
 use crate::wait::eventually;
 
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// Where the broker is, or `None` where tests need none: by hand.
-fn brokers() -> Option<String> {
+pub(crate) fn brokers() -> Option<String> {
     let brokers = std::env::var("SEMEL_TEST_KAFKA").ok();
     if brokers.is_none() {
         assert!(std::env::var_os("CI").is_none(), "SEMEL_TEST_KAFKA is not set; `cargo xtask test` sets it");
@@ -32,21 +34,21 @@ fn unique(what: &str) -> String {
 }
 
 /// A topic, made by its first message.
-struct Topic {
-    name: String,
-    group: String,
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    pub(crate) group: String,
     brokers: String,
     producer: FutureProducer,
 }
 
 impl Topic {
-    fn new(brokers: &str) -> Self {
+    pub(crate) fn new(brokers: &str) -> Self {
         let mut client = ClientConfig::new();
         let producer = client.set("bootstrap.servers", brokers).set("acks", "all").create().unwrap();
         Self { name: unique("orders"), group: unique("group"), brokers: brokers.to_owned(), producer }
     }
 
-    async fn send(&self, headers: &[(&str, Option<&str>)], payload: Option<&str>) {
+    pub(crate) async fn send(&self, headers: &[(&str, Option<&str>)], payload: Option<&str>) {
         let headers = headers
             .iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: *value }));
@@ -82,7 +84,7 @@ impl Topic {
         (offset, reader.fetch_watermarks(&self.name, 0, ANSWER).unwrap().1)
     }
 
-    async fn all_committed(&self) {
+    pub(crate) async fn all_committed(&self) {
         eventually("all is committed", async || {
             let (committed, end) = self.committed();
             (committed == end).then_some(())
@@ -173,6 +175,64 @@ async fn killed_while_it_consumes_a_server_loses_no_event_and_delivers_none_unde
         target.seen().iter().map(|arrived| arrived.headers["idempotency-key"].clone()).collect();
     assert_eq!(keys.len(), 200, "what was delivered twice has the same key");
     assert!(second.stop().await.success());
+}
+
+/// The network to the store loses answers after the commit, and is cut; meanwhile events come, some of them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_store_that_fails_a_server_commits_nothing_that_is_not_in_and_delivers_none_under_two_keys_l4_l9()
+ {
+    let Some(brokers) = brokers() else { return };
+    let Some(store) = Kind::Postgres.fresh().await else { return };
+    let proxy = Proxy::to(&store.address()).await;
+    let (topic, target) = (Topic::new(&brokers), Target::start().await);
+    // What it was about to deliver when the store went is soon due again.
+    let config = topic.config(&target, "lease = \"1s\"");
+    let server = Server::start_on(&store.url_at(proxy.address()), &config).await;
+    let send = async |from: usize| {
+        for n in from..from + 50 {
+            topic.event(&format!("e-{n}"), Some("{}")).await;
+            topic.event(&format!("e-{}", n / 2), Some("{}")).await;
+        }
+    };
+    send(0).await;
+    target.arrived(10).await;
+    // What goes up arrives and is done; the answer is a reset.
+    proxy.spoil(Way::Down, "reset_peer", serde_json::json!({ "timeout": 0 })).await;
+    send(50).await;
+    not_ready(&server).await;
+    // It has taken the new ones from the broker, and an answer that was lost is none.
+    behind(&server, 100).await;
+    assert!(topic.committed().0 <= 100, "{:?}: no more than came before", topic.committed());
+    proxy.cut().await;
+    send(100).await;
+    behind(&server, 200).await;
+    assert!(topic.committed().0 <= 100, "{:?}: no more than came before", topic.committed());
+    proxy.heal().await;
+    topic.all_committed().await;
+    eventually("every event is delivered", async || (ids(&target).len() == 150).then_some(())).await;
+    let keys: BTreeSet<String> =
+        target.seen().iter().map(|arrived| arrived.headers["idempotency-key"].clone()).collect();
+    assert_eq!(keys.len(), 150, "what was delivered twice has the same key");
+    assert!(server.stop().await.success());
+}
+
+async fn not_ready(server: &Server) {
+    eventually("the store is missed", async || {
+        (server.get("/readyz", &[]).await.status == 503).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the consumer's one partition is behind by so many messages, or more.
+async fn behind(server: &Server, messages: u64) {
+    let url = format!("{}/metrics", server.admin_url());
+    eventually(&format!("it is {messages} behind"), async || {
+        let scrape = server.http().get(&url, &[]).await.unwrap();
+        let lag = scrape.text().lines().find(|line| line.starts_with("semel_consumer_lag_messages{"))?;
+        let (_, lag) = lag.rsplit_once(' ')?;
+        (lag.parse::<u64>().unwrap() >= messages).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

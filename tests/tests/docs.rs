@@ -3,7 +3,7 @@
 //!
 //! The blocks of one document share a server and run in order, as a reader would run them. In an expected `json` block the
 //! text `…` stands for any value. Blocks marked `sh test=webhooks` run against a server with the document's own configuration, its blocks
-//! marked `toml test=webhooks`, whose targets are an inbox of the test. Blocks marked `sh test=stores` run without a server, in a folder in which one has been,
+//! marked `toml test=webhooks`, whose targets are an inbox of the test; `kafka` and `jobs` see to what is marked so. Blocks marked `sh test=stores` run without a server, in a folder in which one has been,
 //! with databases of the test's own for those of the document.
 
 use std::path::{Path, PathBuf};
@@ -15,6 +15,9 @@ use crate::inbox::Inbox;
 use crate::server::{Server, binary, command};
 use crate::shared_store::Kind;
 use crate::wait::eventually;
+
+mod jobs;
+mod kafka;
 
 /// Stands for any value in what is expected.
 const ANY: &str = "…";
@@ -150,6 +153,12 @@ async fn run_in(script: &str, folder: &Path, environment: &[(&str, &str)]) -> St
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The configuration that a document prints in its blocks with this info string.
+fn config(document: &str, info: &str) -> String {
+    let blocks = blocks(document).into_iter().filter(|block| block.info == info);
+    blocks.map(|block| block.text).collect::<Vec<_>>().join("\n")
+}
+
 /// What is wrong with what was printed, if anything is.
 fn difference(at: &str, expected: &Expected, printed: &str) -> Option<String> {
     match expected {
@@ -229,17 +238,13 @@ async fn the_commands_of_the_documents_on_webhooks_print_what_the_documents_say(
     let mut ran = 0;
     for path in documents() {
         let text = std::fs::read_to_string(&path).unwrap();
-        let config: Vec<String> = blocks(&text)
-            .into_iter()
-            .filter(|block| block.info == WEBHOOKS)
-            .map(|block| block.text)
-            .collect();
+        let config = config(&text, WEBHOOKS);
         if config.is_empty() {
             continue;
         }
         let inbox = Inbox::open().await;
         let folder = tempfile::tempdir().unwrap();
-        let config = config.join("\n").replace(TARGETS, &inbox.url(""));
+        let config = config.replace(TARGETS, &inbox.url(""));
         std::fs::write(folder.path().join("semel.toml"), config).unwrap();
         let mut serve = command(&["serve"], folder.path());
         serve.envs(SECRETS);

@@ -32,6 +32,7 @@ mod http;
 mod inbox;
 mod jobs;
 mod jobs_guard;
+mod jobs_killed;
 mod jobs_schedule;
 mod lifecycle;
 mod limits;
