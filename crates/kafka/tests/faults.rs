@@ -256,7 +256,10 @@ async fn work(
             note(&mut books, &back);
         }
     };
-    drop(tokio::time::timeout(Duration::from_millis(chance.below(400)), drained).await);
+    tokio::select! {
+        () = drained => {}
+        () = sleep(Duration::from_millis(chance.below(400))) => {}
+    }
     commit(&world, &mut books, &mut chance);
 }
 

@@ -5,6 +5,10 @@
     clippy::unwrap_used,
     reason = "all of it is tests: what cannot be unwrapped is a failure, with its place"
 )]
+#![allow(
+    clippy::unused_async,
+    reason = "what the guide's programs call waits for something, where it is not a test"
+)]
 
 mod jobs;
 mod kafka;
