@@ -272,6 +272,10 @@ async fn config_check_says_what_cannot_be_of_a_consumer() {
         ("topics = [\"a\", \"a.dlq\"]\ngroup = \"g\"\n", "which is consumed itself"),
         ("topic = \"a\"\ngroup = \"g\"\nidentiy = \"id\"\n", "identiy"),
         ("topic = \"a\"\n", "consumers[0].group: is missing"),
+        ("topic = \"a\"\ngroup = \"g\"\noptions = { \"sesion.timeout.ms\" = \"1\" }\n", "sesion.timeout.ms"),
+        ("topic = \"a\"\ngroup = \"g\"\noptions = { \"session.timeout.ms\" = 2000 }\n", "must be a text"),
+        ("topic = \"a\"\ngroup = \"g\"\noptions = { \"group.id\" = \"other\" }\n", "the consumer's own"),
+        ("topic = \"a\"\ngroup = \"g\"\noptions = { \"sasl.password\" = \"x\" }\n", "only in development"),
     ] {
         std::fs::write(&file, format!("{consumer}{more}")).unwrap();
         let checked =
@@ -281,4 +285,17 @@ async fn config_check_says_what_cannot_be_of_a_consumer() {
             String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
         assert!(!checked.status.success() && said.contains(expected), "{more}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_password_to_a_broker_comes_from_the_environment_and_shows_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[[consumers]]\nbrokers = \"127.0.0.1:1\"\ntopic = \"a\"\ngroup = \"g\"\ntarget = \"http://127.0.0.1:9000/\"\n\
+                  options = { \"sasl.username\" = \"orders\", \"sasl.password\" = { env = \"BROKER_PASSWORD\" } }\n";
+    std::fs::write(folder.path().join("semel.toml"), config).unwrap();
+    let mut show = server::command(&["config", "show"], folder.path());
+    let shown = show.env("BROKER_PASSWORD", "hunter2").output().await.unwrap();
+    let said = String::from_utf8_lossy(&shown.stderr).into_owned() + &String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.status.success() && said.contains("BROKER_PASSWORD") && said.contains("orders"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
 }

@@ -1,17 +1,19 @@
 //! What can be configured of a consumer.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 
 use crate::cloud_event::shown;
 use crate::config::ConfigError;
 use crate::limits;
 
 /// Where a consumer's messages come from, and how many are handled at once.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     pub(crate) brokers: String,
     pub(crate) client_id: String,
@@ -21,6 +23,17 @@ pub struct Settings {
     pub(crate) commit_every: Duration,
     pub(crate) drain: Duration,
     pub(crate) options: BTreeMap<String, String>,
+}
+
+/// The values of options may be passwords: their names are shown.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("brokers", &self.brokers)
+            .field("concurrency", &self.concurrency)
+            .field("options", &self.options.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a consumer of ours cannot do without, and says itself.
@@ -107,12 +120,14 @@ impl Settings {
         if self.concurrency == 0 || self.in_flight == 0 {
             return Err(ConfigError::new("at least one message is handled at a time"));
         }
-        match self.options.keys().find(|name| OWN.contains(&name.as_str())) {
-            Some(name) => {
-                Err(ConfigError::new(format!("the option `{}` is the consumer's own", shown(name))))
-            }
-            None => Ok(()),
+        if let Some(name) = self.options.keys().find(|name| OWN.contains(&name.as_str())) {
+            return Err(ConfigError::new(format!("the option `{}` is the consumer's own", shown(name))));
         }
+        // The group's name is the handler's to say.
+        for client in [self.consumer("group"), self.producer()] {
+            client.create_native_config().map_err(|error| ConfigError::new(refused(&error)))?;
+        }
+        Ok(())
     }
 
     fn client(&self) -> ClientConfig {
@@ -163,6 +178,15 @@ impl Settings {
     }
 }
 
+/// Why librdkafka does not take an option: in its own words, which say the option's name and no more of a password than
+/// that it is none.
+fn refused(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, why, _, _) => why.clone(),
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +201,16 @@ mod tests {
         assert!(Settings::new(" ").check().is_err());
         assert!(Settings::new("127.0.0.1:9092").concurrency(0).check().is_err());
         assert!(Settings::new("127.0.0.1:9092").option("session.timeout.ms", "6000").check().is_ok());
+    }
+
+    #[test]
+    fn an_option_that_the_driver_does_not_know_is_told_by_its_name_and_nothing_shows_its_value() {
+        let settings = Settings::new("127.0.0.1:9092").option("sasl.pasword", "hunter2");
+        let said = settings.check().unwrap_err().to_string();
+        assert!(said.contains("sasl.pasword") && !said.contains("hunter2"), "{said}");
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("sasl.pasword") && !shown.contains("hunter2"), "{shown}");
+        let said = Settings::new("127.0.0.1:9092").option("session.timeout.ms", "soon").check().unwrap_err();
+        assert!(said.to_string().contains("session.timeout.ms"), "{said}");
     }
 }

@@ -386,7 +386,7 @@ impl<'a> Section<'a> {
         let Some(entry) = self.ask(key) else { return Vec::new() };
         table(&entry.node, &entry.origin).map_or_else(
             || {
-                self.problem(key, "must be a table of headers");
+                self.problem(key, "must be a table of names and what they stand for");
                 Vec::new()
             },
             |table| table.into_iter().collect(),
@@ -585,7 +585,7 @@ pub(super) fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn bare(name: &str) -> String {
+pub(super) fn bare(name: &str) -> String {
     let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if plain { name.to_owned() } else { quote(name) }
 }

@@ -19,9 +19,7 @@ use semel_core::policy::Policy;
 use semel_core::request::Input;
 use semel_kafka::identity::{self, Identified};
 use semel_kafka::observe::{Observer as Told, What};
-use semel_kafka::{
-    Consumer, DeadLetter, Deliver, Delivered, Delivering, Malformed, Message, Reason, Settings, Turn,
-};
+use semel_kafka::{Consumer, DeadLetter, Deliver, Delivered, Delivering, Malformed, Message, Reason, Turn};
 use tokio::time::sleep;
 
 use crate::config::ConsumerConfig;
@@ -71,14 +69,7 @@ impl Consumers {
 
     fn one(&self, config: &ConsumerConfig) -> Result<Consumer, StartError> {
         let inner = &self.0;
-        let mut settings =
-            Settings::new(&config.brokers).client_id("semel").concurrency(limits::CONSUMER_CONCURRENCY);
-        for (name, value) in &config.options {
-            settings = settings.option(name, value);
-        }
-        if let Some(topic) = &config.dead_letter_topic {
-            settings = settings.dead_letter_topic(topic);
-        }
+        let settings = config.settings().client_id("semel").concurrency(limits::CONSUMER_CONCURRENCY);
         for topic in &config.topics {
             inner.metrics.configured(topic, &config.group);
         }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use semel_core::limits as core;
 use semel_kafka::{Conflicts, Identity};
 
-use super::super::OperationConfig;
-use super::super::reader::Section;
+use super::super::reader::{Section, bare, quote, secret, text};
 use super::super::sections::{DELIVERYS_OWN, target_headers, within};
+use super::super::tree::{Entry, Node};
+use super::super::{OperationConfig, Secret};
 use super::secrets::signer;
 use super::targets::{Kept, Place, Tries, url};
 use crate::limits;
@@ -34,8 +35,8 @@ pub struct ConsumerConfig {
     pub conflicts: Conflicts,
     /// Where messages go that cannot be taken in; `{topic}.dlq` unless one is named.
     pub dead_letter_topic: Option<String>,
-    /// Options of librdkafka.
-    pub options: BTreeMap<String, String>,
+    /// Options of librdkafka, passwords among them.
+    pub options: BTreeMap<String, Secret>,
     /// What the engine runs for each event, by the name `consumer:<name>`, which is its lane as well.
     pub operation: OperationConfig,
 }
@@ -92,7 +93,7 @@ fn consumer(section: Section<'_>, development: bool) -> Option<ConsumerConfig> {
     let words = [("dead-letter", Conflicts::DeadLetter), ("duplicate", Conflicts::Duplicate)];
     let conflicts = section.choice_or("conflicts", &words, words[0]);
     let dead_letter_topic = section.text("dead_letter_topic").map(|found| found.value);
-    let options: BTreeMap<String, String> = section.names("options").into_iter().collect();
+    let options = options(&section, development);
     let retention = section.duration_or("retention", semel_kafka::limits::RETENTION_DEFAULT);
     within(&section, "retention", retention, Duration::from_millis(1), core::RETENTION_MAX);
     let address = url(&section, "target", development);
@@ -100,6 +101,7 @@ fn consumer(section: Section<'_>, development: bool) -> Option<ConsumerConfig> {
     let headers = target_headers(&section, development, &DELIVERYS_OWN);
     let tries = Tries::read(&section, &Tries::usual());
     check(&section, name.as_deref(), group.as_deref(), &topics, dead_letter_topic.as_deref());
+    check_options(&section, brokers.as_deref(), &options);
     section.finish();
     let (name, signer) = (name?, signer.ok()?.map(Arc::new));
     let place = Place { name: "default".into(), url: address?, signer, headers, tries };
@@ -144,6 +146,57 @@ fn topics(section: &Section<'_>) -> Vec<String> {
             }
             Vec::new()
         }
+    }
+}
+
+/// Options of librdkafka: texts, but what is secret among them comes as secrets do.
+fn options(section: &Section<'_>, development: bool) -> BTreeMap<String, Secret> {
+    let path = section.path_of("options");
+    let read = |(name, entry): (String, Entry)| {
+        let path = format!("{path}.{}", bare(&name));
+        if is_secret(&name) || matches!(entry.node, Node::Table(_)) {
+            return Some((name, secret(section.reading, path, &entry, development)?.value));
+        }
+        let Some(text) = text(&entry.node) else {
+            section.reading.problem(&entry.origin, &path, "must be a text, also where it is a number");
+            return None;
+        };
+        section.reading.show(&entry.origin, path, quote(&text));
+        Some((name, Secret::new(&text)))
+    };
+    section.named("options").into_iter().filter_map(read).collect()
+}
+
+/// Whether an option of librdkafka holds what nobody is to see.
+fn is_secret(option: &str) -> bool {
+    ["password", "secret", ".pem", "oauthbearer.config"].iter().any(|part| option.contains(part))
+}
+
+/// Says of the options what librdkafka would when the consumer starts.
+#[cfg(feature = "kafka")]
+fn check_options(section: &Section<'_>, brokers: Option<&str>, options: &BTreeMap<String, Secret>) {
+    let Some(brokers) = brokers else { return };
+    if let Err(error) = settings(brokers, options).check() {
+        section.problem(if section.has("options") { "options" } else { "brokers" }, error);
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+fn check_options(_: &Section<'_>, _: Option<&str>, _: &BTreeMap<String, Secret>) {}
+
+/// What a consumer of these is set to.
+#[cfg(feature = "kafka")]
+fn settings(brokers: &str, options: &BTreeMap<String, Secret>) -> semel_kafka::Settings {
+    let settings = semel_kafka::Settings::new(brokers);
+    options.iter().fold(settings, |settings, (name, value)| settings.option(name, value.expose()))
+}
+
+#[cfg(feature = "kafka")]
+impl ConsumerConfig {
+    /// What its consumer is set to.
+    pub(crate) fn settings(&self) -> semel_kafka::Settings {
+        let settings = settings(&self.brokers, &self.options);
+        self.dead_letter_topic.iter().fold(settings, semel_kafka::Settings::dead_letter_topic)
     }
 }
 
