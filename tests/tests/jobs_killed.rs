@@ -155,15 +155,13 @@ async fn next(ledger: &Ledger) -> Next {
             Ok::<_, String>(())
         });
         let turn = tokio::spawn(turn);
-        match begins.await {
-            Ok((id, fence)) => Some(Next { id, fence, go, turn }),
-            Err(_) => {
-                let skipped = turn.await.unwrap().unwrap();
-                assert_eq!(skipped.to_string(), ALREADY_RUNNING);
-                assert!(matches!(skipped, Turn::Skipped { by, .. } if by == "victim"));
-                None
-            }
+        if let Ok((id, fence)) = begins.await {
+            return Some(Next { id, fence, go, turn });
         }
+        let skipped = turn.await.unwrap().unwrap();
+        assert_eq!(skipped.to_string(), ALREADY_RUNNING);
+        assert!(matches!(skipped, Turn::Skipped { by, .. } if by == "victim"));
+        None
     })
     .await
 }

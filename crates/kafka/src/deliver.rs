@@ -73,6 +73,7 @@ impl Turn {
     }
 
     /// The same for one message of it.
+    #[must_use]
     pub fn of_a_message(&self) -> Self {
         Self {
             over: self.over.clone(),

@@ -363,14 +363,14 @@ fn seeds() -> std::ops::Range<u64> {
 /// What holds whatever is promised: nothing at once, nothing unawares, nothing committed over what is not handled, and
 /// every message handled, or put aside for the reason that it has.
 fn nothing_is_wrong(seed: u64, world: &World, expected: &[Reason]) {
-    let seen = world.seen.lock();
-    assert!(seen.wrong.is_empty(), "seed {seed}: {:#?}", seen.wrong);
+    let noted = world.seen.lock();
+    assert!(noted.wrong.is_empty(), "seed {seed}: {:#?}", noted.wrong);
     for (message, id) in world.log.iter().flatten() {
-        let reason = seen.dead.get(&(message.partition, message.offset));
+        let reason = noted.dead.get(&(message.partition, message.offset));
         match id {
             None => assert_eq!(reason, Some(&Reason::Malformed), "seed {seed}: {message:?}"),
             Some(id) => {
-                let done = seen.runs.get(id).is_some_and(|runs| runs.done);
+                let done = noted.runs.get(id).is_some_and(|runs| runs.done);
                 assert!(done || reason.is_some(), "seed {seed}: {id} is lost");
                 assert!(
                     reason.is_none_or(|reason| expected.contains(reason)),
@@ -386,9 +386,9 @@ async fn whatever_the_store_does_within_a_lease_each_event_is_done_once_and_none
     for seed in seeds() {
         let (seed, world) = Play::new(seed, config(), 0).through().await;
         nothing_is_wrong(seed, &world, &[]);
-        let seen = world.seen.lock();
+        let noted = world.seen.lock();
         let begun: BTreeMap<&str, u32> =
-            seen.runs.iter().map(|(id, runs)| (id.as_str(), runs.begun)).collect();
+            noted.runs.iter().map(|(id, runs)| (id.as_str(), runs.begun)).collect();
         let once: BTreeMap<&str, u32> = world.events().into_iter().map(|id| (id, 1)).collect();
         assert_eq!(begun, once, "seed {seed}");
     }
@@ -408,9 +408,9 @@ async fn at_most_once_a_store_that_is_gone_for_longer_than_a_lease_never_makes_a
     for seed in seeds() {
         let (seed, world) = Play::new(seed, config().lease(SHORT).at_most_once(), 0).through().await;
         nothing_is_wrong(seed, &world, &[Reason::Unknown]);
-        let seen = world.seen.lock();
-        assert!(seen.runs.values().all(|runs| runs.begun == 1), "seed {seed}: {:?}", seen.runs);
-        unknown += seen.dead.values().filter(|reason| **reason == Reason::Unknown).count();
+        let noted = world.seen.lock();
+        assert!(noted.runs.values().all(|runs| runs.begun == 1), "seed {seed}: {:?}", noted.runs);
+        unknown += noted.dead.values().filter(|reason| **reason == Reason::Unknown).count();
     }
     assert!(unknown > 0, "no outage has outlasted a lease, so nothing was shown");
 }

@@ -55,7 +55,7 @@ async fn produce(brokers: &str, topic: &str) -> Sent {
     let mut sent = Sent::new();
     for number in 0..EVENTS * 4 / 3 {
         let id = format!("e-{}", number % EVENTS);
-        let event = CloudEvent::new(&*id, "/shop", "placed").unwrap();
+        let event = CloudEvent::new(&id, "/shop", "placed").unwrap();
         let partition = i32::try_from(number / 7).unwrap() % PARTITIONS;
         let place = send(&producer, &Message { partition, ..event.to_message(topic) }).await;
         sent.insert(place, Some(id));
