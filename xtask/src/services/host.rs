@@ -175,6 +175,11 @@ mod tests {
         assert!(!noted_process_is_gone(&folder), "nothing is noted");
 
         let mut program = Command::new("sleep").arg("47113").current_dir(&folder).spawn().unwrap();
+        // Linux lets whoever started it go on a moment before its arguments can be read.
+        let start = Instant::now();
+        while process_of(&folder, 47113).is_none() && start.elapsed() < START_TIMEOUT {
+            std::thread::yield_now();
+        }
         assert_eq!((noted_process(&folder), process_of(&folder, 47113)), (None, Some(program.id())));
         assert_eq!(process_of(&folder, 47114), None, "another port is another program");
         fs::write(folder.join("pid"), program.id().to_string()).unwrap();
