@@ -1,6 +1,7 @@
 //! Jobs over HTTP: one running instance of each type, over all nodes, and the record of its runs.
 
 use futures_util::future::join_all;
+use semel_api::Time;
 use serde_json::{Value, json};
 
 use crate::http::Answer;
@@ -15,6 +16,7 @@ const RUNS: &str = "/v1/jobs/EXPIRE_LOCKS/runs";
 on_every_store! {
     of_three_nodes_that_start_a_job_at_once_one_runs_and_the_others_are_skipped,
     a_holder_that_is_gone_is_overtaken_once_its_lease_has_lapsed_and_is_fenced_l2_l6,
+    the_lease_of_a_run_is_the_one_that_its_own_start_asks_for_l1,
 }
 
 async fn nodes(store: &SharedStore) -> Vec<Server> {
@@ -112,6 +114,48 @@ async fn a_holder_that_is_gone_is_overtaken_once_its_lease_has_lapsed_and_is_fen
     };
     assert_eq!(of("gone").collect::<Vec<_>>(), ["LAPSED"]);
     assert_eq!(of("next").filter(|status| **status == "RUNNING").count(), 1);
+}
+
+/// How long a run that was shown holds its guard from its last heartbeat on, in milliseconds.
+fn held(run: &Value) -> u64 {
+    let time = |name: &str| Time::parse(run[name].as_str().unwrap()).unwrap().as_millis();
+    time("leaseUntil") - time("heartbeatAt")
+}
+
+/// As long as this, and not as any other lease of the test.
+fn holds(run: &Value, lease_ms: u64) {
+    let held = held(run);
+    assert!((lease_ms..lease_ms + 60_000).contains(&held), "{held} ms of {lease_ms}: {run}");
+}
+
+async fn the_lease_of_a_run_is_the_one_that_its_own_start_asks_for_l1(kind: Kind) {
+    const USUAL: u64 = 600_000;
+    const LONG: u64 = 3_600_000;
+    let Some(store) = kind.fresh().await else { return };
+    let url = store.url();
+    let nodes = [Server::start_on(&url, "").await, Server::start_on(&url, "").await];
+    for (number, lease_ms) in [USUAL, LONG, USUAL].into_iter().enumerate() {
+        let named = |lease_ms: u64| {
+            format!(r#"{{"attempt_id":"try-{number}","holder":"cron","lease_ms":{lease_ms}}}"#)
+        };
+        let run = begun(&nodes[number % 2], &named(lease_ms)).await;
+        assert_eq!(run["leaseMs"], lease_ms);
+        holds(&run, lease_ms);
+        let again = begun(&nodes[0], &named(7_200_000)).await;
+        assert_eq!((&again["id"], &again["leaseMs"]), (&run["id"], &run["leaseMs"]), "as it began");
+        holds(&command(&nodes[1], &run, "heartbeat", "").await.json(), lease_ms);
+        assert_eq!(command(&nodes[1], &run, "complete", "").await.status, 200);
+    }
+    let gone = begun(&nodes[0], r#"{"holder":"gone","lease_ms":300}"#).await;
+    assert_eq!(gone["leaseMs"], 300);
+    let heir = eventually("the short lease lapses", async || {
+        let answer = nodes[1].post(RUNS, &format!(r#"{{"holder":"heir","lease_ms":{LONG}}}"#)).await;
+        (answer.status == 201).then(|| answer.json())
+    })
+    .await;
+    assert_eq!((&heir["takenOver"], &heir["leaseMs"]), (&json!(true), &json!(LONG)));
+    holds(&heir, LONG);
+    holds(&nodes[0].get("/v1/jobs", &[]).await.json()["jobs"][0]["running"], LONG);
 }
 
 /// The requirement's test, as it stands there: `curl -X POST …`, without a body, twice at once.

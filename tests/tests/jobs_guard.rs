@@ -100,6 +100,7 @@ over_every_store! {
     an_error_or_a_panic_ends_the_run_failed_at_once_and_the_next_one_begins,
     a_pause_longer_than_the_lease_lets_the_next_one_run_and_fences_the_first_l2_l6,
     a_lost_answer_is_asked_for_again_and_changes_nothing,
+    a_run_holds_its_guard_for_the_lease_that_its_own_job_was_given_l1,
     a_run_that_is_released_by_force_is_over_and_the_release_is_audited,
     pages_of_the_history_miss_nothing_and_show_nothing_twice,
     a_tick_is_one_nodes_and_is_taken_over_when_that_is_dead,
@@ -198,6 +199,27 @@ async fn a_lost_answer_is_asked_for_again_and_changes_nothing(stage: Stage) {
     let other = stage.guard(2).fail(first.proof(), results(5)).await;
     assert!(matches!(other, Err(GuardError::Fenced)), "{other:?}");
     assert_eq!(stage.of("cron").await, [RunStatus::Completed]);
+}
+
+/// By `.lease(…)`, one after the other, and then after one that is gone.
+async fn a_run_holds_its_guard_for_the_lease_that_its_own_job_was_given_l1(stage: Stage) {
+    let held = async |node: usize, lease: Duration| {
+        let guard = stage.guard(node);
+        let job = stage.nodes[node].job(JOB).lease(lease);
+        let turn = job.run(move |_| async move { guard.running().await.map_err(|error| error.to_string()) });
+        match turn.await.unwrap() {
+            Turn::Ran(run) => run.map(|run| run.lease_until.unwrap().since(run.heartbeat_at.unwrap())),
+            Turn::Skipped { .. } => None,
+        }
+    };
+    let is = |held: Duration, lease: Duration| held >= lease && held < lease + LONG / 2;
+    for (node, lease) in [(0, LONG), (1, LONG * 3), (2, LONG)] {
+        let held = held(node, lease).await.unwrap();
+        assert!(is(held, lease), "{held:?} of {lease:?}");
+    }
+    stage.began(0, &start("gone", SHORT)).await;
+    let held = eventually("the short lease lapses", async || held(1, LONG * 3).await).await;
+    assert!(is(held, LONG * 3), "{held:?}");
 }
 
 async fn a_run_that_is_released_by_force_is_over_and_the_release_is_audited(stage: Stage) {

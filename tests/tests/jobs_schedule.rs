@@ -306,6 +306,44 @@ async fn a_reload_begins_and_ends_schedules_and_lets_runs_go_on() {
     assert_eq!(again.len(), begun(&target).len(), "no instant twice");
 }
 
+/// Of the very next run, whose guard is there still.
+#[tokio::test]
+async fn a_lease_that_is_reloaded_is_the_next_runs_and_the_one_that_goes_on_keeps_its_own() {
+    const USUAL: u64 = 600_000;
+    const LONG: u64 = 3_600_000;
+    let (target, folder) = (Target::start().await, tempfile::tempdir().unwrap());
+    target.close();
+    let config =
+        |lease_ms: u64| every_second(&target, "/gated", &format!("lease = \"{}s\"", lease_ms / 1_000));
+    let server = Server::start_in(folder.path(), &config(USUAL)).await;
+    let holds = |run: &Value, lease_ms: u64| {
+        let time = |name: &str| Some(Time::parse(run[name].as_str()?).unwrap().as_millis());
+        let held = time("leaseUntil").zip(time("heartbeatAt")).map(|(until, since)| until - since);
+        held.is_some_and(|held| (lease_ms..lease_ms + 60_000).contains(&held))
+    };
+    let running = async || server.get("/v1/jobs", &[]).await.json()["jobs"][0]["running"].clone();
+    target.arrived(1).await;
+    let first = running().await;
+    assert!(holds(&first, USUAL), "{first}");
+    std::fs::write(folder.path().join("semel.toml"), config(LONG)).unwrap();
+    server.signal(Signal::HUP);
+    // Runs that the old configuration has begun are let through; the next one stays for as long as it is looked at.
+    let next = eventually("a run of the new configuration", async || {
+        let run = running().await;
+        match run["id"].as_str() {
+            Some(_) if holds(&run, USUAL) => target.open(),
+            Some(_) if holds(&run, LONG) => return Some(run),
+            // It has ended while it was looked at.
+            Some(_) => {}
+            None => target.close(),
+        }
+        None
+    })
+    .await;
+    assert!(next["fence"].as_u64() > first["fence"].as_u64(), "L2");
+    target.open();
+}
+
 #[tokio::test]
 async fn what_the_target_says_is_the_result_and_a_failure_is_one() {
     let target = Target::start().await;

@@ -67,6 +67,8 @@ fn ask(key: u64) -> Ask {
 async fn command(chance: &mut Chance, seen: &HashMap<RecordId, Vec<Arc<Record>>>, to: &mut impl Give) {
     let key = chance.below(KEYS);
     let ask = if chance.happens(4) { ask(key).operation("refund") } else { ask(key) };
+    // As long as another key's: a guard's claim has its own lease, and any other record keeps the one that it has.
+    let ask = if chance.happens(15) { ask.lease_ms(100 + chance.below(KEYS) * 40) } else { ask };
     let id = ask.id();
     let number = chance.below(1 << 40);
     // Mostly the newest, so that most commands fit; stale tokens and versions are among the rest.

@@ -141,6 +141,7 @@ macro_rules! store_cases {
             time: as_of_never_goes_back;
             time: a_stepped_wall_clock_neither_lapses_nor_keeps_anything;
             time: stamps_count_from_the_write;
+            time: l1_the_guard_of_a_job_holds_for_as_long_as_the_claim_that_has_it_asked_for;
             due: what_is_due_comes_in_order_from_its_lane_only;
             due: a_live_lease_is_not_due_and_a_lapsed_one_is;
             due: a_heartbeat_moves_the_lapse;

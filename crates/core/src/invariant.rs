@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::id::Namespace;
 use crate::record::{Record, State};
 
 /// What must hold whatever happens.
@@ -99,6 +100,13 @@ pub fn judge_step(before: Option<&Record>, expired: bool, after: &Record) -> Res
     let new_token = after.token().is_some() && after.token() != before.token();
     if new_token && after.version().fence == before.version().fence {
         return Err(Invariant::L1);
+    }
+    // How long a token is valid is settled when it is given.
+    if before.request().policy().lease() != after.request().policy().lease() {
+        let is_new_run = after.request().scope().namespace == Namespace::Job
+            && matches!(after.state(), State::Running { .. })
+            && after.version().fence > before.version().fence;
+        return if is_new_run { Ok(()) } else { Err(Invariant::L1) };
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What was promised about an operation. The command that starts a record fixes it: neither a later request nor a
-//! reloaded configuration changes what holds for that record.
+//! reloaded configuration changes what holds for that record. One exception: the guard of a job is a record that outlives
+//! its runs, so its lease is the one that the run which holds it has asked for.
 
 use std::time::Duration;
 
@@ -153,6 +154,12 @@ impl Policy {
             ));
         }
         Ok(Self { payload_retention, ..self })
+    }
+
+    /// The same with the lease of another policy, which is within the limits.
+    pub(crate) fn leased(self, lease: Duration) -> Self {
+        debug_assert!((limits::LEASE_MIN..=limits::LEASE_MAX).contains(&lease));
+        Self { lease, ..self }
     }
 
     /// How long a claim holds without a heartbeat.

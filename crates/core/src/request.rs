@@ -1,4 +1,5 @@
-//! What a caller asks for: everything about a record that its first command fixes.
+//! What a caller asks for: everything about a record that its first command fixes. Two things may still come to it:
+//! an input, where the work is accepted later, and the lease of the run that a job's guard is claimed for.
 
 use std::collections::BTreeSet;
 
@@ -153,6 +154,12 @@ impl Request {
             request.lane.clone_from(&other.lane);
         }
         request
+    }
+
+    /// This request with the lease of `other`; `None` where that is its own.
+    pub(crate) fn leased_as(&self, other: &Self) -> Option<Self> {
+        let (own, lease) = (self.policy, other.policy.lease());
+        (own.lease() != lease).then(|| Self { policy: own.leased(lease), ..self.clone() })
     }
 
     /// The record's id.

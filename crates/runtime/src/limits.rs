@@ -24,7 +24,7 @@ pub const JOB_DETAILS_BYTES_MAX: usize = 16 * 1024;
 pub const JOB_LEASE_DEFAULT: Duration = Duration::from_secs(5 * 60);
 /// How long a run is remembered from its end, if nothing else is said.
 pub const JOB_RETENTION_DEFAULT: Duration = Duration::from_secs(60 * 60);
-/// How long a guard that nobody holds is kept: a moment, so that a lease that was configured anew holds soon.
+/// How long a guard that nobody holds is kept: a moment, for whoever gives it back again, since its answer was lost.
 pub const JOB_GUARD_REST: Duration = Duration::from_secs(1);
 /// The lease of the record of a skip, which is claimed and completed at once; what a crash leaves of one is tidied
 /// after it.

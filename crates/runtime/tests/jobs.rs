@@ -344,14 +344,47 @@ async fn a_run_is_forgotten_an_hour_after_its_end_and_one_that_runs_is_not() {
 }
 
 #[tokio::test]
-async fn a_lease_that_was_configured_anew_holds_from_the_next_run_after_a_moment() {
+async fn a_lease_that_was_configured_anew_holds_from_the_next_run_on_however_soon_that_is() {
+    // At once, while the guard that was given back is there; and when it is as good as absent.
+    for pause in [Duration::ZERO, Duration::from_secs(2)] {
+        let bench = Bench::new();
+        for (number, lease) in [LEASE, LEASE * 2, LEASE / 2, LEASE].into_iter().enumerate() {
+            let start = Start { lease, ..start(&format!("run-{number}")) };
+            let Started::Began(claim) = bench.guard().start(&start).await.unwrap() else { panic!() };
+            let held = |run: &JobRun| run.lease_until.unwrap().since(run.heartbeat_at.unwrap());
+            assert_eq!((claim.lease(), held(claim.run())), (lease, lease));
+            bench.clock.advance(lease / 2);
+            assert_eq!(held(&bench.guard().heartbeat(claim.proof()).await.unwrap()), lease);
+            bench.guard().complete(claim.proof(), results(1)).await.unwrap();
+            bench.clock.advance(pause);
+        }
+    }
+}
+
+#[tokio::test]
+async fn l1_whoever_takes_over_has_the_lease_that_it_asks_for_and_not_the_dead_holders() {
+    for lease in [LEASE / 2, LEASE * 3] {
+        let bench = Bench::new();
+        bench.began("dead").await;
+        bench.clock.advance(LEASE);
+        let heir = bench.guard().start(&Start { lease, ..start("heir") }).await.unwrap();
+        let Started::Began(heir) = heir else { panic!() };
+        assert!(heir.is_taken_over() && heir.lease() == lease);
+        bench.clock.advance(lease.checked_sub(Duration::from_millis(1)).unwrap());
+        assert!(matches!(bench.guard().start(&start("next")).await.unwrap(), Started::Skipped(_)));
+        bench.clock.advance(Duration::from_millis(1));
+        assert!(bench.began("next").await.is_taken_over());
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_is_asked_for_again_keeps_the_lease_that_it_began_with() {
     let bench = Bench::new();
-    let claim = bench.began("a").await;
-    bench.guard().complete(claim.proof(), results(1)).await.unwrap();
-    bench.clock.advance(Duration::from_secs(2));
-    let longer = Start { lease: LEASE * 2, ..start("b") };
-    let Started::Began(claim) = bench.guard().start(&longer).await.unwrap() else { panic!() };
-    assert_eq!(claim.lease(), LEASE * 2);
+    let named = |lease| Start { attempt: Some("try-1".into()), lease, ..start("cron") };
+    for lease in [LEASE, LEASE * 2] {
+        let Started::Began(claim) = bench.guard().start(&named(lease)).await.unwrap() else { panic!() };
+        assert_eq!((claim.lease(), claim.is_again()), (LEASE, lease != LEASE));
+    }
 }
 
 #[tokio::test]

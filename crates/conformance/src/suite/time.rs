@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use semel_core::command::Extend;
+use semel_core::Record;
+use semel_core::command::{Claim, Claimed, Extend, Release};
+use semel_core::id::Namespace;
 use semel_core::record::StateName;
 
 use super::skipped;
 use crate::fixture::{Ask, Hand};
-use crate::subject::{Step, Subject};
+use crate::subject::{Ending, Step, Subject};
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 
@@ -65,4 +67,65 @@ pub async fn stamps_count_from_the_write(subject: &mut dyn Subject) {
         assert_eq!(times.settled, Some(times.written));
         assert_eq!(times.expires, Some(times.written.plus(Duration::from_millis(lease * 3))));
     }
+}
+
+/// The lease that the record says it has; what is left of it is no less, and no other length that is asked for here.
+fn lease(record: &Record) -> Duration {
+    let (lease, times) = (record.request().policy().lease(), record.times());
+    let left = times.wake.unwrap().since(times.written);
+    assert!(left >= lease && left < lease + Duration::from_secs(60), "{left:?} of {lease:?}");
+    lease
+}
+
+/// Claims it as soon as the lease of the claim before has lapsed.
+async fn taken_over(subject: &dyn Subject, hand: &Hand, ask: &Ask) -> Claim {
+    loop {
+        match hand.ledger.claim(ask.request(), None).await.unwrap() {
+            Claimed::Granted(claim) => return claim,
+            Claimed::Busy { .. } => subject.pass(Duration::from_millis(50)).await,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+}
+
+/// Another one than the record was begun with: longer or shorter, after a release and at a takeover. It outlives the
+/// process; and outside of jobs there is no such thing.
+pub async fn l1_the_guard_of_a_job_holds_for_as_long_as_the_claim_that_has_it_asked_for(
+    subject: &mut dyn Subject,
+) {
+    const SHORT: u64 = 100;
+    const USUAL: u64 = 600_000;
+    const LONG: u64 = 3_600_000;
+    let ask = |lease_ms| Ask::key("EXPIRE_LOCKS").namespace(Namespace::Job).resume().lease_ms(lease_ms);
+    let elsewhere = |lease_ms| ask(lease_ms).namespace(Namespace::Execute);
+    let is = Duration::from_millis;
+    let hand = Hand::on(subject.store());
+    for lease_ms in [USUAL, LONG, USUAL] {
+        let claim = hand.claim(&ask(lease_ms)).await;
+        assert_eq!((claim.lease(), lease(claim.record())), (is(lease_ms), is(lease_ms)));
+        assert_eq!(lease(&*hand.done(&Extend { holder: claim.holder() }).await), is(lease_ms));
+        hand.done(&Release { holder: claim.holder(), error: "its run has ended".into() }).await;
+        let other = hand.claim(&elsewhere(lease_ms)).await;
+        assert_eq!((other.lease(), lease(other.record())), (is(USUAL), is(USUAL)), "its first claim's");
+        hand.done(&Release { holder: other.holder(), error: "refused".into() }).await;
+    }
+    let gone = hand.claim(&ask(SHORT)).await;
+    assert_eq!((gone.lease(), lease(gone.record())), (is(SHORT), is(SHORT)));
+    let heir = taken_over(subject, &hand, &ask(LONG)).await;
+    assert!(heir.is_tainted() && heir.fence() > gone.fence(), "L2");
+    assert_eq!((heir.lease(), lease(heir.record())), (is(LONG), is(LONG)));
+    let busy = hand.ledger.claim(ask(SHORT).request(), None).await.unwrap();
+    assert!(matches!(busy, Claimed::Busy { .. }), "{busy:?}");
+    let before = hand.stored(ask(USUAL).id()).await.unwrap();
+    assert_eq!(&before, heir.record(), "L5");
+    drop(hand);
+    for ending in [Ending::Closed, Ending::Crashed] {
+        if !subject.restart(ending).await {
+            return skipped("nothing of this store outlives it");
+        }
+        let hand = Hand::on(subject.store());
+        assert_eq!(hand.stored(ask(USUAL).id()).await.as_ref(), Some(&before), "{ending:?}");
+    }
+    let hand = Hand::on(subject.store());
+    assert_eq!(lease(&*hand.done(&Extend { holder: heir.holder() }).await), is(LONG));
 }

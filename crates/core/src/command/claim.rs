@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Command, Verdict, live};
-use crate::id::{AttemptId, Fence, Holder, RecordId, Token};
+use crate::id::{AttemptId, Fence, Holder, Namespace, RecordId, Token};
 use crate::record::{Checkpoint, Record, State, Why};
 use crate::request::Request;
 use crate::time::Timestamp;
@@ -107,7 +107,7 @@ impl Command for ClaimKey {
             return Verdict::Stay(Claimed::Mismatch(Arc::clone(live)));
         }
         match live.state() {
-            State::Released { .. } => self.run(Write::next(live, self.running()).raise_fence()),
+            State::Released { .. } => self.run(self.next_try(live)),
             State::Running { attempt_id } if !live.is_lapsed(now) => {
                 match live.token().filter(|token| self.is_same_attempt(*token, attempt_id.as_ref())) {
                     Some(token) => Verdict::Stay(Claimed::Granted(Claim::of(Arc::clone(live), token))),
@@ -118,8 +118,7 @@ impl Command for ClaimKey {
                 Verdict::write(Write::next(live, lapsed_into_unknown()).after_lapse())
             }
             State::Running { .. } => {
-                let takeover = Write::next(live, self.running()).after_lapse().raise_fence();
-                self.run(takeover.with(|parts| parts.tainted = true))
+                self.run(self.next_try(live).after_lapse().with(|parts| parts.tainted = true))
             }
             // Accepted work is a worker's to run; a client that claims it would race the worker.
             State::Pending { .. } => busy(live, now),
@@ -145,6 +144,19 @@ impl Command for ClaimKey {
 impl ClaimKey {
     fn running(&self) -> State {
         State::Running { attempt_id: self.attempt_id.clone() }
+    }
+
+    /// One try more of a record that is there. The guard of a job outlives its runs and each run asks for a lease of its
+    /// own; everywhere else the record is one piece of work, and holds what its first command was promised.
+    fn next_try(&self, live: &Record) -> Write {
+        let write = Write::next(live, self.running()).raise_fence();
+        if live.request().scope().namespace != Namespace::Job {
+            return write;
+        }
+        match live.request().leased_as(&self.request) {
+            Some(leased) => write.with(|parts| parts.request = Arc::new(leased)),
+            None => write,
+        }
     }
 
     fn run(&self, write: Write) -> Verdict<Claimed> {
@@ -181,9 +193,20 @@ fn busy(record: &Arc<Record>, now: Timestamp) -> Verdict<Claimed> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Script, request, token};
+    use super::super::testing::{LEASE_MS, Script, request, token};
     use super::*;
+    use crate::id::Lane;
     use crate::policy::OnLapse;
+
+    const SHORTER_MS: u64 = LEASE_MS / 3;
+    const LONGER_MS: u64 = LEASE_MS * 3;
+
+    /// What the record says of its lease, and how much of it is left.
+    fn lease_ms(script: &Script) -> (u128, u64) {
+        let record = script.record();
+        let left = record.times().wake.unwrap().as_millis() - record.times().written.as_millis();
+        (record.request().policy().lease().as_millis(), left)
+    }
 
     #[test]
     fn the_first_claim_runs_and_the_next_is_busy_until_the_outcome_is_replayed() {
@@ -252,5 +275,95 @@ mod tests {
         script.after_retention();
         let next = script.granted(2);
         assert_eq!((next.attempt(), next.fence().0), (1, 2), "a new life, under a higher fence (L2)");
+    }
+
+    #[test]
+    fn a_run_of_a_job_has_the_lease_that_its_claim_asks_for_whatever_earlier_runs_had() {
+        let mut script = Script::in_namespace(Namespace::Job, OnLapse::Resume);
+        assert_eq!(script.granted(1).lease(), Duration::from_millis(LEASE_MS));
+        for (n, asked) in [(2, LONGER_MS), (3, SHORTER_MS), (4, SHORTER_MS), (5, LEASE_MS)] {
+            script.release(n - 1);
+            let claim = script.granted_for(n, asked);
+            assert_eq!(claim.lease(), Duration::from_millis(asked));
+            assert_eq!(lease_ms(&script), (u128::from(asked), asked), "claim {n}");
+        }
+    }
+
+    #[test]
+    fn l1_a_guard_that_is_taken_over_holds_for_the_lease_of_who_took_it() {
+        for asked in [SHORTER_MS, LONGER_MS] {
+            let mut script = Script::in_namespace(Namespace::Job, OnLapse::Resume);
+            script.granted(1);
+            script.after_ms(LEASE_MS - 1).refuses_busy(2);
+            assert_eq!(
+                lease_ms(&script),
+                (u128::from(LEASE_MS), LEASE_MS),
+                "who is turned away changes nothing"
+            );
+            script.after_ms(1);
+            assert!(script.granted_for(2, asked).is_tainted());
+            script.after_ms(asked - 1).refuses_busy(3);
+            script.after_ms(1);
+            assert_eq!(script.granted(3).lease(), Duration::from_millis(LEASE_MS));
+        }
+    }
+
+    #[test]
+    fn heartbeats_renew_a_guard_for_the_lease_of_the_run_that_has_it() {
+        for asked in [SHORTER_MS, LONGER_MS] {
+            let mut script = Script::in_namespace(Namespace::Job, OnLapse::Resume);
+            script.granted(1);
+            script.release(1);
+            script.granted_for(2, asked);
+            for _ in 0..3 {
+                script.after_ms(asked - 1).extend(2);
+                assert_eq!(lease_ms(&script), (u128::from(asked), asked));
+            }
+        }
+    }
+
+    #[test]
+    fn l1_a_run_that_is_asked_for_again_keeps_the_lease_that_it_began_with() {
+        let mut script = Script::in_namespace(Namespace::Job, OnLapse::Resume);
+        let ask = |script: &Script, n, lease| ClaimKey {
+            request: script.asking_for(lease),
+            token: token(n),
+            attempt_id: Some(AttemptId::try_new("try-1").unwrap()),
+        };
+        let first = ask(&script, 1, LEASE_MS);
+        let Claimed::Granted(first) = script.apply(&first) else { panic!("granted") };
+        let again = ask(&script, 2, LONGER_MS);
+        let Claimed::Granted(again) = script.after_ms(10).apply(&again) else { panic!("granted again") };
+        assert_eq!(first, again);
+        assert_eq!(lease_ms(&script), (u128::from(LEASE_MS), LEASE_MS));
+    }
+
+    #[test]
+    fn of_what_a_guard_was_promised_only_the_lease_is_a_later_runs_to_say() {
+        let mut script = Script::in_namespace(Namespace::Job, OnLapse::Resume);
+        script.granted(1);
+        let before = Request::clone(script.record().request());
+        script.release(1);
+        let other = Script::in_namespace(Namespace::Job, OnLapse::AtMostOnce).asking_for(LONGER_MS);
+        let other = Request::clone(&other).in_lane(Lane::try_new("bank").unwrap());
+        let claim = ClaimKey { request: Arc::new(other), token: token(2), attempt_id: None };
+        assert!(matches!(script.apply(&claim), Claimed::Granted(_)));
+        let after = script.record().request();
+        assert_eq!(after.policy().lease(), Duration::from_millis(LONGER_MS));
+        assert_eq!(after.leased_as(&before), Some(before), "but for the lease nothing has changed");
+        assert_eq!(after.leased_as(after), None);
+    }
+
+    #[test]
+    fn outside_of_jobs_a_record_keeps_the_lease_that_its_first_claim_fixed() {
+        for namespace in [Namespace::Execute, Namespace::Http, Namespace::Webhook, Namespace::Topic] {
+            let mut script = Script::in_namespace(namespace, OnLapse::Resume);
+            script.granted(1);
+            script.release(1);
+            assert_eq!(script.granted_for(2, LONGER_MS).lease(), Duration::from_millis(LEASE_MS));
+            script.after_lease();
+            assert_eq!(script.granted_for(3, SHORTER_MS).lease(), Duration::from_millis(LEASE_MS));
+            assert_eq!(lease_ms(&script), (u128::from(LEASE_MS), LEASE_MS), "{namespace:?}");
+        }
     }
 }

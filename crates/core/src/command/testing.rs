@@ -155,6 +155,26 @@ impl Script {
         }
     }
 
+    /// What the script asks for, under a lease of so many milliseconds.
+    pub(crate) fn asking_for(&self, lease_ms: u64) -> Arc<Request> {
+        let usual = self.request.policy();
+        let lease = Duration::from_millis(lease_ms);
+        let policy =
+            Policy::try_new(lease, usual.retention(), usual.on_lapse(), usual.keep(), usual.retry()).unwrap();
+        let (scope, key) = (self.request.scope().clone(), self.request.key().clone());
+        let operation = self.request.operation().clone();
+        Arc::new(Request::new(scope, key, operation, *self.request.fingerprint(), policy))
+    }
+
+    #[track_caller]
+    pub(crate) fn granted_for(&mut self, n: u8, lease_ms: u64) -> Claim {
+        let request = self.asking_for(lease_ms);
+        match self.apply(&ClaimKey { request, token: token(n), attempt_id: None }) {
+            Claimed::Granted(claim) => claim,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
     #[track_caller]
     pub(crate) fn refuses_busy(&mut self, n: u8) {
         let answer = self.claim(n);

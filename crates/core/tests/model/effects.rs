@@ -335,6 +335,7 @@ impl Ledger {
                     fence: record.fence(),
                     life: world.past.life,
                     sent,
+                    lease: record.request().policy().lease(),
                     tainted: record.tainted(),
                     accepted: record.accepted(),
                     work: Work::NotBegun,

@@ -8,7 +8,9 @@ use stateright::{Checker, Model};
 use crate::scenario::{Cast, Role, Scenario, Sight};
 use crate::steps::Ledger;
 
-use Role::{Clerk, Client, Completer, Named, Operator, Probe, Reaper, Submitter, Sweeper, Warden, Worker};
+use Role::{
+    Clerk, Client, Completer, Named, Operator, Patient, Probe, Reaper, Submitter, Sweeper, Warden, Worker,
+};
 use Sight::{
     Abandoned, Cancelled, Death, Fenced, GhostWrite, Lapse, LateRequest, LateSettlement, PayloadGone,
     PowerLoss, Replay, Reuse, Revival, SecondRun, StaleVersion, Takeover, TooLate,
@@ -77,6 +79,14 @@ fn runs() -> Vec<Scenario> {
         )
         .seeing(&[Death, Revival, StaleVersion, LateSettlement]),
         resume("the guard of a job", &[one(Client), one(Client), one(Warden)]).of_a_job().seeing(&[Takeover]),
+        resume("runs of a job with leases of their own", &[one(Client), one(Patient).beats(1).crashes(1)])
+            .of_a_job()
+            .seeing(&[Takeover, Fenced, LateSettlement]),
+        resume("another lease is asked for elsewhere", &[one(Client), one(Patient).beats(1)]).seeing(&[
+            Takeover,
+            Fenced,
+            LateSettlement,
+        ]),
         resume(
             "payloads that go before their records",
             &[Cast::new(Submitter, 2), one(Worker), one(Operator), one(Clerk).doubts(1)],
@@ -112,6 +122,14 @@ fn larger_runs() -> Vec<Scenario> {
             &[one(Submitter), Cast::new(Worker, 2), one(Worker), one(Operator)],
         )
         .seeing(&[Takeover, Death, Revival]),
+        Scenario::new(
+            "runs of a job with leases of their own, and a warden",
+            Resume,
+            1,
+            &[one(Client), one(Patient).beats(1), one(Warden)],
+        )
+        .of_a_job()
+        .seeing(&[Takeover, Fenced, StaleVersion]),
         Scenario::new(
             "synchronous and accepted, lost answers",
             AtMostOnce,

@@ -190,6 +190,8 @@ pub(crate) const GUARDS: &[Guard] = &[
     guard(Of::Claim, "a claim raises the fence", KeepsFence, L2),
     guard(Of::Claim, "a claim changes the token", KeepsToken, L1),
     guard(Of::Claim, "a claim has a lease", NoWake, L1),
+    guard(Of::Claim, "a run of a job has the lease that it asks for", KeepsRequest, L1),
+    guard(Of::Claim, "elsewhere the lease is the record's", IsJob, L1),
     guard(Of::Claim, "a takeover taints", KeepsTaint, L7),
     guard(Of::Claim, "a claim counts", KeepsTries, L9),
     // Accept.
@@ -394,6 +396,10 @@ impl Guard {
         restore(&mut parts.tainted, &truth.tainted, &lie.tainted);
         restore(&mut parts.uncounted, &truth.uncounted, &lie.uncounted);
         restore(&mut parts.request, &truth.request, &lie.request);
+        if self.lie == IsJob && parts.request.scope() == lie.request.scope() {
+            // Only what was decided because of the lie stays, not the lie.
+            parts.request = Arc::new(in_namespace(&parts.request, truth.request.scope().namespace));
+        }
         restore(&mut parts.checkpoints, &truth.checkpoints, &lie.checkpoints);
         match self.lie {
             KeepsFence if parts.version.fence > truth.version.fence => parts.version = truth.version.next(),

@@ -46,8 +46,8 @@ enum Age {
 fn sayings() -> impl Strategy<Value = Saying> {
     let token = || 1..4u8;
     let plain = prop_oneof![
-        4 => (token(), prop::bool::weighted(0.1), any::<bool>(), prop::option::weighted(0.3, 1..3u8))
-            .prop_map(|(token, other, input, attempt)| Order::Claim { token, other, input, attempt }),
+        4 => (token(), prop::bool::weighted(0.1), any::<bool>(), prop::option::weighted(0.3, 1..3u8), any::<bool>())
+            .prop_map(|(token, other, input, attempt, long)| Order::Claim { token, other, input, attempt, long }),
         2 => (prop::bool::weighted(0.1), prop::bool::weighted(0.2))
             .prop_map(|(other, dead)| Order::Accept { other, dead }),
         3 => token().prop_map(|token| Order::Take { token }),

@@ -5,6 +5,7 @@
 //! [`judge_step`]. The model and the histories of commands use the same judge, so both name the same ids.
 
 use std::fmt;
+use std::time::Duration;
 
 use semel_core::id::Namespace;
 use semel_core::invariant::judge_step;
@@ -13,7 +14,7 @@ use semel_core::policy::OnLapse;
 use semel_core::record::{State, StateName};
 use semel_core::{Invariant, Record, Timestamp};
 
-use crate::orders::{LEASE, Order, PAUSE, RETENTION, Reply, outcome, token_of};
+use crate::orders::{LEASE, Order, PAUSE, RETENTION, Reply, leased, outcome, token_of};
 
 /// A broken invariant, and how it was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +65,8 @@ struct Next {
     tainted: bool,
     attempt: u32,
     uncounted: u32,
+    /// How long its claim holds without a heartbeat.
+    lease: Duration,
 }
 
 impl Next {
@@ -173,6 +176,7 @@ fn fields(case: Case<'_>, next: &Next, after: &Record) -> Result<(), Broken> {
     let rises = live.is_none_or(|live| after.attempt() >= live.attempt());
     hold(rises, Invariant::L9, "a later attempt has the number of an earlier one")?;
     let dropped = *case.order == Order::DropPayload;
+    promises(live, next.lease, after)?;
     let drivable = after.is_drivable() != dropped || !after.accepted();
     hold(drivable, Invariant::L9, "accepted work that no worker can drive")?;
     let rests = matches!(next.state, StateName::Completed | StateName::Released);
@@ -191,6 +195,14 @@ fn fields(case: Case<'_>, next: &Next, after: &Record) -> Result<(), Broken> {
         }
         _ => Ok(()),
     }
+}
+
+/// What the record was promised: its lease is the table's, and nothing else ever changes.
+fn promises(live: Option<&Record>, lease: Duration, after: &Record) -> Result<(), Broken> {
+    let policy = after.request().policy();
+    hold(policy.lease() == lease, Invariant::L1, "the record's lease is not the table's")?;
+    let kept = live.is_none_or(|live| leased(live.request().policy(), lease) == *policy);
+    hold(kept, Invariant::L3, "another promise than the record was begun with")
 }
 
 /// The table: what may come of the order, and the invariant that is broken by anything else.
@@ -235,11 +247,12 @@ fn expect(case: Case<'_>) -> (Expected, Invariant) {
 
 fn absent(case: Case<'_>) -> Expected {
     let begins = |state, proof, wake, accepted, attempt| {
-        Next { state, proof, wake: Some(wake), accepted, tainted: false, attempt, uncounted: 0 }.into()
+        let lease = case.order.lease();
+        Next { state, proof, wake: Some(wake), accepted, tainted: false, attempt, uncounted: 0, lease }.into()
     };
     match case.order {
         Order::Claim { .. } => {
-            begins(StateName::Running, Proof::Claimant, case.written.plus(LEASE), false, 1)
+            begins(StateName::Running, Proof::Claimant, case.written.plus(case.order.lease()), false, 1)
         }
         Order::Accept { dead: false, .. } => begins(StateName::Pending, Proof::Spent, case.written, true, 0),
         Order::Accept { dead: true, .. } => Next {
@@ -250,6 +263,7 @@ fn absent(case: Case<'_>) -> Expected {
             tainted: false,
             attempt: 0,
             uncounted: 0,
+            lease: LEASE,
         }
         .into(),
         Order::Take { .. } => Expected::Stays(&["not due"]),
@@ -287,6 +301,7 @@ fn same(live: &Record, state: StateName) -> Next {
         tainted: live.tainted(),
         attempt: live.attempt(),
         uncounted: live.parts().uncounted,
+        lease: live.request().policy().lease(),
     }
 }
 
@@ -310,10 +325,15 @@ fn drop_payload(case: Case<'_>, live: &Record) -> (Expected, Invariant) {
 fn grant(case: Case<'_>, live: &Record, tainted: bool) -> Expected {
     let tainted = live.tainted() || tainted;
     let attempt = live.attempt() + 1;
-    Next { tainted, attempt, ..same(live, StateName::Running) }
-        .proof(Proof::Claimant)
-        .wake(case.written.plus(LEASE))
-        .into()
+    let same = same(live, StateName::Running);
+    // A run of a job has the lease that its own claim asks for.
+    let is_job = live.request().scope().namespace == Namespace::Job;
+    let lease = match case.order {
+        Order::Claim { .. } if is_job => case.order.lease(),
+        _ => same.lease,
+    };
+    let until = case.written.plus(lease);
+    Next { tainted, attempt, lease, ..same }.proof(Proof::Claimant).wake(until).into()
 }
 
 fn at_most_once(live: &Record) -> bool {
@@ -404,7 +424,8 @@ fn lapse(case: Case<'_>, live: &Record) -> (Expected, Invariant) {
 fn extend(case: Case<'_>, live: &Record) -> (Expected, Invariant) {
     match live.state() {
         State::Running { .. } | State::Unknown { .. } => {
-            (same(live, StateName::Running).wake(case.written.plus(LEASE)).into(), Invariant::L1)
+            let lease = live.request().policy().lease();
+            (same(live, StateName::Running).wake(case.written.plus(lease)).into(), Invariant::L1)
         }
         _ => (Expected::Stays(&["fenced"]), Invariant::L6),
     }

@@ -10,8 +10,8 @@ use crate::scenario::{Cast, Role, Scenario};
 use crate::steps::{Ledger, property_of};
 
 use Role::{
-    Breaker, Clerk, Client, Completer, Confused, Filer, Named, Operator, Probe, Reaper, Submitter, Sweeper,
-    Warden, Worker,
+    Breaker, Clerk, Client, Completer, Confused, Filer, Named, Operator, Patient, Probe, Reaper, Submitter,
+    Sweeper, Warden, Worker,
 };
 
 const fn cast(role: Role) -> Cast {
@@ -45,6 +45,8 @@ fn small() -> Vec<Scenario> {
         once("warden", &[cast(Client), cast(Submitter), cast(Warden)]),
         once("warden of a job", &[cast(Client), cast(Submitter), cast(Warden)]).of_a_job(),
         resume("wardens of a job", &[cast(Client), cast(Client), cast(Warden)]).of_a_job(),
+        resume("patience with a job", &[cast(Client), cast(Patient)]).of_a_job(),
+        resume("patience elsewhere", &[cast(Client), cast(Patient)]),
         resume("takes", &[cast(Submitter), cast(Worker).beats(1), cast(Worker)]),
         resume("steps of workers", &[cast(Submitter), cast(Worker).steps(1), cast(Worker)]),
         once("reaper", &[cast(Client), cast(Submitter), cast(Reaper)]),

@@ -27,6 +27,8 @@ use crate::guards::Guard;
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// How long a claim holds.
 pub(crate) const LEASE: Duration = Duration::from_millis(200);
+/// How long a claim holds whose claimant asks for longer.
+pub(crate) const LONG: Duration = Duration::from_millis(300);
 /// How long a settled record is kept.
 pub(crate) const RETENTION: Duration = Duration::from_millis(300);
 /// How long the payload of a completed record is kept, where it is not for as long as the record.
@@ -41,21 +43,61 @@ const OTHER: &str = "refund";
 /// One command, as data. Tokens, bodies and phases are small numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
-    Claim { token: u8, other: bool, input: bool, attempt: Option<u8> },
-    Accept { other: bool, dead: bool },
-    Take { token: u8 },
+    /// `long` asks for the longer lease.
+    Claim {
+        token: u8,
+        other: bool,
+        input: bool,
+        attempt: Option<u8>,
+        long: bool,
+    },
+    Accept {
+        other: bool,
+        dead: bool,
+    },
+    Take {
+        token: u8,
+    },
     Lapse,
-    Extend { token: u8 },
-    Checkpoint { token: u8, phase: u8, data: u8 },
-    Complete { token: u8, body: u8 },
-    Release { token: u8 },
-    Retry { token: u8, effect: bool, permanent: bool },
-    MarkUnknown { token: u8 },
-    Resolve { version: Version, executed: Option<u8> },
-    Revive { version: Version },
-    Discard { version: Version },
-    ForceRelease { version: Version },
-    Postpone { version: Version },
+    Extend {
+        token: u8,
+    },
+    Checkpoint {
+        token: u8,
+        phase: u8,
+        data: u8,
+    },
+    Complete {
+        token: u8,
+        body: u8,
+    },
+    Release {
+        token: u8,
+    },
+    Retry {
+        token: u8,
+        effect: bool,
+        permanent: bool,
+    },
+    MarkUnknown {
+        token: u8,
+    },
+    Resolve {
+        version: Version,
+        executed: Option<u8>,
+    },
+    Revive {
+        version: Version,
+    },
+    Discard {
+        version: Version,
+    },
+    ForceRelease {
+        version: Version,
+    },
+    Postpone {
+        version: Version,
+    },
     DropPayload,
 }
 
@@ -87,6 +129,14 @@ impl Order {
         match *self {
             Self::Claim { token, .. } | Self::Take { token } => Some(token),
             _ => None,
+        }
+    }
+
+    /// The lease that a claim asks for.
+    pub(crate) fn lease(&self) -> Duration {
+        match *self {
+            Self::Claim { long: true, .. } => LONG,
+            _ => LEASE,
         }
     }
 
@@ -303,12 +353,44 @@ impl Draft {
     }
 }
 
-/// What is agreed for a run: the record's promises, and what is missing from core.
+/// What is asked for under the key.
 #[derive(Clone, Debug)]
-pub(crate) struct Laws {
+struct Asked {
     plain: Arc<Request>,
     drivable: Arc<Request>,
     other: Arc<Request>,
+}
+
+impl Asked {
+    fn of(policy: Policy, namespace: Namespace) -> Self {
+        let request = |operation: &str| {
+            let scope = Scope { namespace, tenant: Tenant::try_new("default").unwrap(), subject: None };
+            let digest = *blake3::hash(operation.as_bytes()).as_bytes();
+            let (key, operation) = (Key::try_new("key-1").unwrap(), Operation::try_new(operation).unwrap());
+            Request::new(scope, key, operation, Fingerprint { version: 1, digest }, policy)
+        };
+        let input = || Input::try_new("POST", "/", Headers::default(), Bytes::from_static(b"{}")).unwrap();
+        Self {
+            plain: Arc::new(request("charge")),
+            drivable: Arc::new(request("charge").with_input(input())),
+            other: Arc::new(request(OTHER).with_input(input())),
+        }
+    }
+}
+
+/// The same policy with this lease.
+pub(crate) fn leased(policy: &Policy, lease: Duration) -> Policy {
+    let leased =
+        Policy::try_new(lease, policy.retention(), policy.on_lapse(), policy.keep(), policy.retry()).unwrap();
+    leased.try_with_payload_retention(policy.payload_retention()).unwrap()
+}
+
+/// What is agreed for a run: the record's promises, and what is missing from core.
+#[derive(Clone, Debug)]
+pub(crate) struct Laws {
+    usual: Asked,
+    /// The same under the longer lease.
+    long: Asked,
     /// The guard that is taken away.
     pub(crate) missing: Option<Guard>,
 }
@@ -324,23 +406,12 @@ impl Laws {
     /// The same, with payloads that go before their records.
     pub(crate) fn dropping_payloads(self) -> Self {
         let policy = self.policy().try_with_payload_retention(Some(PAYLOAD)).unwrap();
-        Self { missing: self.missing, ..Self::of(policy, self.plain.scope().namespace) }
+        Self { missing: self.missing, ..Self::of(policy, self.usual.plain.scope().namespace) }
     }
 
     fn of(policy: Policy, namespace: Namespace) -> Self {
-        let request = |operation: &str| {
-            let scope = Scope { namespace, tenant: Tenant::try_new("default").unwrap(), subject: None };
-            let digest = *blake3::hash(operation.as_bytes()).as_bytes();
-            let (key, operation) = (Key::try_new("key-1").unwrap(), Operation::try_new(operation).unwrap());
-            Request::new(scope, key, operation, Fingerprint { version: 1, digest }, policy)
-        };
-        let input = || Input::try_new("POST", "/", Headers::default(), Bytes::from_static(b"{}")).unwrap();
-        Self {
-            plain: Arc::new(request("charge")),
-            drivable: Arc::new(request("charge").with_input(input())),
-            other: Arc::new(request(OTHER).with_input(input())),
-            missing: None,
-        }
+        let (usual, long) = (Asked::of(policy, namespace), Asked::of(leased(&policy, LONG), namespace));
+        Self { usual, long, missing: None }
     }
 
     /// The same without this guard.
@@ -351,7 +422,7 @@ impl Laws {
 
     /// What lapsed leases mean here.
     pub(crate) fn policy(&self) -> &Policy {
-        self.plain.policy()
+        self.usual.plain.policy()
     }
 
     /// Lets core decide.
@@ -390,20 +461,21 @@ impl Laws {
     }
 
     fn with_command<U: Use>(&self, order: &Order, using: U) -> U::Result {
-        let id = self.plain.id();
+        let id = self.usual.plain.id();
         let holder = |token: u8| Holder { id, token: token_of(token) };
         match *order {
-            Order::Claim { token, other, input, attempt } => {
+            Order::Claim { token, other, input, attempt, long } => {
+                let asked = if long { &self.long } else { &self.usual };
                 let request = Arc::clone(match (other, input) {
-                    (true, _) => &self.other,
-                    (false, true) => &self.drivable,
-                    (false, false) => &self.plain,
+                    (true, _) => &asked.other,
+                    (false, true) => &asked.drivable,
+                    (false, false) => &asked.plain,
                 });
                 let attempt_id = attempt.map(|n| AttemptId::try_new(&n.to_string()).unwrap());
                 using.with(&ClaimKey { request, token: token_of(token), attempt_id })
             }
             Order::Accept { other, dead } => {
-                let request = Arc::clone(if other { &self.other } else { &self.drivable });
+                let request = Arc::clone(if other { &self.usual.other } else { &self.usual.drivable });
                 let accept =
                     if dead { Accept::try_dead(request, "filed".into()) } else { Accept::try_new(request) };
                 using.with(&accept.unwrap())

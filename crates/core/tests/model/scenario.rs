@@ -11,6 +11,8 @@ use crate::orders::Laws;
 pub(crate) enum Role {
     /// Claims the key and runs the work itself.
     Client,
+    /// As a client that asks for a longer lease.
+    Patient,
     /// As a client, and asks once for something else under the same key.
     Confused,
     /// As a client that names its attempt, and asks again under that name when an answer is lost.

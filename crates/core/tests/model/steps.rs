@@ -12,7 +12,7 @@ use stateright::{Model, Property};
 
 use crate::effects::{body_of, token_number};
 use crate::guards::Guard;
-use crate::orders::{LEASE, Order};
+use crate::orders::{LEASE, LONG, Order};
 use crate::scenario::{Cast, Role, Scenario, Sight};
 use crate::world::{Actor, Claim, Mind, Past, Target, Work, World};
 
@@ -83,6 +83,8 @@ impl Model for Ledger {
             crashes: cast.crashes,
             tokens: 0,
         };
+        let is_patient = |cast: &Cast| cast.role == Role::Patient;
+        let longest = if self.scenario.cast.iter().any(is_patient) { LONG } else { LEASE };
         vec![World {
             now: Timestamp::from_millis(1_000_000),
             stored: None,
@@ -94,6 +96,7 @@ impl Model for Ledger {
             target: Target::default(),
             past: Past::default(),
             broken: None,
+            longest,
         }]
     }
 
@@ -205,10 +208,12 @@ impl Ledger {
     fn beginnings(&self, world: &World, at: usize, actions: &mut Vec<Action>) {
         let (actor, role) = (&world.actors[at], self.scenario.cast[at].role);
         let token = token_number(at, actor.tokens);
-        let claim = |other, input, attempt| Order::Claim { token, other, input, attempt };
+        let claim = |other, input, attempt| Order::Claim { token, other, input, attempt, long: false };
+        let patient = Order::Claim { token, other: false, input: false, attempt: None, long: true };
         let stored = self.readable(world);
         match role {
             Role::Client => actions.push(Action::Order(at, claim(false, false, None))),
+            Role::Patient => actions.push(Action::Order(at, patient)),
             Role::Completer => actions.push(Action::Order(at, claim(false, true, None))),
             Role::Named => actions.push(Action::Order(at, claim(false, false, Some(1)))),
             Role::Confused => {
@@ -292,6 +297,6 @@ impl Ledger {
     pub(crate) fn is_safe(&self, at: usize, claim: &Claim, now: Timestamp) -> bool {
         let rate = u64::from(self.scenario.cast[at].rate);
         let reading = |point: Timestamp| Duration::from_millis(point.as_millis() * rate / 10);
-        Lease::new(LEASE, reading(claim.sent)).is_safe(reading(now))
+        Lease::new(claim.lease, reading(claim.sent)).is_safe(reading(now))
     }
 }

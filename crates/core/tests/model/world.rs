@@ -6,6 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use semel_core::id::{Fence, Version};
 use semel_core::record::Parts;
@@ -36,6 +37,8 @@ pub(crate) struct Claim {
     /// Just before the last claim or heartbeat that was acknowledged, by the store's clock; the holder's own runs
     /// at its own rate.
     pub(crate) sent: Timestamp,
+    /// How long it holds from then on.
+    pub(crate) lease: Duration,
     pub(crate) tainted: bool,
     pub(crate) accepted: bool,
     pub(crate) work: Work,
@@ -127,6 +130,8 @@ pub(crate) struct World {
     pub(crate) target: Target,
     pub(crate) past: Past,
     pub(crate) broken: Option<Broken>,
+    /// The longest lease that anybody asks for here.
+    pub(crate) longest: Duration,
 }
 
 /// How far `point` lies ahead; what is over is over.
@@ -135,8 +140,8 @@ fn ahead(point: Timestamp, now: Timestamp) -> u64 {
 }
 
 /// How long ago `point` was, up to where no lease can still hold.
-fn ago(point: Timestamp, now: Timestamp) -> u128 {
-    now.since(point).min(crate::orders::LEASE * 3).as_millis()
+fn ago(point: Timestamp, now: Timestamp, longest: Duration) -> u128 {
+    now.since(point).min(longest * 3).as_millis()
 }
 
 fn hash_parts<H: Hasher>(parts: &Parts, now: Timestamp, hasher: &mut H) {
@@ -145,6 +150,7 @@ fn hash_parts<H: Hasher>(parts: &Parts, now: Timestamp, hasher: &mut H) {
     parts.times.expires.map(|expires| ahead(expires, now)).hash(hasher);
     (parts.attempt, parts.uncounted).hash(hasher);
     parts.generation.hash(hasher);
+    parts.request.policy().lease().hash(hasher);
     (parts.accepted, parts.tainted, parts.request.input().is_some()).hash(hasher);
     parts.token.hash(hasher);
     parts.last.hash(hasher);
@@ -171,27 +177,27 @@ impl Flight {
 }
 
 impl Claim {
-    fn hash_at<H: Hasher>(&self, now: Timestamp, hasher: &mut H) {
-        (self.token, self.fence, self.life, ago(self.sent, now)).hash(hasher);
+    fn hash_at<H: Hasher>(&self, now: Timestamp, longest: Duration, hasher: &mut H) {
+        (self.token, self.fence, self.life, ago(self.sent, now, longest), self.lease).hash(hasher);
         (self.tainted, self.accepted, self.work, self.steps, self.beats).hash(hasher);
     }
 }
 
 impl Actor {
-    fn hash_at<H: Hasher>(&self, now: Timestamp, hasher: &mut H) {
+    fn hash_at<H: Hasher>(&self, now: Timestamp, longest: Duration, hasher: &mut H) {
         (self.orders, self.doubts, self.crashes, self.tokens).hash(hasher);
         std::mem::discriminant(&self.mind).hash(hasher);
         match &self.mind {
             Mind::Idle => {}
             Mind::Meaning(order) => order.hash(hasher),
             Mind::Asking { order, sent, air, claim } => {
-                (order, ago(*sent, now), air).hash(hasher);
+                (order, ago(*sent, now, longest), air).hash(hasher);
                 claim.is_some().hash(hasher);
                 if let Some(claim) = claim {
-                    claim.hash_at(now, hasher);
+                    claim.hash_at(now, longest, hasher);
                 }
             }
-            Mind::Holding(claim) => claim.hash_at(now, hasher),
+            Mind::Holding(claim) => claim.hash_at(now, longest, hasher),
         }
     }
 }
@@ -214,7 +220,7 @@ impl Hash for World {
         self.sendings.hash(hasher);
         self.actors.len().hash(hasher);
         for actor in &self.actors {
-            actor.hash_at(self.now, hasher);
+            actor.hash_at(self.now, self.longest, hasher);
         }
         (&self.target, &self.past, self.broken).hash(hasher);
     }

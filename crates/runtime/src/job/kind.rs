@@ -127,8 +127,8 @@ impl JobType {
         tag(TAG_GUARD, &self.guard.to_string())
     }
 
-    /// What a claim of the guard asks for. A guard that nobody holds is as good as absent soon, so that a lease that
-    /// was configured anew holds from the next run on.
+    /// What a claim of the guard asks for. The record outlives its runs, and each has the lease that its own claim asks
+    /// for.
     pub(super) fn guard_request(&self, lease: Duration) -> Result<Request, Invalid> {
         let policy = resumed(lease, limits::JOB_GUARD_REST)?;
         Ok(Request::new(
