@@ -22,6 +22,8 @@ pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes written and synced at once by what happens beside the commits, such as filling a new segment with zeros: a
 /// sync of the log has to stand behind so much at most.
 pub const BESIDE_BYTES: usize = 1024 * 1024;
+/// Bytes at whose multiples writes past the system's cache begin and end, in the file and in memory: no disk wants more.
+pub const DIRECT_BLOCK_BYTES: usize = 4096;
 /// Parts of the index, each under a lock of its own.
 pub const SHARDS: usize = 256;
 /// Entries of one bucket of the index, on average: a few cache lines to scan.

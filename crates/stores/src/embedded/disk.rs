@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
+mod direct;
 pub(crate) mod look;
 pub(crate) mod real;
 #[cfg(test)]
@@ -27,6 +28,18 @@ pub(crate) trait File: Send + Sync {
     /// Makes all that was written durable.
     fn sync(&self) -> io::Result<()>;
 
+    /// Writes `bytes` at `offset`, where what was appended so far ends, durably. What lies behind is free, and may be
+    /// zeros afterwards.
+    fn append(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(offset, bytes)?;
+        self.sync()
+    }
+
+    /// As [`read_at`](File::read_at), of what is not likely to be read again.
+    fn read_once(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_at(offset, buffer)
+    }
+
     /// Its length.
     fn len(&self) -> io::Result<u64>;
 }
@@ -45,6 +58,11 @@ pub(crate) trait Folder: Send + Sync {
 
     /// A file that is there.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// A file that is there, to be [appended](File::append) to.
+    fn open_to_append(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.open(name)
+    }
 
     /// Gives a file another name, in place of any file of that name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;

@@ -163,7 +163,7 @@ impl Built {
         while !self.end.ended {
             let left = segment.bytes.saturating_sub(from as u64) as usize;
             let mut bytes = vec![0; window.min(left)];
-            let read = segment.file.read_at(from as u64, &mut bytes).map_err(ReadError::Io)?;
+            let read = segment.file.read_once(from as u64, &mut bytes).map_err(ReadError::Io)?;
             bytes.truncate(read);
             self.read_bytes(&bytes, segment.number, segment.store)?;
             if self.end.offset > from {

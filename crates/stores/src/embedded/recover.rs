@@ -209,7 +209,9 @@ impl Opened {
         is_last: bool,
         recovery: &mut Recovery,
     ) -> Result<(), OpenError> {
-        let file = folder.open(&name_of(number)).map_err(io("open a segment"))?;
+        let name = name_of(number);
+        let file = if is_last { folder.open_to_append(&name) } else { folder.open(&name) };
+        let file = file.map_err(io("open a segment"))?;
         let mut head = vec![0; SEGMENT_HEADER_BYTES as usize];
         let read = file.read_at(0, &mut head).map_err(io("read a segment"))?;
         head.truncate(read);

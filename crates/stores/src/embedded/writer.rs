@@ -163,8 +163,7 @@ impl Writer {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         let failed = |what| move |source| WriteError { in_doubt: true, what, source };
-        self.current.file.write_at(self.offset as u64, bytes).map_err(failed("write to the log"))?;
-        self.current.file.sync().map_err(failed("sync the log"))?;
+        self.current.file.append(self.offset as u64, bytes).map_err(failed("write to the log"))?;
         self.offset += bytes.len();
         self.current.wrote_to(self.offset);
         Ok(())
@@ -229,9 +228,8 @@ fn len_of(steps: &[Step], frame: usize) -> usize {
 /// Turns a spare file into a segment. The header is synced before the name is, so that a file that is named as a segment
 /// has a whole header.
 pub(crate) fn begin(folder: &dyn Folder, spare: &str, header: &Header) -> io::Result<Arc<dyn File>> {
-    let file = folder.open(spare)?;
-    file.write_at(0, &header.encode())?;
-    file.sync()?;
+    let file = folder.open_to_append(spare)?;
+    file.append(0, &header.encode())?;
     folder.rename(spare, &name_of(header.segment))?;
     folder.sync()?;
     Ok(file)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 
+use crate::embedded::disk::direct::{self, Desk, Direct};
 use crate::embedded::disk::look::Looking;
 use crate::embedded::disk::{File, Folder};
 use crate::embedded::error::{OpenError, OpenErrorKind};
@@ -23,6 +24,7 @@ pub(crate) struct RealFolder {
     handle: fs::File,
     lock: Mutex<Option<fs::File>>,
     is_read_only: bool,
+    desk: Arc<Desk>,
 }
 
 impl RealFolder {
@@ -37,7 +39,8 @@ impl RealFolder {
         }
         let handle = fs::File::open(path).map_err(|error| cannot("open folder", error))?;
         let lock = Self::lock(path)?;
-        Ok(Self { path: path.to_owned(), handle, lock: Mutex::new(Some(lock)), is_read_only: false })
+        let (lock, desk) = (Mutex::new(Some(lock)), Arc::default());
+        Ok(Self { path: path.to_owned(), handle, lock, is_read_only: false, desk })
     }
 
     /// A folder that is there, to be read only: also where nothing can be written. Others may look at the same time; a
@@ -49,7 +52,8 @@ impl RealFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::absent(path)),
             Err(error) => return Err(cannot("open folder", error)),
         };
-        let folder = Self { path: path.to_owned(), handle, lock: Mutex::new(None), is_read_only: true };
+        let (lock, desk) = (Mutex::new(None), Arc::default());
+        let folder = Self { path: path.to_owned(), handle, lock, is_read_only: true, desk };
         let names = match folder.list() {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -110,7 +114,8 @@ impl RealFolder {
     }
 }
 
-/// Fills a new file with zeros, and syncs it: piece by piece, since a sync of the log would stand behind all of it.
+/// Fills a new file with zeros by the cache, and syncs it: piece by piece, since a sync of the log would stand behind all of
+/// it.
 fn fill(file: &fs::File, bytes: u64) -> io::Result<()> {
     let zeros = vec![0; BESIDE_BYTES];
     let mut offset = 0;
@@ -138,21 +143,33 @@ impl Folder for RealFolder {
 
     fn allocate(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
         let file = self.open_with(name, fs::OpenOptions::new().create(true).truncate(true))?;
-        if let Err(error) = fill(&file, bytes) {
+        let path = self.at(name);
+        let filled = match direct::fill(&path, bytes) {
+            Err(error) if direct::is_refused(&error) => fill(&file, bytes),
+            filled => filled,
+        };
+        if let Err(error) = filled {
             // What there was of space is somebody's: the next try begins anew in any case.
-            let _ = fs::remove_file(self.at(name));
+            let _ = fs::remove_file(path);
             return Err(error);
         }
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let file = self.open_with(name, fs::OpenOptions::new().create(true).truncate(true))?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(RealFile(self.open_with(name, &mut fs::OpenOptions::new())?)))
+        Ok(Arc::new(RealFile::new(self.open_with(name, &mut fs::OpenOptions::new())?)))
+    }
+
+    fn open_to_append(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = self.open_with(name, &mut fs::OpenOptions::new())?;
+        // Without it the cache does it, too.
+        let direct = Direct::open(&self.at(name), &self.desk).ok();
+        Ok(Arc::new(RealFile { file, direct }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -172,17 +189,27 @@ impl Folder for RealFolder {
     }
 }
 
-struct RealFile(fs::File);
+/// Reads and writes by the system's cache; appends past it, where that can be done.
+struct RealFile {
+    file: fs::File,
+    direct: Option<Direct>,
+}
+
+impl RealFile {
+    const fn new(file: fs::File) -> Self {
+        Self { file, direct: None }
+    }
+}
 
 impl File for RealFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -196,8 +223,12 @@ impl File for RealFile {
     fn read_resident(&self, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         use rustix::io::{Errno, ReadWriteFlags};
         let wanted = buffer.len();
-        match rustix::io::preadv2(&self.0, &mut [io::IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)
-        {
+        match rustix::io::preadv2(
+            &self.file,
+            &mut [io::IoSliceMut::new(buffer)],
+            offset,
+            ReadWriteFlags::NOWAIT,
+        ) {
             // Part of it may be on the disk only.
             Ok(read) => Ok((read == wanted).then_some(read)),
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
@@ -211,10 +242,31 @@ impl File for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn append(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Some(direct) = &self.direct {
+            match direct.append(offset, bytes, &self.file) {
+                Err(error) if direct::is_refused(&error) => {}
+                appended => return appended,
+            }
+        }
+        self.write_at(offset, bytes)?;
+        self.sync()
+    }
+
+    fn read_once(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(direct) = &self.direct {
+            match direct.read_at(offset, buffer) {
+                Err(error) if direct::is_refused(&error) => {}
+                read => return read,
+            }
+        }
+        self.read_at(offset, buffer)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 }
