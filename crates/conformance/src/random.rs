@@ -84,7 +84,10 @@ async fn command(chance: &mut Chance, seen: &HashMap<RecordId, Vec<Arc<Record>>>
     match chance.below(19) {
         0..=3 => to.give(&claim_key(&ask, number)).await,
         4 => match Accept::try_new(ask.request()) {
-            Ok(accept) => to.give(&accept).await,
+            Ok(accept) => {
+                let pause = if chance.happens(40) { chance.below(300) } else { 0 };
+                to.give(&accept.due_after(Duration::from_millis(pause))).await;
+            }
             Err(_) => to.give(&claim_key(&ask, number)).await,
         },
         5 | 6 => to.give(&Take { id, token: token_of(number) }).await,

@@ -148,6 +148,7 @@ macro_rules! store_cases {
             due: what_comes_to_rest_leaves_the_order;
             due: a_lapse_that_was_seen_leaves_the_order;
             due: work_that_waits_is_due_when_it_was_said;
+            due: work_that_is_taken_in_for_later_is_due_then;
             due: work_that_is_accepted_while_it_runs_goes_to_its_lane;
             due: what_is_done_gives_up_its_payload_when_that_is_due_and_nothing_else;
             due: no_more_is_taken_than_was_asked_for;

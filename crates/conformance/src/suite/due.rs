@@ -138,6 +138,27 @@ pub async fn work_that_waits_is_due_when_it_was_said(subject: &mut dyn Subject) 
     assert_eq!(hand.store().next_due().await.unwrap().value, None);
 }
 
+/// Not before, and not sooner because it is taken in again.
+pub async fn work_that_is_taken_in_for_later_is_due_then(subject: &mut dyn Subject) {
+    let hand = Hand::on(subject.store());
+    let ask = Ask::key("a").lane("bank");
+    let accept = Accept::try_new(ask.request()).unwrap();
+    let later = accept.clone().due_after(Duration::from_secs(600));
+    let Accepted::Accepted(pending) = hand.ledger.accept(&later).await.unwrap() else { panic!("accepted") };
+    let wait = pending.due().unwrap().since(pending.times().written);
+    assert!(wait >= Duration::from_secs(600) && wait < Duration::from_secs(660), "{wait:?}");
+    assert!(matches!(hand.ledger.accept(&accept).await.unwrap(), Accepted::Duplicate(_)));
+    assert!(matches!(hand.ledger.take(&pending).await.unwrap(), Taken::NotDue(_)));
+    assert_eq!(due(hand.store(), lane("bank")).await, []);
+    assert_eq!(hand.store().next_due().await.unwrap().value, pending.due());
+
+    let soon = Accept::try_new(Ask::key("b").lane("bank").request()).unwrap();
+    let soon = soon.due_after(Duration::from_millis(100));
+    assert!(matches!(hand.ledger.accept(&soon).await.unwrap(), Accepted::Accepted(_)));
+    subject.pass(Duration::from_millis(150)).await;
+    assert_eq!(due(hand.store(), lane("bank")).await, [Ask::key("b").id()]);
+}
+
 /// The request of the one who accepts it brings the lane.
 pub async fn work_that_is_accepted_while_it_runs_goes_to_its_lane(subject: &mut dyn Subject) {
     let hand = Hand::on(subject.store());

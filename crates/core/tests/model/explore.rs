@@ -9,7 +9,8 @@ use crate::scenario::{Cast, Role, Scenario, Sight};
 use crate::steps::Ledger;
 
 use Role::{
-    Clerk, Client, Completer, Named, Operator, Patient, Probe, Reaper, Submitter, Sweeper, Warden, Worker,
+    Clerk, Client, Completer, Named, Operator, Patient, Planner, Probe, Reaper, Submitter, Sweeper, Warden,
+    Worker,
 };
 use Sight::{
     Abandoned, Cancelled, Death, Fenced, GhostWrite, Lapse, LateRequest, LateSettlement, PayloadGone,
@@ -87,6 +88,8 @@ fn runs() -> Vec<Scenario> {
             Fenced,
             LateSettlement,
         ]),
+        resume("work for later", &[one(Planner).doubts(1), one(Worker), one(Client)])
+            .seeing(&[Takeover, GhostWrite, Replay]),
         resume(
             "payloads that go before their records",
             &[Cast::new(Submitter, 2), one(Worker), one(Operator), one(Clerk).doubts(1)],

@@ -14,7 +14,7 @@ use semel_core::record::{Parts, State, StateName, Why};
 use semel_core::request::{Input, Request};
 use semel_core::{Record, Timestamp};
 
-use crate::orders::{LEASE, Order, is_other, outcome, token_of};
+use crate::orders::{LEASE, Order, PAUSE, is_other, outcome, token_of};
 
 /// Which command a guard belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub(crate) enum Lie {
     NeverExpired,
     /// A settled record is shown as expired.
     Expired,
+    /// Nothing is to wait for its time.
+    AtOnce,
     /// Whatever is asked for is the same.
     SameRequest,
     /// Whoever asks has the right token.
@@ -115,6 +117,8 @@ pub(crate) enum Lie {
     KeepsRequest,
     /// No lease or due time is written.
     NoWake,
+    /// The due time of work that is asked for later is written, whatever was there.
+    PutsOff,
     /// A retention that begins with this write is written.
     RestsAnew,
     /// Something outside of core does it; see where the name of the guard is asked for.
@@ -164,9 +168,9 @@ impl Guard {
 }
 
 use Lie::{
-    Accepted, Due, Expired, HasInput, IsJob, KeepsAccepted, KeepsFence, KeepsRequest, KeepsTaint, KeepsToken,
-    KeepsTries, KeepsVersion, Lapsed, NeverExpired, NoCheckpoints, NoEffect, NoTries, NoWake, NotAccepted,
-    OtherPolicy, RestsAnew, RightToken, RightVersion, SameRequest,
+    Accepted, AtOnce, Due, Expired, HasInput, IsJob, KeepsAccepted, KeepsFence, KeepsRequest, KeepsTaint,
+    KeepsToken, KeepsTries, KeepsVersion, Lapsed, NeverExpired, NoCheckpoints, NoEffect, NoTries, NoWake,
+    NotAccepted, OtherPolicy, PutsOff, RestsAnew, RightToken, RightVersion, SameRequest,
 };
 use StateName::{Completed, Dead, Pending, Released, Running, Unknown};
 
@@ -198,6 +202,8 @@ pub(crate) const GUARDS: &[Guard] = &[
     guard(Of::Accept, "what is accepted is marked so", KeepsAccepted, L9),
     guard(Of::Accept, "what is accepted can be driven", KeepsRequest, L9),
     guard(Of::Accept, "what is accepted is watched", NoWake, L9),
+    guard(Of::Accept, "work taken in for later waits", AtOnce, L9),
+    guard(Of::Accept, "what is there is not put off", PutsOff, L9),
     guard(Of::Accept, "work that is taken in has all its tries", KeepsTries, L9),
     guard(Of::Accept, "completed work is not taken in again", Lie::State(Completed, Released), L3),
     guard(Of::Accept, "unknown work is not taken in again", Lie::State(Unknown, Released), L7),
@@ -329,6 +335,7 @@ impl Guard {
             (SameRequest, Order::Claim { other, .. } | Order::Accept { other, .. }) => {
                 *other = record.is_some_and(is_other);
             }
+            (AtOnce, Order::Accept { later, .. }) => *later = false,
             (NoEffect, Order::Retry { effect, .. }) => *effect = false,
             (
                 RightVersion,
@@ -412,6 +419,9 @@ impl Guard {
             }
             KeepsAccepted if !matches!(parts.state, State::Pending { .. }) => parts.accepted = truth.accepted,
             KeepsRequest => parts.request = Arc::clone(&truth.request),
+            PutsOff if matches!(order, Order::Accept { later: true, .. }) => {
+                parts.times.wake = Some(parts.times.written.plus(PAUSE));
+            }
             RestsAnew => {
                 let (written, retention) = (parts.times.written, parts.request.policy().retention());
                 (parts.times.settled, parts.times.expires) = (Some(written), Some(written.plus(retention)));

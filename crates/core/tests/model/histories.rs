@@ -48,8 +48,8 @@ fn sayings() -> impl Strategy<Value = Saying> {
     let plain = prop_oneof![
         4 => (token(), prop::bool::weighted(0.1), any::<bool>(), prop::option::weighted(0.3, 1..3u8), any::<bool>())
             .prop_map(|(token, other, input, attempt, long)| Order::Claim { token, other, input, attempt, long }),
-        2 => (prop::bool::weighted(0.1), prop::bool::weighted(0.2))
-            .prop_map(|(other, dead)| Order::Accept { other, dead }),
+        2 => (prop::bool::weighted(0.1), prop::bool::weighted(0.2), any::<bool>())
+            .prop_map(|(other, dead, later)| Order::Accept { other, dead, later }),
         3 => token().prop_map(|token| Order::Take { token }),
         1 => Just(Order::Lapse),
         2 => Just(Order::DropPayload),

@@ -254,7 +254,10 @@ fn absent(case: Case<'_>) -> Expected {
         Order::Claim { .. } => {
             begins(StateName::Running, Proof::Claimant, case.written.plus(case.order.lease()), false, 1)
         }
-        Order::Accept { dead: false, .. } => begins(StateName::Pending, Proof::Spent, case.written, true, 0),
+        Order::Accept { dead: false, later, .. } => {
+            let due = if *later { case.written.plus(PAUSE) } else { case.written };
+            begins(StateName::Pending, Proof::Spent, due, true, 0)
+        }
         Order::Accept { dead: true, .. } => Next {
             state: StateName::Dead,
             proof: Proof::Spent,
@@ -365,7 +368,8 @@ fn accept(case: Case<'_>, live: &Record, dead: bool) -> (Expected, Invariant) {
         State::Running { .. } | State::Released { .. } if dead => {
             (Expected::Stays(&["duplicate"]), Invariant::L5)
         }
-        // A lapse that was seen is due at once: somebody must drive it now.
+        // What is there is not put off by whoever takes it in for later. A lapse that was seen is due at once: somebody
+        // must drive it now.
         State::Running { .. } if !live.accepted() => {
             let wake = live.times().wake.unwrap_or(case.written);
             (taken_in(StateName::Running).wake(wake).into(), Invariant::L9)

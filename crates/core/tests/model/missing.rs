@@ -10,8 +10,8 @@ use crate::scenario::{Cast, Role, Scenario};
 use crate::steps::{Ledger, property_of};
 
 use Role::{
-    Breaker, Clerk, Client, Completer, Confused, Filer, Named, Operator, Patient, Probe, Reaper, Submitter,
-    Sweeper, Warden, Worker,
+    Breaker, Clerk, Client, Completer, Confused, Filer, Named, Operator, Patient, Planner, Probe, Reaper,
+    Submitter, Sweeper, Warden, Worker,
 };
 
 const fn cast(role: Role) -> Cast {
@@ -55,6 +55,7 @@ fn small() -> Vec<Scenario> {
         resume("takeover", &[cast(Client).beats(1).clock(9), cast(Client)]),
         resume("takeover of steps", &[cast(Client).steps(1), cast(Client)]),
         resume("undriven", &[cast(Client), cast(Worker)]),
+        resume("planned", &[cast(Client), cast(Planner), cast(Worker)]),
         resume("driven", &[cast(Completer), cast(Worker)]),
         resume("doubt", &[cast(Client).doubts(1), cast(Client)]),
         once("filed", &[cast(Client), cast(Filer), cast(Operator)]),
@@ -69,7 +70,7 @@ fn concerns(scenario: &Scenario, guard: Guard) -> bool {
     use crate::guards::Of;
     let has = |roles: &[Role]| scenario.cast.iter().any(|cast| roles.contains(&cast.role));
     match guard.of {
-        Of::Accept => has(&[Submitter, Filer, Confused]),
+        Of::Accept => has(&[Submitter, Planner, Filer, Confused]),
         Of::Take => has(&[Worker]),
         Of::Lapse => has(&[Reaper]),
         Of::Extend => scenario.cast.iter().any(|cast| cast.beats > 0),

@@ -35,7 +35,7 @@ pub(crate) const RETENTION: Duration = Duration::from_millis(300);
 pub(crate) const PAYLOAD: Duration = TICK;
 /// How long a write may be on its way.
 pub(crate) const WITHIN: Duration = TICK;
-/// How long pending work is put off.
+/// How long pending work is put off, and work that is taken in for later waits.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 const OTHER: &str = "refund";
@@ -51,9 +51,11 @@ pub(crate) enum Order {
         attempt: Option<u8>,
         long: bool,
     },
+    /// `later` takes it in to be due after [`PAUSE`].
     Accept {
         other: bool,
         dead: bool,
+        later: bool,
     },
     Take {
         token: u8,
@@ -474,11 +476,12 @@ impl Laws {
                 let attempt_id = attempt.map(|n| AttemptId::try_new(&n.to_string()).unwrap());
                 using.with(&ClaimKey { request, token: token_of(token), attempt_id })
             }
-            Order::Accept { other, dead } => {
+            Order::Accept { other, dead, later } => {
                 let request = Arc::clone(if other { &self.usual.other } else { &self.usual.drivable });
                 let accept =
                     if dead { Accept::try_dead(request, "filed".into()) } else { Accept::try_new(request) };
-                using.with(&accept.unwrap())
+                let pause = if later { PAUSE } else { Duration::ZERO };
+                using.with(&accept.unwrap().due_after(pause))
             }
             Order::Take { token } => using.with(&Take { id, token: token_of(token) }),
             Order::Lapse => using.with(&Lapse { id }),

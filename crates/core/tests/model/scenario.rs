@@ -21,6 +21,8 @@ pub(crate) enum Role {
     Completer,
     /// Hands the work in.
     Submitter,
+    /// Hands the work in for later.
+    Planner,
     /// Files the work among the dead letters, without a try.
     Filer,
     /// Takes what is due.

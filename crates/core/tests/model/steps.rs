@@ -209,6 +209,7 @@ impl Ledger {
         let (actor, role) = (&world.actors[at], self.scenario.cast[at].role);
         let token = token_number(at, actor.tokens);
         let claim = |other, input, attempt| Order::Claim { token, other, input, attempt, long: false };
+        let accept = |other, dead, later| Order::Accept { other, dead, later };
         let patient = Order::Claim { token, other: false, input: false, attempt: None, long: true };
         let stored = self.readable(world);
         match role {
@@ -219,10 +220,11 @@ impl Ledger {
             Role::Confused => {
                 actions.push(Action::Order(at, claim(false, false, None)));
                 actions.push(Action::Order(at, claim(true, false, None)));
-                actions.push(Action::Order(at, Order::Accept { other: true, dead: false }));
+                actions.push(Action::Order(at, accept(true, false, false)));
             }
-            Role::Submitter => actions.push(Action::Order(at, Order::Accept { other: false, dead: false })),
-            Role::Filer => actions.push(Action::Order(at, Order::Accept { other: false, dead: true })),
+            Role::Submitter => actions.push(Action::Order(at, accept(false, false, false))),
+            Role::Planner => actions.push(Action::Order(at, accept(false, false, true))),
+            Role::Filer => actions.push(Action::Order(at, accept(false, true, false))),
             Role::Worker => actions.push(Action::Order(at, Order::Take { token })),
             Role::Reaper => actions.push(Action::Order(at, Order::Lapse)),
             Role::Clerk => actions.push(Action::Order(at, Order::DropPayload)),
