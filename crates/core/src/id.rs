@@ -151,18 +151,24 @@ impl RecordId {
     /// absent subject is not an empty one. The operation is no part of it: the same key for another operation is a
     /// mismatch, not a second record.
     pub fn of(scope: &Scope, key: &Key) -> Self {
+        let subject = scope.subject.as_ref().map(Subject::as_str);
+        Self::of_parts(scope.namespace, scope.tenant.as_str(), subject, key.as_str())
+    }
+
+    /// As [`of`](Self::of), for those who have the parts as texts only, whether within their limits or not.
+    pub fn of_parts(namespace: Namespace, tenant: &str, subject: Option<&str>, key: &str) -> Self {
         let mut digest = blake3::Hasher::new();
         digest.update(b"semel record 1");
-        frame(&mut digest, scope.namespace.as_str().as_bytes());
-        frame(&mut digest, scope.tenant.as_str().as_bytes());
-        match &scope.subject {
+        frame(&mut digest, namespace.as_str().as_bytes());
+        frame(&mut digest, tenant.as_bytes());
+        match subject {
             None => digest.update(&[0]),
             Some(subject) => {
                 digest.update(&[1]);
-                frame(&mut digest, subject.as_str().as_bytes())
+                frame(&mut digest, subject.as_bytes())
             }
         };
-        frame(&mut digest, key.as_str().as_bytes());
+        frame(&mut digest, key.as_bytes());
         Self(first_16(&digest))
     }
 

@@ -6,11 +6,16 @@
 
 mod decode;
 mod encode;
+#[cfg(feature = "embedded")]
+mod glance;
+mod reader;
 
 use std::fmt;
 
 pub use decode::{decode_audit, decode_input, decode_record};
 pub use encode::{encode_audit, encode_input, encode_record};
+#[cfg(feature = "embedded")]
+pub use glance::{AuditGlance, RecordGlance, Tags, glance_audit, glance_record};
 
 /// The version of the format that is written.
 pub const FORMAT: u8 = 1;

@@ -20,6 +20,9 @@ use semel_core::{Record, Timestamp};
 
 use crate::codec::{decode_audit, decode_record, encode_audit, encode_record};
 
+#[cfg(feature = "embedded")]
+mod glances;
+
 fn headers() -> impl Strategy<Value = Headers> {
     let header = ("[a-z-]{1,12}", vec(any::<u8>(), 0..20));
     vec(header, 0..4).prop_map(|headers| {

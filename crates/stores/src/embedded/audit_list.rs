@@ -4,17 +4,19 @@
 //! An entry's cell is who did what: operation, actor and action. So whatever mix of those is asked for, with one of
 //! record, request, key and tag or none, is a merge of a few sorted runs.
 
-use std::collections::HashMap;
 use std::io;
+use std::sync::LazyLock;
 
 use semel_core::Timestamp;
-use semel_core::audit::{Action, Entry};
-use semel_core::id::Operation;
+use semel_core::audit::Action;
+use semel_core::id::{Operation, RecordId};
 use semel_core::query::AuditQuery;
 use semel_core::record::Text;
 
+use crate::codec::{AuditGlance, Corrupt};
+use crate::embedded::groups::GroupNumbers;
 use crate::embedded::index::Place;
-use crate::embedded::listing::{ALL, Term, key_term, tag_term, term};
+use crate::embedded::listing::{ALL, Term, TermKind, key_term, rank, tag_term};
 
 /// An entry: its number, when it was stamped, and where it lies. Numbers and times rise together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +63,10 @@ pub(crate) fn is_asked_for(query: &AuditQuery, groups: &[AuditGroup], cell: u32)
 /// What a query is looked up by: the narrowest thing that it says. `None` where it says nothing but when.
 pub(crate) fn term_of(query: &AuditQuery) -> Option<Term> {
     if let Some(record) = query.record {
-        return Some(term(b"record", "", record.hex().as_str()));
+        return Some(record_term(record));
     }
     if let Some(correlation_id) = &query.correlation_id {
-        return Some(term(b"correlation", "", correlation_id));
+        return Some(correlation_term(correlation_id));
     }
     if let Some(key) = &query.key {
         return Some(key_term(key.as_str()));
@@ -76,12 +78,21 @@ pub(crate) fn term_of(query: &AuditQuery) -> Option<Term> {
     says_who.then_some(ALL)
 }
 
-fn terms_of(entry: &Entry) -> impl Iterator<Item = Term> + '_ {
-    let record = entry.record.map(|record| term(b"record", "", record.hex().as_str()));
-    let correlation = entry.correlation_id.as_ref().map(|id| term(b"correlation", "", id.as_str()));
-    let key = entry.key.as_ref().map(|key| key_term(key.as_str()));
-    let tags = entry.tags.iter().map(|tag| tag_term(tag.name.as_str(), tag.value.as_str()));
-    [Some(ALL), record, correlation, key].into_iter().flatten().chain(tags)
+fn record_term(record: RecordId) -> Term {
+    static RECORD: LazyLock<TermKind> = LazyLock::new(|| TermKind::new(b"record"));
+    RECORD.of("", record.hex().as_str())
+}
+
+fn correlation_term(id: &str) -> Term {
+    static CORRELATION: LazyLock<TermKind> = LazyLock::new(|| TermKind::new(b"correlation"));
+    CORRELATION.of("", id)
+}
+
+fn terms_of(entry: &AuditGlance<'_>) -> impl Iterator<Item = Term> {
+    let record = entry.record.map(record_term);
+    let correlation = entry.correlation_id.map(correlation_term);
+    let tags = entry.tags.iter().map(|(name, value)| tag_term(name, value));
+    [Some(ALL), record, correlation, entry.key.map(key_term)].into_iter().flatten().chain(tags)
 }
 
 /// The lists of a segment, wherever they are.
@@ -168,7 +179,7 @@ pub(crate) struct AuditList {
     pub(crate) lines: Vec<AuditLine>,
     pub(crate) rows: Vec<AuditRow>,
     pub(crate) groups: Vec<AuditGroup>,
-    group_numbers: HashMap<AuditGroup, usize>,
+    group_numbers: GroupNumbers,
     last_group: Option<usize>,
     /// Lines in the order of their numbers.
     order: Vec<u32>,
@@ -176,28 +187,31 @@ pub(crate) struct AuditList {
 }
 
 impl AuditList {
-    pub(crate) fn add(&mut self, line: AuditLine, entry: &Entry) {
-        let (cell, at) = (cell_of(self.group(entry), entry.action), self.lines.len() as u32);
+    pub(crate) fn add(&mut self, line: AuditLine, entry: &AuditGlance<'_>) -> Result<(), Corrupt> {
+        let (cell, at) = (cell_of(self.group(entry)?, entry.action), self.lines.len() as u32);
         self.rows.extend(terms_of(entry).map(|term| AuditRow { term, cell, line: at }));
         self.lines.push(line);
+        Ok(())
     }
 
-    fn group(&mut self, entry: &Entry) -> usize {
+    fn group(&mut self, entry: &AuditGlance<'_>) -> Result<usize, Corrupt> {
         // Neighbours are often of one group.
         if let Some(last) = self.last_group
-            && self.groups[last].0 == entry.operation
-            && self.groups[last].1 == entry.actor
+            && self.groups[last].0.as_ref().map(Operation::as_str) == entry.operation
+            && self.groups[last].1.as_str() == entry.actor
         {
-            return last;
+            return Ok(last);
         }
-        let next = self.groups.len();
-        let group = (entry.operation.clone(), entry.actor.clone());
-        let number = *self.group_numbers.entry(group.clone()).or_insert(next);
-        if number == next {
-            self.groups.push(group);
-        }
+        let groups = &mut self.groups;
+        let names = [entry.operation.unwrap_or_default(), entry.actor];
+        let number = self.group_numbers.of(u8::from(entry.operation.is_some()), names, || {
+            let operation = entry.operation.map(Operation::try_new).transpose();
+            let operation = operation.map_err(|_| Corrupt("no name of an operation"))?;
+            groups.push((operation, Text::new(entry.actor)));
+            Ok(groups.len() - 1)
+        })?;
         self.last_group = Some(number);
-        number
+        Ok(number)
     }
 
     /// Sorts what has come since the last time; what was there before is one run already.
@@ -215,17 +229,20 @@ impl AuditList {
 
     /// Puts lines and rows in the order of a sidecar.
     pub(crate) fn finish(&mut self) {
-        let mut order: Vec<_> = self.lines.iter().map(|line| line.sequence).zip(0_u32..).collect();
-        order.sort_unstable();
-        let mut moved = vec![0; self.lines.len()];
-        for (to, (_, from)) in order.iter().enumerate() {
-            moved[*from as usize] = to as u32;
+        // Only what a merge has carried stands behind younger entries.
+        if !self.lines.is_sorted_by_key(|line| line.sequence) {
+            let mut order: Vec<_> = self.lines.iter().map(|line| line.sequence).zip(0_u32..).collect();
+            order.sort_unstable();
+            let mut moved = vec![0; self.lines.len()];
+            for (to, (_, from)) in (0..).zip(&order) {
+                moved[*from as usize] = to;
+            }
+            self.lines = order.iter().map(|(_, at)| self.lines[*at as usize]).collect();
+            self.rows.iter_mut().for_each(|row| row.line = moved[row.line as usize]);
         }
-        self.lines = order.iter().map(|(_, at)| self.lines[*at as usize]).collect();
         self.order = (0..self.lines.len() as u32).collect();
-        self.rows.iter_mut().for_each(|row| row.line = moved[row.line as usize]);
         // By number is by place now.
-        self.rows.sort_unstable();
+        self.rows.sort_unstable_by_key(|row| rank(row.term, row.cell, row.line));
         self.sorted_rows = self.rows.len();
     }
 }

@@ -177,7 +177,7 @@ impl Report {
     /// Reads all frames of a segment, those behind damage as well.
     fn frames(&mut self, segment: &Segment, bytes: &[u8], is_last: bool, sidecar: Option<&Sidecar>) -> Built {
         let (number, store) = (segment.number, segment.store);
-        let mut built = Built::default();
+        let mut built = Built::thorough();
         loop {
             let from = built.end.offset;
             let read = built.read_bytes(bytes.get(from..).unwrap_or_default(), number, store);

@@ -28,6 +28,7 @@ mod disk;
 mod engine;
 mod error;
 mod frame;
+mod groups;
 mod index;
 mod layout;
 mod listing;

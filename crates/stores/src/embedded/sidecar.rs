@@ -36,6 +36,7 @@ const ENTRY_BYTES: usize = 44;
 const ROW_BYTES: usize = 12;
 const AUDIT_BYTES: usize = 24;
 const WAIT_BYTES: usize = 12;
+const _: () = assert!(SHARDS == 256, "in the order of ids, the entries of a shard lie together");
 
 /// The name of the sidecar of a segment.
 pub(crate) fn name_of(number: u32) -> String {
@@ -63,55 +64,62 @@ pub(crate) fn write(folder: &dyn Folder, number: u32, store: u64, built: &Built)
     folder.sync()
 }
 
+/// The file in one buffer, into which each section is written once; the head, which has their checksums, last.
 fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
-    let (mut entries, mut rows, mut audits) = (Vec::new(), Vec::new(), Vec::new());
-    let mut shards = vec![(0_u32, 0_u32); SHARDS];
-    for entry in &built.entries {
-        let from = entries.len();
-        put_entry(&mut entries, entry);
-        let (count, sum) = &mut shards[shard_of(entry.id)];
-        *count += 1;
-        *sum = crc32c::crc32c_append(*sum, &entries[from..]);
-    }
-    let mut waits = Vec::new();
-    for (at, entry) in (0_u32..).zip(&built.entries) {
-        if let Some(wake) = entry.wake {
-            waits.extend_from_slice(&at.to_le_bytes());
-            waits.extend_from_slice(&wake.as_millis().to_le_bytes());
-        }
-    }
-    for row in &built.rows {
-        for word in [row.term, row.cell, row.entry] {
-            rows.extend_from_slice(&word.to_le_bytes());
-        }
-    }
-    for line in &built.audits.lines {
-        audits.extend_from_slice(&line.sequence.to_le_bytes());
-        audits.extend_from_slice(&line.at.as_millis().to_le_bytes());
-        audits.extend_from_slice(&line.offset.to_le_bytes());
-        audits.extend_from_slice(&line.len.to_le_bytes());
-    }
-    let mut finders = Vec::new();
-    for row in &built.audits.rows {
-        for word in [row.term, row.cell, row.line] {
-            finders.extend_from_slice(&word.to_le_bytes());
-        }
-    }
+    let names = names_of(built);
+    let head_bytes = FIXED_BYTES + SHARDS * SHARD_BYTES + names.groups.len() + names.audit_groups.len() + 4;
+    let waits = built.entries.iter().filter(|entry| entry.wake.is_some()).count();
+    let Built { entries, rows, audits, .. } = built;
+    let rows_bytes = (rows.len() + audits.rows.len()) * ROW_BYTES;
+    let lines_bytes = entries.len() * ENTRY_BYTES + audits.lines.len() * AUDIT_BYTES + waits * WAIT_BYTES;
+    let mut out = Vec::with_capacity(head_bytes + rows_bytes + lines_bytes);
+    out.resize(head_bytes, 0);
+    let shards = put_entries(&mut out, entries);
+    let rows = put_all(&mut out, rows.iter().map(|row| row_of([row.term, row.cell, row.entry])));
+    let lines = put_all(&mut out, audits.lines.iter().map(line_of));
+    let finders = put_all(&mut out, audits.rows.iter().map(|row| row_of([row.term, row.cell, row.line])));
+    let waiting = (0_u32..).zip(entries).filter_map(|(at, entry)| Some(wait_of(at, entry.wake?)));
+    let waits = (waits as u32, put_all(&mut out, waiting));
+    let sums = Sums { shards, rows, lines, finders, waits };
+    let head = head_of(number, store, built, &names, &sums);
+    out[..head_bytes].copy_from_slice(&head);
+    out
+}
+
+/// Checksums of the sections, and what was counted on the way.
+struct Sums {
+    /// For each shard the number of its entries and their checksum.
+    shards: Vec<(u32, u32)>,
+    rows: u32,
+    lines: u32,
+    finders: u32,
+    /// How many waits there are, and their checksum.
+    waits: (u32, u32),
+}
+
+/// The names of groups, as the head holds them.
+struct Names {
+    groups: Vec<u8>,
+    audit_groups: Vec<u8>,
+}
+
+fn names_of(built: &Built) -> Names {
     let mut audit_groups = Vec::new();
     for (operation, actor) in &built.audits.groups {
         // An operation has a name of one character at least, so none has none.
         for text in [operation.as_ref().map_or("", Operation::as_str), actor.as_str()] {
-            audit_groups.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            audit_groups.extend_from_slice(text.as_bytes());
+            put_text(&mut audit_groups, text);
         }
     }
     let mut groups = Vec::new();
     for (namespace, operation) in &built.groups {
         groups.push(*namespace as u8);
-        let text = operation.as_str().as_bytes();
-        groups.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        groups.extend_from_slice(text);
+        put_text(&mut groups, operation.as_str());
     }
+    Names { groups, audit_groups }
+}
+
+fn head_of(number: u32, store: u64, built: &Built, names: &Names, sums: &Sums) -> Vec<u8> {
     let mut head = Vec::from(MAGIC);
     let mut words = |list: &[u32]| list.iter().for_each(|word| head.extend_from_slice(&word.to_le_bytes()));
     words(&[FORMAT, number, store as u32, (store >> 32) as u32]);
@@ -120,43 +128,83 @@ fn encode(number: u32, store: u64, built: &Built) -> Vec<u8> {
         built.entries.len() as u32,
         built.rows.len() as u32,
         built.audits.lines.len() as u32,
-        groups.len() as u32,
+        names.groups.len() as u32,
     ]);
-    words(&[crc32c::crc32c(&rows), crc32c::crc32c(&audits)]);
+    words(&[sums.rows, sums.lines]);
     let Summary { time, floor, fence, next_audit, audit_floor } = built.summary;
     for long in [time.as_millis(), floor.0, fence.0, next_audit, audit_floor] {
-        head.extend_from_slice(&long.to_le_bytes());
+        words(&[long as u32, (long >> 32) as u32]);
     }
     let audit_bytes: u32 = built.audits.lines.iter().map(|line| line.len).sum();
-    let audit_rows = built.audits.rows.len() as u32;
-    for word in [audit_rows, crc32c::crc32c(&finders), audit_groups.len() as u32, audit_bytes] {
-        head.extend_from_slice(&word.to_le_bytes());
-    }
-    for word in [(waits.len() / WAIT_BYTES) as u32, crc32c::crc32c(&waits)] {
-        head.extend_from_slice(&word.to_le_bytes());
-    }
+    words(&[built.audits.rows.len() as u32, sums.finders, names.audit_groups.len() as u32, audit_bytes]);
+    words(&[sums.waits.0, sums.waits.1]);
     head.resize(FIXED_BYTES, 0);
-    for (count, sum) in shards {
+    for (count, sum) in &sums.shards {
         head.extend_from_slice(&count.to_le_bytes());
         head.extend_from_slice(&sum.to_le_bytes());
     }
-    head.extend_from_slice(&groups);
-    head.extend_from_slice(&audit_groups);
+    head.extend_from_slice(&names.groups);
+    head.extend_from_slice(&names.audit_groups);
     let sum = crc32c::crc32c(&head);
     head.extend_from_slice(&sum.to_le_bytes());
-    for section in [entries, rows, audits, finders, waits] {
-        head.extend_from_slice(&section);
-    }
     head
 }
 
-fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    out.extend_from_slice(entry.id.as_bytes());
-    out.extend_from_slice(&entry.offset.to_le_bytes());
-    out.extend_from_slice(&entry.len.to_le_bytes());
-    out.extend_from_slice(&entry.created.as_millis().to_le_bytes());
-    out.extend_from_slice(&entry.expires.map_or(u64::MAX, Timestamp::as_millis).to_le_bytes());
-    out.extend_from_slice(&entry.cell.to_le_bytes());
+/// Appends a section, and gives its checksum.
+fn put_all<const N: usize>(out: &mut Vec<u8>, lines: impl Iterator<Item = [u8; N]>) -> u32 {
+    let from = out.len();
+    lines.for_each(|line| out.extend_from_slice(&line));
+    crc32c::crc32c(&out[from..])
+}
+
+/// Appends entries in the order of ids, and gives for each shard how many it has, and their checksum.
+fn put_entries(out: &mut Vec<u8>, entries: &[Entry]) -> Vec<(u32, u32)> {
+    let mut shards = vec![(0, 0); SHARDS];
+    for of_shard in entries.chunk_by(|one, other| shard_of(one.id) == shard_of(other.id)) {
+        let sum = put_all(out, of_shard.iter().map(entry_of));
+        shards[shard_of(of_shard[0].id)] = (of_shard.len() as u32, sum);
+    }
+    shards
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn row_of([term, cell, line]: [u32; 3]) -> [u8; ROW_BYTES] {
+    let mut bytes = [0; ROW_BYTES];
+    bytes[..4].copy_from_slice(&term.to_le_bytes());
+    bytes[4..8].copy_from_slice(&cell.to_le_bytes());
+    bytes[8..].copy_from_slice(&line.to_le_bytes());
+    bytes
+}
+
+fn line_of(line: &AuditLine) -> [u8; AUDIT_BYTES] {
+    let mut bytes = [0; AUDIT_BYTES];
+    bytes[..8].copy_from_slice(&line.sequence.to_le_bytes());
+    bytes[8..16].copy_from_slice(&line.at.as_millis().to_le_bytes());
+    bytes[16..20].copy_from_slice(&line.offset.to_le_bytes());
+    bytes[20..].copy_from_slice(&line.len.to_le_bytes());
+    bytes
+}
+
+fn wait_of(at: u32, wake: Timestamp) -> [u8; WAIT_BYTES] {
+    let mut bytes = [0; WAIT_BYTES];
+    bytes[..4].copy_from_slice(&at.to_le_bytes());
+    bytes[4..].copy_from_slice(&wake.as_millis().to_le_bytes());
+    bytes
+}
+
+fn entry_of(entry: &Entry) -> [u8; ENTRY_BYTES] {
+    let mut bytes = [0; ENTRY_BYTES];
+    bytes[..16].copy_from_slice(entry.id.as_bytes());
+    bytes[16..20].copy_from_slice(&entry.offset.to_le_bytes());
+    bytes[20..24].copy_from_slice(&entry.len.to_le_bytes());
+    bytes[24..32].copy_from_slice(&entry.created.as_millis().to_le_bytes());
+    bytes[32..40].copy_from_slice(&entry.expires.map_or(u64::MAX, Timestamp::as_millis).to_le_bytes());
+    bytes[40..].copy_from_slice(&entry.cell.to_le_bytes());
+    bytes
 }
 
 fn get_entry(bytes: &[u8]) -> Entry {
@@ -476,3 +524,6 @@ fn audit_groups(mut bytes: &[u8]) -> Option<Vec<AuditGroup>> {
     }
     Some(groups)
 }
+
+#[cfg(test)]
+mod tests;
