@@ -538,6 +538,8 @@ async fn dead_letters_are_listed_grouped_shown_revived_and_discarded_from_a_shel
     assert_eq!(reply["repeats"], id);
     let nothing = dead(&world, &["discard", "--reason", "x"]).await;
     assert_eq!(code(&nothing), 2, "neither ids, nor a filter, nor --all");
+    let both = dead(&world, &["discard", "--all", "--source", "xendit", "--reason", "x"]).await;
+    assert_eq!((code(&both), err(&both).contains("not both")), (2, true), "{}", err(&both));
     let dry = dead(&world, &["discard", "--source", "xendit", "--dry-run"]).await;
     assert_eq!(out(&dry), "4 dead letters would be discarded, 0 left out\n");
     let unasked = dead(&world, &["discard", "--source", "xendit", "--reason", "x"]).await;

@@ -1,11 +1,17 @@
 //! Starting other programs, always from the root of the workspace, and saying what was started.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
+
+/// How long nothing is written before it is asked whether a program is over.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// A program to start, with its words for the log.
 #[derive(Debug)]
@@ -69,19 +75,38 @@ impl Program {
         String::from_utf8(output.stdout).with_context(|| format!("`{words}` did not write text"))
     }
 
-    /// Runs it, gives each line of its standard output to `each`, and says whether it succeeded.
+    /// Runs it, gives each line of its standard output to `each`, and says whether it succeeded. It is over when the program is,
+    /// also where a process that it has left behind holds its output open.
     pub(crate) fn lines(mut self, mut each: impl FnMut(&str)) -> Result<bool> {
-        use std::io::{BufRead, BufReader};
         let words = self.words();
         eprintln!("$ {words}");
         let mut child =
             self.command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{words}`"))?;
-        let mut output = BufReader::new(child.stdout.take().context("the output was not piped")?);
-        let mut line = Vec::new();
-        // A test may write bytes that are no text; they are shown as well as can be.
-        while output.read_until(b'\n', &mut line).context("cannot read the output")? > 0 {
-            each(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
-            line.clear();
+        let output = child.stdout.take().context("the output was not piped")?;
+        let (told, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            // A test may write bytes that are no text; they are shown as well as can be.
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+                if told.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        loop {
+            match lines.recv_timeout(QUIET) {
+                Ok(line) => each(&line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    if child.try_wait().context("cannot ask for the end")?.is_some() {
+                        // What it wrote last may be on its way yet.
+                        while let Ok(line) = lines.recv_timeout(QUIET * 4) {
+                            each(&line);
+                        }
+                        break;
+                    }
+                }
+            }
         }
         Ok(child.wait().context("cannot wait for the end")?.success())
     }
@@ -91,5 +116,31 @@ impl Program {
         let name = std::path::Path::new(name).file_name().unwrap_or(name);
         let words = std::iter::once(name).chain(self.command.get_args());
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_over_though_what_it_left_behind_holds_its_output() {
+        let mut said = Vec::new();
+        let sleeper = "sleep 30 & echo $!; printf 'no end of line'; exit 3";
+        let succeeded = Program::new("sh").args(["-c", sleeper]).lines(|line| said.push(line.to_owned()));
+        let pid = said[0].clone();
+        let left = Program::new("kill").args([&pid]).read();
+        assert!(left.is_ok(), "it was still there: {left:?}");
+        assert!(!succeeded.unwrap());
+        assert_eq!(said.len(), 1, "a line is one once it has ended");
+    }
+
+    #[test]
+    fn all_that_a_program_writes_is_given_on_also_what_is_no_text() {
+        let mut said = Vec::new();
+        let script = "printf 'one\\ntwo \\377\\r\\nthree'";
+        let succeeded = Program::new("sh").args(["-c", script]).lines(|line| said.push(line.to_owned()));
+        assert!(succeeded.unwrap());
+        assert_eq!(said, ["one", "two \u{fffd}", "three"]);
     }
 }

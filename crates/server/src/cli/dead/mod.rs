@@ -293,8 +293,12 @@ fn try_row(tried: &Attempt) -> [String; 6] {
 async fn judged(args: &JudgeArgs, judgement: Judgement) -> Result<u8, Ended> {
     let usage = |problem: &str| Ended(exit::USAGE, problem.to_owned());
     if args.ids.is_empty() {
-        if args.filter.is_given() == args.all {
-            return Err(usage("give ids, a filter such as --source NAME, or --all"));
+        match (args.filter.is_given(), args.all) {
+            (false, false) => return Err(usage("give ids, a filter such as --source NAME, or --all")),
+            (true, true) => {
+                return Err(usage("give a filter or --all, not both: a filter alone takes all that match"));
+            }
+            (true, false) | (false, true) => {}
         }
         return many::run(args, judgement).await;
     }
