@@ -5,6 +5,8 @@
 //! Most claims are completed long before anybody asks what is due, so a new one is only noted here, and put in order when somebody
 //! asks and it is still there. A claim that comes and goes costs one push.
 
+use std::collections::btree_map::Entry as Place;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use crate::embedded::search::Stand;
 use crate::embedded::shard::IdMap;
 
 /// What the orders know of a record.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 struct Seat {
     due: Option<(Option<Lane>, Timestamp)>,
     pending_since: Option<Timestamp>,
@@ -46,12 +48,95 @@ pub(crate) struct Orders {
     /// Records that changed and may be out of place.
     noted: Vec<RecordId>,
     seats: IdMap<Seat>,
-    lanes: BTreeMap<Option<Lane>, BTreeSet<(Timestamp, RecordId)>>,
-    pending: BTreeSet<(Timestamp, RecordId)>,
+    lists: Lists,
     /// Settled records that are due once more, in no lane. One that was swept may still be here.
     waits: BTreeSet<(Timestamp, RecordId)>,
-    /// What is searched for, in the order of pages.
-    rows: BTreeSet<(Term, u32, Stand)>,
+}
+
+/// Where what has a seat stands.
+#[derive(Default)]
+struct Lists {
+    lanes: BTreeMap<Option<Lane>, BTreeSet<(Timestamp, RecordId)>>,
+    pending: BTreeSet<(Timestamp, RecordId)>,
+    /// What is searched for, and under it the order of pages.
+    rows: BTreeMap<(Term, u32), Stands>,
+}
+
+/// Records that are found by one thing. Of most things, such as a key, there is one.
+enum Stands {
+    One(Stand),
+    Many(BTreeSet<Stand>),
+}
+
+impl Lists {
+    fn enter(&mut self, id: RecordId, seat: &Seat) {
+        if let Some((lane, due)) = &seat.due {
+            match self.lanes.get_mut(lane) {
+                Some(order) => drop(order.insert((*due, id))),
+                None => drop(self.lanes.insert(lane.clone(), [(*due, id)].into())),
+            }
+        }
+        if let Some(since) = seat.pending_since {
+            self.pending.insert((since, id));
+        }
+        for term in &seat.terms {
+            match self.rows.entry((*term, seat.cell)) {
+                Place::Vacant(place) => drop(place.insert(Stands::One(seat.stand))),
+                Place::Occupied(place) => place.into_mut().insert(seat.stand),
+            }
+        }
+    }
+
+    fn leave(&mut self, id: RecordId, seat: &Seat) {
+        if let Some((lane, due)) = &seat.due
+            && let Some(order) = self.lanes.get_mut(lane)
+        {
+            order.remove(&(*due, id));
+            if order.is_empty() {
+                self.lanes.remove(lane);
+            }
+        }
+        if let Some(since) = seat.pending_since {
+            self.pending.remove(&(since, id));
+        }
+        for term in &seat.terms {
+            if let Place::Occupied(mut place) = self.rows.entry((*term, seat.cell))
+                && place.get_mut().remove(seat.stand)
+            {
+                place.remove();
+            }
+        }
+    }
+}
+
+impl Stands {
+    fn insert(&mut self, stand: Stand) {
+        match self {
+            Self::One(first) if *first == stand => {}
+            Self::One(first) => *self = Self::Many([*first, stand].into()),
+            Self::Many(stands) => drop(stands.insert(stand)),
+        }
+    }
+
+    /// Removes it, and says whether nothing is left.
+    fn remove(&mut self, stand: Stand) -> bool {
+        match self {
+            Self::One(first) => *first == stand,
+            Self::Many(stands) => {
+                stands.remove(&stand);
+                stands.is_empty()
+            }
+        }
+    }
+
+    /// Those before a place, the nearest first.
+    fn before(&self, before: Stand) -> impl Iterator<Item = Stand> + '_ {
+        let (one, many) = match self {
+            Self::One(stand) => (Some(*stand).filter(|stand| *stand < before), None),
+            Self::Many(stands) => (None, Some(stands.range(..before).rev().copied())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
 }
 
 /// Notes that are kept before those of records that are gone are thrown out.
@@ -100,51 +185,32 @@ impl Orders {
     }
 
     fn place(&mut self, id: RecordId, seat: Option<Seat>) {
-        let old = match &seat {
-            Some(seat) => self.seats.insert(id, seat.clone()),
-            None => self.seats.remove(&id),
-        };
-        if old == seat {
+        let Some(seat) = seat else {
+            if let Some(old) = self.seats.remove(&id) {
+                self.lists.leave(id, &old);
+            }
             return;
-        }
-        if let Some(old) = old {
-            if let Some((lane, due)) = old.due
-                && let Some(order) = self.lanes.get_mut(&lane)
-            {
-                order.remove(&(due, id));
-                if order.is_empty() {
-                    self.lanes.remove(&lane);
-                }
-            }
-            if let Some(since) = old.pending_since {
-                self.pending.remove(&(since, id));
-            }
-            for term in old.terms {
-                self.rows.remove(&(term, old.cell, old.stand));
-            }
-        }
-        if let Some(seat) = seat {
-            if let Some((lane, due)) = seat.due {
-                self.lanes.entry(lane).or_default().insert((due, id));
-            }
-            if let Some(since) = seat.pending_since {
-                self.pending.insert((since, id));
-            }
-            for term in seat.terms {
-                self.rows.insert((term, seat.cell, seat.stand));
+        };
+        match self.seats.entry(id) {
+            Entry::Vacant(place) => self.lists.enter(id, place.insert(seat)),
+            Entry::Occupied(place) if *place.get() == seat => {}
+            Entry::Occupied(mut place) => {
+                self.lists.leave(id, &place.insert(seat));
+                self.lists.enter(id, place.get());
             }
         }
     }
 
     /// Ids of a lane that are due, the longest due first.
     pub(crate) fn due(&self, lane: Option<&Lane>, now: Timestamp, limit: usize) -> Vec<RecordId> {
-        let order = self.lanes.get(&lane.cloned()).into_iter().flatten();
+        let order = self.lists.lanes.get(&lane.cloned()).into_iter().flatten();
         order.take_while(|(due, _)| *due <= now).take(limit).map(|(_, id)| *id).collect()
     }
 
     /// Lanes with something due, the longest due first.
     pub(crate) fn lanes(&self, now: Timestamp) -> Vec<Option<Lane>> {
-        let firsts = self.lanes.iter().filter_map(|(lane, order)| order.first().map(|(due, _)| (*due, lane)));
+        let firsts =
+            self.lists.lanes.iter().filter_map(|(lane, order)| order.first().map(|(due, _)| (*due, lane)));
         let waiting = self.waits.first().map(|(due, _)| (*due, &None));
         let mut due: Vec<_> = firsts.chain(waiting).filter(|(due, _)| *due <= now).collect();
         due.sort();
@@ -160,19 +226,76 @@ impl Orders {
 
     /// When something becomes due next.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        let firsts = self.lanes.values().filter_map(|order| order.first()).chain(self.waits.first());
+        let firsts = self.lists.lanes.values().filter_map(|order| order.first()).chain(self.waits.first());
         firsts.map(|(due, _)| *due).min()
     }
 
     /// Records of a term and cell that stand before a place in a listing, the nearest first.
     pub(crate) fn before(&self, term: Term, cell: u32, before: Stand) -> impl Iterator<Item = Stand> + '_ {
-        let first = (Timestamp::ZERO, RecordId::from_bytes([0; 16]));
-        let range = self.rows.range((term, cell, first)..(term, cell, before));
-        range.rev().map(|(_, _, stand)| *stand)
+        let stands = self.lists.rows.get(&(term, cell));
+        stands.into_iter().flat_map(move |stands| stands.before(before))
     }
 
     /// The earliest creation of a pending record.
     pub(crate) fn oldest_pending(&self) -> Option<Timestamp> {
-        self.pending.first().map(|(since, _)| *since)
+        self.lists.pending.first().map(|(since, _)| *since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::disk::sim::Chance;
+    use crate::embedded::listing::ALL;
+
+    fn id(n: u8) -> RecordId {
+        RecordId::from_bytes([n; 16])
+    }
+
+    /// The lists, against sets that are filled anew from the seats that are taken.
+    #[test]
+    fn whoever_comes_and_goes_the_lists_hold_what_has_a_seat_and_nothing_else() {
+        let mut chance = Chance::new(7);
+        let mut orders = Orders::default();
+        for _ in 0..20_000 {
+            let who = chance.below(12) as u8;
+            let created = Timestamp::from_millis(chance.below(4) as u64);
+            let lane = [None, Lane::try_new("a").ok(), Lane::try_new("b").ok()][chance.below(3)].clone();
+            let seat = Seat {
+                due: (chance.below(3) > 0).then(|| (lane, Timestamp::from_millis(chance.below(5) as u64))),
+                pending_since: (chance.below(2) > 0).then_some(created),
+                stand: (created, id(who)),
+                cell: chance.below(2) as u32,
+                // One that all have, one of some, and one that may be its own.
+                terms: vec![ALL, 1 + chance.below(2) as u32, 100 + u32::from(who)],
+            };
+            orders.place(id(who), (chance.below(4) > 0).then_some(seat));
+            let seats: Vec<_> = orders.seats.iter().collect();
+            let mut dues: Vec<_> =
+                seats.iter().filter_map(|(id, seat)| Some((&seat.due.as_ref()?.0, **id))).collect();
+            let lanes = &orders.lists.lanes;
+            let mut listed: Vec<_> =
+                lanes.iter().flat_map(|(lane, order)| order.iter().map(move |(_, id)| (lane, *id))).collect();
+            dues.sort();
+            listed.sort();
+            assert_eq!(listed, dues);
+            assert!(lanes.values().all(|order| !order.is_empty()));
+            let pending: BTreeSet<_> =
+                seats.iter().filter_map(|(id, seat)| Some((seat.pending_since?, **id))).collect();
+            assert_eq!(orders.lists.pending, pending);
+            let last = (Timestamp::from_millis(9), id(0));
+            for (term, cell) in (0..112).flat_map(|term| [(term, 0), (term, 1)]) {
+                let here = seats.iter().filter(|(_, seat)| seat.cell == cell && seat.terms.contains(&term));
+                let mut stands: Vec<_> = here.map(|(_, seat)| seat.stand).collect();
+                stands.sort();
+                stands.reverse();
+                assert_eq!(orders.before(term, cell, last).collect::<Vec<_>>(), stands);
+                let Some(before) = stands.first() else {
+                    assert!(!orders.lists.rows.contains_key(&(term, cell)));
+                    continue;
+                };
+                assert_eq!(orders.before(term, cell, *before).collect::<Vec<_>>(), stands[1..]);
+            }
+        }
     }
 }
