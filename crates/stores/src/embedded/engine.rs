@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use semel_core::audit::Entry;
+use semel_core::record::StateName;
 use semel_core::{Fence, Record, RecordId, StoreError, Timestamp};
 use tokio::sync::Notify;
 
@@ -470,6 +471,7 @@ impl Engine {
 
     /// Keeps the orders and counts of a batch.
     fn count(&self, steps: &[Step]) {
+        let mut waiting = Vec::new();
         let mut tally = self.tally.lock();
         for step in steps {
             let (before, after) = match &step.effect {
@@ -486,6 +488,9 @@ impl Engine {
             if let Some(after) = after {
                 let cell = tally.cell(after);
                 tally.add(cell);
+                if after.state().name() == StateName::Pending {
+                    waiting.push((&**after, cell_of(cell.group as usize, cell.state)));
+                }
             }
         }
         drop(tally);
@@ -502,7 +507,7 @@ impl Engine {
                         if let Some(due) = record.due() {
                             orders.waits(due, record.id());
                         }
-                    } else {
+                    } else if record.state().name() != StateName::Pending {
                         orders.note(record.id());
                     }
                     due_earlier |= record.due().is_some_and(|due| due.as_millis() < told);
@@ -517,6 +522,9 @@ impl Engine {
                 Effect::Audit { sequence, at } => self.show_audit(*sequence, *at, step.place),
                 Effect::Move { .. } | Effect::MoveAudit | Effect::Nothing => {}
             }
+        }
+        for (record, cell) in waiting {
+            orders.wait(record, cell);
         }
         if orders.is_crowded() {
             self.settle_orders(&mut orders);

@@ -3,7 +3,8 @@
 //! What is at rest is not kept in memory, but for its place; if it is due once more, so is when.
 //!
 //! Most claims are completed long before anybody asks what is due, so a new one is only noted here, and put in order when somebody
-//! asks and it is still there. A claim that comes and goes costs one push.
+//! asks and it is still there. A claim that comes and goes costs one push. What waits for a worker is asked for at once, so
+//! it is put in order while its bytes are still at hand.
 
 use std::collections::btree_map::Entry as Place;
 use std::collections::hash_map::Entry;
@@ -146,6 +147,11 @@ impl Orders {
     /// Notes that a record became, or changed while being, unsettled.
     pub(crate) fn note(&mut self, id: RecordId) {
         self.noted.push(id);
+    }
+
+    /// Puts a record in its place that waits for a worker.
+    pub(crate) fn wait(&mut self, record: &Record, cell: u32) {
+        self.place(record.id(), Some(Seat::of(record, cell)));
     }
 
     /// Forgets a record that came to rest or is gone.
