@@ -151,18 +151,20 @@ fn unavailable() -> (u16, String) {
     (503, "IDEMPOTENCY_STORAGE_UNAVAILABLE".to_owned())
 }
 
-/// Under a tracer that lets one sync of the log fail, and no other: what a disk does that has dropped what it could not
+/// Under a tracer that lets one synced write of the log fail, and no other: what a disk does that has dropped what it could not
 /// write, and is well again. `None`, said aloud, where there is none that may; under CI that is a failure.
 fn with_a_sync_that_fails(folder: &Path) -> Option<tokio::process::Command> {
-    // The tracer as a grandchild, so that the server's process is ours; each thread has its own count.
-    let tracer = "strace -D -f -qq -o /dev/null -e trace=fdatasync -e signal=none";
+    // The tracer as a grandchild, so that the server's process is ours. Past the system's cache the write is the sync.
+    let tracer = "strace -D -f -qq -o /dev/null -e trace=pwrite64,fdatasync -e signal=none";
     if !run("sh", &["-c", &format!("{tracer} true")]) {
         assert!(std::env::var_os("CI").is_none(), "CI must have strace, and be able to trace");
         println!("skipped: there is no strace, or it may not trace");
         return None;
     }
-    let inject = format!("set -- {tracer} -e inject=fdatasync:error=EIO:when=50 \"$0\" \"$@\"");
-    Some(server::command_of(&format!("{inject}; exec \"$@\""), &["serve"], folder))
+    let log = folder.join("data/00000001.log");
+    let inject = format!("{tracer} -P '{}' -e inject=pwrite64,fdatasync:error=EIO:when=50", path(&log));
+    let script = format!("set -- {inject} \"$0\" \"$@\"; exec \"$@\"");
+    Some(server::command_of(&script, &["serve"], folder))
 }
 
 #[tokio::test]
