@@ -268,6 +268,19 @@ async fn config_check_says_what_cannot_be_of_a_consumer() {
     let consumer = "[[consumers]]\nbrokers = \"127.0.0.1:1\"\ntarget = \"http://127.0.0.1:9000/events\"\n";
     for (more, expected) in [
         ("group = \"g\"\n", "consumers[0].topic: is missing"),
+        (
+            "topic = \"a\"\ngroup = \"g\"\nidentity = \"SourceAndId\"\n",
+            "consumers[0].identity: is `SourceAndId`; write `source+id`",
+        ),
+        ("topic = \"a\"\ngroup = \"g\"\nidentity = \"Id\"\n", "consumers[0].identity: is `Id`; write `id`"),
+        (
+            "topic = \"a\"\ngroup = \"g\"\nidentity = \"/a/~5\"\n",
+            "consumers[0].identity: is no JSON Pointer: behind each `~` comes 0 or 1",
+        ),
+        (
+            "topic = \"a\"\ngroup = \"g\"\nidentity = \"what ever\"\n",
+            "consumers[0].identity: must be source+id, id, offset, a JSON Pointer or the name of a header",
+        ),
         ("topic = \"a/b\"\ngroup = \"g\"\n", "no topic can have the name `a/b`"),
         ("topics = [\"a\", \"a.dlq\"]\ngroup = \"g\"\n", "which is consumed itself"),
         ("topic = \"a\"\ngroup = \"g\"\nidentiy = \"id\"\n", "identiy"),

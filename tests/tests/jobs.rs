@@ -107,6 +107,10 @@ async fn a_holder_that_is_gone_is_overtaken_once_its_lease_has_lapsed_and_is_fen
         let answer = command(&nodes[0], &gone, said, more).await;
         assert_eq!(answer.refusal(), (409, "IDEMPOTENCY_FENCED".to_owned()), "{said}");
     }
+    let scrape = metrics(&nodes[0]).await;
+    let fenced = scrape.lines().find(|line| line.starts_with("semel_fenced_writes_total")).unwrap();
+    // Behind the number may stand an exemplar.
+    assert_eq!(fenced.split(' ').nth(1), Some("3"), "{fenced}");
     assert_eq!(command(&nodes[2], &next, "heartbeat", "").await.json()["status"], "RUNNING");
     let seen = history(&nodes[2]).await;
     let of = |holder: &'static str| {
@@ -171,7 +175,7 @@ async fn a_start_needs_no_body() {
     let skipped = if one.status == 409 { one } else { other };
     assert!(skipped.text().contains("Another instance is already running"));
     let odd = server.http().send("POST", &url, &[("content-type", "application/json")], "").await.unwrap();
-    assert_eq!(odd.status, 400, "what says that it is JSON has to be");
+    assert_eq!(odd.status, 409, "nothing is nothing, whatever type it has");
 }
 
 #[tokio::test]
@@ -207,7 +211,8 @@ async fn what_is_wrong_with_a_request_about_a_job_is_said_with_its_field() {
         ("/v1/jobs/a%20b/runs".to_owned(), "{}", 400, "\"type\""),
         ("/v1/jobs/OTHER/runs".to_owned(), r#"{"lease_ms":1}"#, 400, "\"lease_ms\""),
         ("/v1/jobs/OTHER/runs".to_owned(), r#"{"retention_ms":0}"#, 400, "\"retention_ms\""),
-        ("/v1/jobs/OTHER/runs".to_owned(), r#"{"attempt_id":"a@b"}"#, 400, "\"attempt_id\""),
+        ("/v1/jobs/OTHER/runs".to_owned(), r#"{"attempt_id":"a@b","holder":"cron"}"#, 400, "\"attempt_id\""),
+        ("/v1/jobs/OTHER/runs".to_owned(), r#"{"attempt_id":"try-1"}"#, 400, "\"holder\""),
         ("/v1/jobs/OTHER/runs".to_owned(), r#"{"holder":""}"#, 400, "\"holder\""),
         ("/v1/jobs/OTHER/runs".to_owned(), r#"{"leaseMs":1}"#, 400, "\"leaseMs\""),
         (format!("{RUNS}/{id}/complete"), r#"{"token":"x"}"#, 400, "\"token\""),
@@ -244,6 +249,36 @@ async fn what_is_wrong_with_a_request_about_a_job_is_said_with_its_field() {
     for (path, status) in [("?limit=0", 400), ("?tenant=x", 400), ("?cursor=x", 400), ("/none", 404)] {
         assert_eq!(server.get(&format!("{RUNS}{path}"), &[]).await.status, status, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_start_may_say_nothing_whatever_the_type_of_nothing_is() {
+    let server = Server::start("").await;
+    let (url, http) = (format!("{}{RUNS}", server.url()), server.http());
+    for (number, content_type) in
+        [None, Some("application/json"), Some("application/x-www-form-urlencoded")].into_iter().enumerate()
+    {
+        let url = url.replace("EXPIRE_LOCKS", &format!("JOB_{number}"));
+        let headers: Vec<_> = content_type.map(|value| ("content-type", value)).into_iter().collect();
+        let answer = http.send("POST", &url, &headers, String::new()).await.unwrap();
+        assert_eq!(answer.status, 201, "{content_type:?}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_lease_has_lapsed_is_not_said_to_have_beaten_then() {
+    let server = Server::start("").await;
+    let run = begun(&server, r#"{"lease_ms":200}"#).await;
+    assert!(run["heartbeatAt"].is_string() && run["leaseUntil"].is_string());
+    let shown = format!("{RUNS}/{}", run["id"].as_str().unwrap());
+    let lapsed = eventually("its lapse is seen", async || {
+        let run = server.get(&shown, &[]).await.json();
+        run["leaseUntil"].is_null().then_some(run)
+    })
+    .await;
+    assert_eq!((&lapsed["heartbeatAt"], &lapsed["status"]), (&Value::Null, &json!("RUNNING")));
+    assert_eq!(command(&server, &run, "heartbeat", "").await.status, 200, "nobody has overtaken it");
+    assert!(server.get(&shown, &[]).await.json()["heartbeatAt"].is_string());
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::value::Time;
 #[serde(default, deny_unknown_fields)]
 pub struct JobStartRequest {
     /// Who runs it, for people: 1 to 128 characters. If it is not given: the tenant's name.
+    /// Needed beside `attempt_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
     /// The client's name for the attempt, 1 to 64 characters without `@`: a start whose answer was lost can be asked for

@@ -47,6 +47,8 @@ pub const DEAD_LETTER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const TOPIC_CHARS_MAX: usize = 249;
 /// Characters of a consumer group's name: with a topic's it is the subject of every key.
 pub const GROUP_CHARS_MAX: usize = 255;
+/// How often the log says at most that a broker does not answer.
+pub const WARN_EVERY: Duration = Duration::from_secs(30);
 /// What is put behind a topic's name for its dead letters.
 pub const DEAD_LETTER_SUFFIX: &str = ".dlq";
 

@@ -81,6 +81,11 @@ impl Jobs {
         self.became(claim.run());
     }
 
+    /// A holder came too late: its run is over.
+    pub(crate) fn fenced(&self, run: RecordId) {
+        self.0.metrics.fenced(run);
+    }
+
     /// A run has come to this: counted and logged once.
     pub(crate) fn became(&self, run: &JobRun) {
         self.0.metrics.job_run(&run.job_type, run.status);

@@ -37,6 +37,8 @@ pub(super) struct Group {
     back: Sender<Back>,
     books: Mutex<Books>,
     status: Arc<Mutex<Status>>,
+    /// When it was last said in the log that a broker does not answer.
+    warned: Mutex<Option<Instant>>,
 }
 
 /// What is known of the partitions that are assigned.
@@ -63,7 +65,7 @@ impl Group {
             behind: BTreeMap::new(),
             back: came,
         };
-        Self { work, drain, in_flight, back, books: Mutex::new(books), status }
+        Self { work, drain, in_flight, back, books: Mutex::new(books), status, warned: Mutex::default() }
     }
 
     /// Takes a message on that was polled.
@@ -254,17 +256,16 @@ impl Group {
 
     /// Something failed, or what had failed does no more.
     pub(super) fn heard(&self, error: Option<String>) {
-        let mut status = self.status.lock();
-        if status.error != error {
-            if let Some(error) = &error {
-                tracing::warn!(
-                    consumer_group = self.work.group,
-                    error,
-                    "a broker does not answer as it should"
-                );
-            }
-            status.error = error;
+        // The library says it of each broker, each connection, and each try, by turns.
+        let mut warned = self.warned.lock();
+        if let Some(error) = &error
+            && warned.is_none_or(|warned| warned.elapsed() >= limits::WARN_EVERY)
+        {
+            tracing::warn!(consumer_group = self.work.group, error, "a broker does not answer as it should");
+            *warned = Some(Instant::now());
         }
+        drop(warned);
+        self.status.lock().error = error;
     }
 
     fn lags(&self, statistics: &Statistics) {

@@ -140,7 +140,10 @@ impl JobRun {
             expires_at: times.expires,
             holder: tag(TAG_HOLDER).unwrap_or_default(),
             fence,
-            heartbeat_at: held.map(|guard| guard.times().written),
+            // Once a lapse was seen, when that was written is all that is known.
+            heartbeat_at: held
+                .filter(|guard| guard.times().wake.is_some())
+                .map(|guard| guard.times().written),
             lease_until: held.and_then(|guard| guard.times().wake),
             scheduled_at: tag(TAG_TICK),
             running_since: ended.running_since,

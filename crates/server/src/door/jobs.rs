@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 use hyper::body::Body as _;
 use semel_api::jobs::{JobCompleteRequest, JobFailRequest, JobHeartbeatRequest, JobStartRequest, JobStarted};
 use semel_api::{Detail, ErrorCode};
@@ -39,13 +39,18 @@ pub(super) async fn start(
     let (parts, body) = request.into_parts();
     let caller = caller(&parts.extensions)?;
     let guard = doors.jobs.guard(&caller.tenant, &job_type)?;
-    // Whoever has nothing to say need not say it in JSON.
-    let wanted: JobStartRequest = if body.is_end_stream() && !has_type(&parts.headers) {
+    // Whoever has nothing to say need not say it in JSON, whatever type it would have had.
+    let wanted: JobStartRequest = if body.is_end_stream() {
         JobStartRequest::default()
     } else {
         let body = body::json(&parts.headers, body, doors.body_bytes_max, &doors.stopping).await?;
         semel_api::decode(&body)?
     };
+    if wanted.attempt_id.is_some() && wanted.holder.is_none() {
+        let message = "is needed beside attempt_id: the same attempt of the same holder is the same run, and two that \
+                       do not say who they are would both have it";
+        return Err(Detail::new("holder", "required", message).into());
+    }
     let (lease, retention) = doors.jobs.usual(&guard);
     let start = Start {
         holder: wanted.holder.unwrap_or_else(|| caller.tenant.as_str().to_owned()),
@@ -79,7 +84,7 @@ pub(super) async fn heartbeat(
 ) -> Result<Response, Refusal> {
     let (guard, body) = read::<JobHeartbeatRequest>(&doors, &job_type, request).await?;
     let proof = proof(&run, &body.token)?;
-    let kept = to_its_end(&doors, async move { guard.heartbeat(proof).await }).await?;
+    let kept = of_holder(&doors, proof, async move { guard.heartbeat(proof).await }).await?;
     written(StatusCode::OK, &jobs::view(&kept))
 }
 
@@ -91,7 +96,7 @@ pub(super) async fn complete(
     let (guard, body) = read::<JobCompleteRequest>(&doors, &job_type, request).await?;
     let proof = proof(&run, &body.token)?;
     let results = jobs::results(body.results)?;
-    let ended = to_its_end(&doors, async move { guard.complete(proof, results).await }).await?;
+    let ended = of_holder(&doors, proof, async move { guard.complete(proof, results).await }).await?;
     end(&doors, &ended)
 }
 
@@ -106,7 +111,7 @@ pub(super) async fn fail(
     if results.details.is_empty() {
         results.details = body.error.unwrap_or_default();
     }
-    let ended = to_its_end(&doors, async move { guard.fail(proof, results).await }).await?;
+    let ended = of_holder(&doors, proof, async move { guard.fail(proof, results).await }).await?;
     end(&doors, &ended)
 }
 
@@ -145,10 +150,6 @@ fn caller(extensions: &http::Extensions) -> Result<&Caller, Refusal> {
     Ok(extensions.get::<Caller>().ok_or(ErrorCode::Internal)?)
 }
 
-fn has_type(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::CONTENT_TYPE)
-}
-
 /// The guard that a command is for, and what it says.
 async fn read<T: DeserializeOwned>(
     doors: &Doors,
@@ -180,6 +181,23 @@ async fn to_its_end<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let done = doors.engine.to_its_end(work).await.map_err(|error| refusal::engine(&error))?;
     done.map_err(|error| jobs::refused(&error).into())
+}
+
+/// As [`to_its_end`], for who says that a run is theirs.
+async fn of_holder<T: Send + 'static>(
+    doors: &Doors,
+    proof: RunProof,
+    work: impl Future<Output = Result<T, GuardError>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let jobs = doors.jobs.clone();
+    to_its_end(doors, async move {
+        let done = work.await;
+        if let Err(GuardError::Fenced) = &done {
+            jobs.fenced(proof.run);
+        }
+        done
+    })
+    .await
 }
 
 fn written(status: StatusCode, body: &impl Serialize) -> Result<Response, Refusal> {

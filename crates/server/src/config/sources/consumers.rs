@@ -205,18 +205,36 @@ fn identity(section: &Section<'_>) -> Option<Identity> {
     let Some(found) = section.text("identity") else {
         return (!section.has("identity")).then_some(Identity::SourceAndId);
     };
-    Some(match found.value.as_str() {
-        "" => {
-            section
-                .problem("identity", "must be source+id, id, offset, a JSON Pointer or the name of a header");
-            return None;
+    let text = found.value.as_str();
+    // Whoever means one of these, and is believed to name a header, has all of the topic put aside.
+    let plain: String = text.chars().filter(char::is_ascii_alphabetic).collect();
+    let meant = match plain.to_ascii_lowercase().as_str() {
+        "sourceandid" | "sourceplusid" => Some("source+id"),
+        "id" => Some("id"),
+        "offset" => Some("offset"),
+        _ => None,
+    };
+    let is_header = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let identity = match (text, meant) {
+        ("source+id", _) => Ok(Identity::SourceAndId),
+        ("id", _) => Ok(Identity::Id),
+        ("offset", _) => Ok(Identity::Offset),
+        (pointer, _) if pointer.starts_with('/') && is_pointer(pointer) => {
+            Ok(Identity::Pointer(pointer.to_owned()))
         }
-        "source+id" => Identity::SourceAndId,
-        "id" => Identity::Id,
-        "offset" => Identity::Offset,
-        pointer if pointer.starts_with('/') => Identity::Pointer(pointer.to_owned()),
-        header => Identity::Header(header.to_owned()),
-    })
+        (pointer, _) if pointer.starts_with('/') => {
+            Err("is no JSON Pointer: behind each `~` comes 0 or 1 (RFC 6901)".to_owned())
+        }
+        (_, Some(meant)) => Err(format!("is `{text}`; write `{meant}`")),
+        (header, None) if is_header => Ok(Identity::Header(header.to_owned())),
+        (_, None) => Err("must be source+id, id, offset, a JSON Pointer or the name of a header".to_owned()),
+    };
+    identity.map_err(|problem| section.problem("identity", problem)).ok()
+}
+
+/// RFC 6901, section 3.
+fn is_pointer(text: &str) -> bool {
+    text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
 }
 
 fn check(
