@@ -359,16 +359,32 @@ async fn jobs_are_listed_followed_and_released_from_a_shell() {
         (output.status.code().unwrap(), out + &err)
     };
     let (code, listed) = jobs(&["ls"]).await;
-    assert!(code == 0 && listed.contains("EXPIRE_LOCKS") && listed.contains("stuck"), "{listed}");
+    let cells: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        (code, &cells[0][..5]),
+        (0, &["type", "running", "fence", "heartbeat", "lapses"][..]),
+        "{listed}"
+    );
+    let shown = server.get("/v1/jobs", &[]).await.json()["jobs"][0]["running"].clone();
+    let fence = stuck["fence"].to_string();
+    let (beat, until) = (shown["heartbeatAt"].as_str().unwrap(), shown["leaseUntil"].as_str().unwrap());
+    assert_eq!(cells[1][..5], ["EXPIRE_LOCKS", "stuck", &fence, beat, until], "{listed}");
     let (code, history) = jobs(&["history", "EXPIRE_LOCKS"]).await;
     assert_eq!((code, history.lines().count()), (0, 3), "a header, a run and a skip: {history}");
     assert!(history.contains("RUNNING") && history.contains("SKIPPED"), "{history}");
     let (code, page) = jobs(&["history", "EXPIRE_LOCKS", "--limit", "1", "--json"]).await;
     let page: Value = serde_json::from_str(&page).unwrap();
     assert_eq!((code, page["runs"].as_array().unwrap().len()), (0, 1));
-    let fence = stuck["fence"].to_string();
     let (code, refused) = jobs(&["release", "EXPIRE_LOCKS", "--fence", "0", "--reason", "x"]).await;
     assert_eq!(code, 11, "another fence: {refused}");
+    assert!(!refused.contains("--tenant"), "{refused}");
+    for unknown in [&["EXPIRE_LOCK"][..], &["EXPIRE_LOCKS", "--tenant", "acme"]] {
+        let all = [&["release"], unknown, &["--fence", &fence, "--reason", "x"]].concat();
+        let (code, refused) = jobs(&all).await;
+        let whose = if unknown.contains(&"acme") { "tenant `acme`" } else { "tenant `default`" };
+        assert!(code == 11 && refused.contains("NOT_FOUND") && refused.contains(whose), "{refused}");
+        assert!(refused.contains(&format!("`{}`", unknown[0])) && refused.contains("--tenant"), "{refused}");
+    }
     let (code, released) =
         jobs(&["release", "EXPIRE_LOCKS", "--fence", &fence, "--reason", "it hangs"]).await;
     assert!(code == 0 && released.contains("LAPSED"), "{released}");

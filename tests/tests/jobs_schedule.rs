@@ -364,6 +364,25 @@ async fn what_the_target_says_is_the_result_and_a_failure_is_one() {
 }
 
 #[tokio::test]
+async fn the_instant_that_began_a_run_is_seen_in_a_shell() {
+    let target = Target::start().await;
+    let server = Server::start(&every_second(&target, "/empty", "")).await;
+    let run =
+        eventually("a run ends", async || of_status(&history(&server).await, "COMPLETED").next().cloned())
+            .await;
+    let admin = server.admin_url();
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["jobs", "history", "EXPIRE_LOCKS", "--limit", "1000", "--admin-url", &admin];
+    let output = crate::server::command(&arguments, folder.path()).output().await.unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let columns: Vec<_> = shown.lines().next().unwrap().split_whitespace().collect();
+    let place = columns.iter().position(|column| *column == "scheduled").unwrap();
+    let began = |line: &&str| line.trim_start().starts_with(run["startedAt"].as_str().unwrap());
+    let line = shown.lines().find(began).unwrap_or_else(|| panic!("no {run} in\n{shown}"));
+    assert_eq!(line.split_whitespace().nth(place), run["scheduledAt"].as_str(), "{shown}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_job_in_the_configuration_stops_the_start_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let job = "[[jobs]]\ntype = \"A\"\nschedule = \"0 0 31 2 *\"\ntime_zone = \"Mars\"\ntarget = \"x\"\nmissed = \"never\"\n\

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, Response, Uri, header};
-use semel_api::Time;
 use semel_api::error::ErrorEnvelope;
+use semel_api::{ErrorCode, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -43,10 +43,20 @@ impl AdminArgs {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Bytes>, Ended> {
+        let answer = self.send(method, path, body).await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(refused(&answer)) }
+    }
+
+    /// As [`ask`](Self::ask), for whoever has something to say of a refusal.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, Ended> {
         let server = ServerArgs { url: self.url.clone(), token: self.token.clone(), ca: self.ca.clone() };
         let request = Request::builder().method(method).header(header::CONTENT_TYPE, "application/json");
-        let answer = client::send(&server, request, path, body).await?;
-        if answer.status().is_success() { Ok(answer) } else { Err(refused(&answer)) }
+        Ok(client::send(&server, request, path, body).await?)
     }
 
     pub(super) async fn post<T: DeserializeOwned>(
@@ -135,6 +145,12 @@ pub(super) fn refused(answer: &Response<Bytes>) -> Ended {
         _ => exit::REFUSED,
     };
     Ended(code, format!("{} ({status}): {}{details}", error.code, error.message))
+}
+
+/// Whether it is Semel that refuses, and by this code.
+pub(super) fn is_refused_with(answer: &Response<Bytes>, code: ErrorCode) -> bool {
+    let envelope = serde_json::from_slice(answer.body());
+    envelope.is_ok_and(|ErrorEnvelope { error }| error.code == code.as_str())
 }
 
 pub(super) fn time(text: &str) -> Result<Time, String> {

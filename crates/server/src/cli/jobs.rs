@@ -1,12 +1,15 @@
 //! `semel jobs ls|history|release`: what runs, what ran, and a guard taken from a holder that is gone.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
+use semel_api::ErrorCode;
 use semel_api::jobs::{Job, JobList, JobRun, JobRunPage};
 use serde_json::json;
 
-use super::admin::{AdminArgs, Ended, ended, print, read};
+use super::admin::{AdminArgs, Ended, ended, is_refused_with, print, read, refused};
 use super::{exit, say, table};
 
 /// What `semel jobs` takes.
@@ -82,24 +85,31 @@ async fn list(of: &OfArgs) -> Result<u8, Ended> {
         return Ok(exit::DONE);
     }
     let JobList { jobs } = read(answer.body())?;
-    let columns = ["type", "running", "fence", "last", "status", "schedule", "next"];
+    let columns = ["type", "running", "fence", "heartbeat", "lapses", "last", "status", "schedule", "next"];
     say(table(&columns, jobs.iter().map(job_row)));
     Ok(exit::DONE)
 }
 
-fn job_row(job: &Job) -> [String; 7] {
+fn job_row(job: &Job) -> [String; 9] {
     let running = job.running.as_ref();
     let last = job.last.as_ref();
     let schedule = job.schedule.as_ref();
     [
         job.job_type.clone(),
-        running.map_or("-".to_owned(), |run| run.holder.clone()),
-        running.and_then(|run| run.fence).map_or("-".to_owned(), |fence| fence.to_string()),
-        last.map_or("-".to_owned(), |run| run.started_at.to_string()),
-        last.map_or("-".to_owned(), |run| run.status.as_str().to_owned()),
-        schedule.map_or("-".to_owned(), |schedule| format!("{} {}", schedule.cron, schedule.time_zone)),
-        schedule.and_then(|schedule| schedule.next_at).map_or("-".to_owned(), |next| next.to_string()),
+        cell(running.map(|run| &run.holder)),
+        cell(running.and_then(|run| run.fence)),
+        cell(running.and_then(|run| run.heartbeat_at)),
+        cell(running.and_then(|run| run.lease_until)),
+        cell(last.map(|run| run.started_at)),
+        cell(last.map(|run| run.status.as_str())),
+        cell(schedule.map(|schedule| format!("{} {}", schedule.cron, schedule.time_zone))),
+        cell(schedule.and_then(|schedule| schedule.next_at)),
     ]
+}
+
+/// What is not there is a dash, so that `awk` counts on.
+fn cell(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 async fn history(of: &OfArgs, job_type: &str, limit: u32, cursor: Option<&str>) -> Result<u8, Ended> {
@@ -119,16 +129,17 @@ async fn history(of: &OfArgs, job_type: &str, limit: u32, cursor: Option<&str>) 
     Ok(exit::DONE)
 }
 
-const COLUMNS: [&str; 8] =
-    ["started", "status", "ended", "holder", "fence", "processed", "errors", "details"];
+const COLUMNS: [&str; 9] =
+    ["started", "status", "ended", "scheduled", "holder", "fence", "processed", "errors", "details"];
 
-fn run_row(run: &JobRun) -> [String; 8] {
+fn run_row(run: &JobRun) -> [String; 9] {
     [
         run.started_at.to_string(),
         run.status.as_str().to_owned(),
-        run.completed_at.map_or("-".to_owned(), |at| at.to_string()),
+        cell(run.completed_at),
+        cell(run.scheduled_at.as_ref()),
         run.holder.clone(),
-        run.fence.map_or("-".to_owned(), |fence| fence.to_string()),
+        cell(run.fence),
         run.results.processed.to_string(),
         run.results.errors.to_string(),
         run.results.details.clone(),
@@ -137,10 +148,23 @@ fn run_row(run: &JobRun) -> [String; 8] {
 
 async fn release(of: &OfArgs, job_type: &str, fence: u64, reason: &str) -> Result<u8, Ended> {
     let body = json!({ "tenant": of.tenant, "fence": fence, "reason": reason });
-    let (released, text): (JobRun, _) = of.admin.post(&path_of(job_type, "release"), &body).await?;
+    let path = path_of(job_type, "release");
+    let answer = of.admin.send(Method::POST, &path, body.to_string().into()).await?;
+    if !answer.status().is_success() {
+        let Ended(code, problem) = refused(&answer);
+        let hint = is_refused_with(&answer, ErrorCode::NotFound).then(|| {
+            format!(
+                "\n  tenant `{}` has no run of `{job_type}` under way; \
+                 if the job is another tenant's, say whose: --tenant NAME",
+                of.tenant
+            )
+        });
+        return Err(Ended(code, problem + &hint.unwrap_or_default()));
+    }
     if of.json {
-        print(&text);
+        print(answer.body());
     } else {
+        let released: JobRun = read(answer.body())?;
         say(table(&COLUMNS, [run_row(&released)]));
     }
     Ok(exit::DONE)
