@@ -211,6 +211,30 @@ fn keys_of_the_configuration_guide_are_those_of_the_example() {
 }
 
 #[test]
+fn the_table_of_addresses_has_what_each_listener_serves() {
+    let interface = read(&workspace::root().join("docs/openapi.json"));
+    let guide = read(&workspace::root().join("docs/guide/operations.md"));
+    let row = |listener: &str| {
+        let begin = format!("| `{listener}` |");
+        guide.lines().find(|line| line.starts_with(&begin)).unwrap_or_else(|| panic!("no row {begin}"))
+    };
+    let (doors, admin) = (row("server.listen"), row("admin.listen"));
+    let mut served = BTreeSet::new();
+    // Paths are indented by four; what is asked for operators' tokens is on their listener.
+    for path in interface.split("\n    \"/v1/").skip(1) {
+        let name = path.split(['/', '"']).next().expect("a path has a name");
+        let path = path.split("\n    }").next().expect("a path has an end");
+        let (is_operators, is_clients) = (path.contains("\"admin\": []"), path.contains("\"tenant\": []"));
+        served.extend(is_operators.then_some((admin, name)));
+        served.extend((is_clients || !is_operators).then_some((doors, name)));
+    }
+    assert!(served.len() > 6, "only {served:?} were read");
+    for (row, name) in served {
+        assert!(row.contains(&format!("`/v1/{name}`")), "/v1/{name} is not in\n{row}");
+    }
+}
+
+#[test]
 fn the_map_shows_every_crate() {
     let map = read(&workspace::root().join("ARCHITECTURE.md"));
     for crate_folder in fs::read_dir(workspace::root().join("crates")).expect("the folder is there") {
