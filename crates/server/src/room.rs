@@ -62,6 +62,18 @@ mod tests {
         assert!(room.enter().await.is_ok());
     }
 
+    #[test]
+    fn the_documents_say_how_long_a_refusal_is_held_back() {
+        assert_eq!(limits::REFUSAL_PAUSE, std::time::Duration::from_millis(100), "a tenth of a second");
+        let texts =
+            [include_str!("config/example.toml"), include_str!("../../../docs/guide/configuration.md")];
+        for text in texts {
+            let mut lines = text.lines().filter(|line| line.contains("OVERLOADED")).peekable();
+            assert!(lines.peek().is_some(), "who is refused is told why");
+            assert!(lines.all(|line| line.contains("after a tenth of a second")), "{text}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_waits_for_room_however_soon_there_is_some() {
         let room = Room::new(1);
