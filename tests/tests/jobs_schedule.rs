@@ -391,8 +391,8 @@ async fn what_is_wrong_with_a_job_in_the_configuration_stops_the_start_with_its_
     let checked = crate::server::command(&["config", "check"], folder.path()).output().await.unwrap();
     assert_eq!(checked.status.code(), Some(3));
     let said = String::from_utf8(checked.stderr).unwrap() + &String::from_utf8(checked.stdout).unwrap();
-    for (line, key) in [(4, "time_zone"), (5, "target"), (6, "missed"), (8, "type")] {
+    for (line, key) in [(3, "schedule"), (4, "time_zone"), (5, "target"), (6, "missed"), (8, "type")] {
         assert!(said.contains(&format!("semel.toml:{line}")) && said.contains(key), "{key} in\n{said}");
     }
-    assert!(said.contains("schedule") && said.contains("is missing"), "{said}");
+    assert!(said.contains("jobs[1].schedule: is missing"), "{said}");
 }

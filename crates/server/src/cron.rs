@@ -32,9 +32,9 @@ impl Cron {
     /// Reads five fields, or six with seconds before them, or a nickname such as `@hourly`.
     ///
     /// # Errors
-    /// It is none: why.
+    /// It is none: which field, and what may stand there.
     pub fn parse(text: &str, zone: &Zone) -> Result<Self, String> {
-        let pattern = croner::Cron::from_str(text).map_err(|error| error.to_string())?;
+        let pattern = croner::Cron::from_str(text).map_err(|_| wrong(text))?;
         let cron =
             Self { text: text.to_owned(), zone_name: zone.name.clone(), pattern, zone: zone.zone.clone() };
         // One that never comes would be waited for without a word.
@@ -97,6 +97,53 @@ impl Cron {
         found.reverse();
         found
     }
+}
+
+/// What a schedule has, in its order: the name of each field, and what may stand in it.
+const FIELDS: [(&str, &str); 7] = [
+    ("second", "0-59"),
+    ("minute", "0-59"),
+    ("hour", "0-23"),
+    ("day-of-month", "1-31, or L for the last"),
+    ("month", "1-12 or JAN-DEC"),
+    ("day-of-week", "0-7 or SUN-SAT"),
+    ("year", "1-5000"),
+];
+
+/// The fields of a schedule of five.
+const USUAL: std::ops::Range<usize> = 1..6;
+
+/// What stands for a whole schedule.
+const NICKNAMES: &str = "@hourly, @daily, @weekly, @monthly, @yearly";
+
+/// Why a text is no schedule. Each of its fields is tried by itself, so that all that are wrong are named.
+fn wrong(text: &str) -> String {
+    let given: Vec<&str> = text.split_whitespace().collect();
+    if given.len() == 1 && text.contains('@') {
+        return format!("is none of {NICKNAMES}; {}", expected());
+    }
+    let first = match given.len() {
+        5 => USUAL.start,
+        6 | 7 => 0,
+        0 => return format!("is empty; {}", expected()),
+        1 => return format!("is no cron expression: it has one field; {}", expected()),
+        number => return format!("is no cron expression: it has {number} fields; {}", expected()),
+    };
+    let mut problems = Vec::new();
+    for (place, field) in given.iter().enumerate() {
+        let alone = (0..given.len()).map(|other| if other == place { *field } else { "*" });
+        if croner::Cron::from_str(&alone.collect::<Vec<_>>().join(" ")).is_err() {
+            let (name, allowed) = FIELDS[first + place];
+            problems.push(format!("`{field}` is no {name} ({allowed})"));
+        }
+    }
+    format!("is no cron expression: {}; {}", problems.join(", "), expected())
+}
+
+fn expected() -> String {
+    let names: Vec<&str> = FIELDS[USUAL].iter().map(|(name, _)| *name).collect();
+    let (number, names) = (names.len(), names.join(" "));
+    format!("expected {number} fields: {names}, such as \"0 2 * * *\" (the second may stand before them)")
 }
 
 /// A time zone.
@@ -239,10 +286,38 @@ mod tests {
     #[test]
     fn what_is_no_schedule_says_so() {
         let utc = Zone::parse("UTC").unwrap();
-        for odd in ["", "every day", "61 * * * *", "* * * *", "0 0 31 2 *"] {
-            assert!(Cron::parse(odd, &utc).is_err(), "{odd}");
+        for (odd, said) in [
+            ("", "is empty; expected 5 fields: minute hour"),
+            ("hourly", "it has one field"),
+            ("every day", "it has 2 fields"),
+            (
+                "* * * *",
+                "it has 4 fields; expected 5 fields: minute hour day-of-month month day-of-week, such as",
+            ),
+            ("* * * * * * * *", "it has 8 fields"),
+            ("61 * * * *", "is no cron expression: `61` is no minute (0-59); expected 5 fields: minute hour"),
+            (
+                "0 25 32 13 8",
+                "`25` is no hour (0-23), `32` is no day-of-month (1-31, or L for the last), \
+                              `13` is no month (1-12 or JAN-DEC), `8` is no day-of-week (0-7 or SUN-SAT);",
+            ),
+            ("60 * * * * *", "`60` is no second (0-59)"),
+            ("* * * * * * 0", "`0` is no year"),
+            (
+                "*/0 9-x * * MUN",
+                "`*/0` is no minute (0-59), `9-x` is no hour (0-23), `MUN` is no day-of-week",
+            ),
+            ("0 2 * * @daily", "`@daily` is no day-of-week"),
+            ("@midnight", "is none of @hourly, @daily, @weekly, @monthly, @yearly"),
+            ("0 0 31 2 *", "names a time that never comes"),
+        ] {
+            let error = Cron::parse(odd, &utc).unwrap_err();
+            assert!(error.contains(said), "{odd}: {error}");
         }
         assert!(Zone::parse("Mars/Olympus").is_err());
+        for word in NICKNAMES.split(", ") {
+            assert!(Cron::parse(word, &utc).is_ok(), "{word}");
+        }
         let seconds = cron("*/15 * * * * *", "UTC");
         assert_eq!(seconds.next_after(at("2026-11-21T12:00:00.2Z")), Some(at("2026-11-21T12:00:15Z")));
     }

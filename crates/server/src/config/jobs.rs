@@ -48,6 +48,9 @@ pub enum Missed {
 /// Whose a job is that names nobody: the operators' own, where there are tenants.
 const TENANT: &str = "default";
 
+/// The time zone of schedules that name none.
+const UTC: &str = "UTC";
+
 /// Headers that the server itself sends.
 const OWN: [&str; 3] = ["content-type", "idempotency-key", "user-agent"];
 
@@ -96,14 +99,19 @@ fn job(section: Section<'_>, development: bool) -> Option<JobConfig> {
     let job = name.zip(tenant).and_then(|(name, tenant)| {
         JobType::of(tenant, &name.value).map_err(|invalid| section.problem("type", invalid)).ok()
     });
-    let zone = section.text_or("time_zone", "UTC");
+    let zone = section.text_or("time_zone", UTC);
     let zone = Zone::parse(&zone).map_err(|problem| section.problem("time_zone", problem)).ok();
     let schedule = section.text("schedule");
     if schedule.is_none() {
         missing("schedule", "when it is started, such as \"*/5 * * * *\"");
     }
-    let cron = schedule.zip(zone).and_then(|(schedule, zone)| {
-        Cron::parse(&schedule.value, &zone).map_err(|problem| section.problem("schedule", problem)).ok()
+    let cron = schedule.and_then(|schedule| {
+        let read = match &zone {
+            Some(zone) => Cron::parse(&schedule.value, zone),
+            // What is no schedule anywhere is said as well.
+            None => Zone::parse(UTC).and_then(|utc| Cron::parse(&schedule.value, &utc)),
+        };
+        read.map_err(|problem| section.problem("schedule", problem)).ok()
     });
     let target = section.text("target");
     if target.is_none() {
@@ -125,5 +133,6 @@ fn job(section: Section<'_>, development: bool) -> Option<JobConfig> {
     let policies = [("skip", Missed::Skip), ("catch-up", Missed::CatchUp)];
     let missed = section.choice_or("missed", &policies, policies[0]);
     section.finish();
+    zone?;
     Some(JobConfig { job: job?, cron: cron?, target: target?, headers, timeout, lease, retention, missed })
 }
