@@ -301,6 +301,44 @@ async fn config_check_says_what_cannot_be_of_a_consumer() {
 }
 
 #[tokio::test]
+async fn no_option_of_a_consumer_hides_what_is_wrong_with_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = [
+        "[[consumers]]",
+        "brokers = \"\"",
+        "topic = \"a/b\"",
+        "identity = \"Id\"",
+        "conflicts = \"drop\"",
+        "target = \"ftp://127.0.0.1/\"",
+        "retention = \"0s\"",
+        "headers = { \"a b\" = \"hunter2\" }",
+        "[consumers.options]",
+        "\"sesion.timeout.ms\" = \"1\"",
+        "\"session.timeout.ms\" = \"soon\"",
+        "\"group.id\" = \"other\"",
+        "\"max.poll.interval.ms\" = 2000",
+        "\"sasl.password\" = \"hunter2\"",
+        "\"heartbeat.interval.ms\" = \"100\"",
+    ];
+    std::fs::write(folder.path().join("semel.toml"), lines.join("\n")).unwrap();
+    let checked = server::command(&["config", "check"], folder.path()).output().await.unwrap();
+    let said = String::from_utf8(checked.stderr).unwrap() + &String::from_utf8(checked.stdout).unwrap();
+    assert!(!checked.status.success() && !said.contains("hunter2"), "{said}");
+    assert!(said.contains("consumers[0].group: is missing"), "{said}");
+    for message in ["only in development", "`a b` is no name of a header"] {
+        let begin = "semel.toml:8: consumers[0].headers.a b: ";
+        assert!(said.lines().any(|line| line.starts_with(begin) && line.contains(message)), "{said}");
+    }
+    for (place, line) in lines.iter().enumerate().skip(1) {
+        let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| *key != "headers") else { continue };
+        let of = if place > 8 { "consumers[0].options" } else { "consumers[0]" };
+        let is_wrong = !key.contains("heartbeat");
+        let message = format!("semel.toml:{}: {of}.{key}: ", place + 1);
+        assert_eq!(said.contains(&message), is_wrong, "{message} in\n{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_password_to_a_broker_comes_from_the_environment_and_shows_nowhere() {
     let folder = tempfile::tempdir().unwrap();
     let config = "[[consumers]]\nbrokers = \"127.0.0.1:1\"\ntopic = \"a\"\ngroup = \"g\"\ntarget = \"http://127.0.0.1:9000/\"\n\

@@ -631,7 +631,8 @@ pub(super) fn target_headers(
     let path = section.path_of("headers");
     let read = |(name, entry): (String, Entry)| {
         let path = format!("{path}.{name}");
-        let secret = secret(section.reading, path.clone(), &entry, development)?.value;
+        // Whatever its value is, its name is looked at.
+        let secret = secret(section.reading, path.clone(), &entry, development).map(|found| found.value);
         let problem = |message: String| section.reading.problem(&entry.origin, &path, message);
         let Ok(header) = name.parse::<HeaderName>() else {
             problem(format!("`{name}` is no name of a header"));
@@ -642,6 +643,7 @@ pub(super) fn target_headers(
         } else if own.contains(&header.as_str()) || header.as_str().starts_with("semel-") {
             problem(format!("`{name}` is sent by Semel itself; it cannot be set"));
         }
+        let secret = secret?;
         if http::HeaderValue::from_str(secret.expose()).is_err() {
             problem(format!("the value of `{name}` cannot be sent as a header"));
         }

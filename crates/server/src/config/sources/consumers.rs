@@ -149,22 +149,31 @@ fn topics(section: &Section<'_>) -> Vec<String> {
     }
 }
 
-/// Options of librdkafka: texts, but what is secret among them comes as secrets do.
+/// Options of librdkafka: texts, but what is secret among them comes as secrets do. Each is tried by itself, since
+/// librdkafka says no more than the first that it does not take.
 fn options(section: &Section<'_>, development: bool) -> BTreeMap<String, Secret> {
     let path = section.path_of("options");
     let read = |(name, entry): (String, Entry)| {
         let path = format!("{path}.{}", bare(&name));
-        if is_secret(&name) || matches!(entry.node, Node::Table(_)) {
-            return Some((name, secret(section.reading, path, &entry, development)?.value));
+        let value = option(section, &path, &name, &entry, development)?;
+        if let Some(refusal) = refusal(&name, &value) {
+            section.reading.problem(&entry.origin, &path, refusal);
         }
-        let Some(text) = text(&entry.node) else {
-            section.reading.problem(&entry.origin, &path, "must be a text, also where it is a number");
-            return None;
-        };
-        section.reading.show(&entry.origin, path, quote(&text));
-        Some((name, Secret::new(&text)))
+        Some((name, value))
     };
     section.named("options").into_iter().filter_map(read).collect()
+}
+
+fn option(section: &Section<'_>, path: &str, name: &str, entry: &Entry, development: bool) -> Option<Secret> {
+    if is_secret(name) || matches!(entry.node, Node::Table(_)) {
+        return Some(secret(section.reading, path.to_owned(), entry, development)?.value);
+    }
+    let Some(text) = text(&entry.node) else {
+        section.reading.problem(&entry.origin, path, "must be a text, also where it is a number");
+        return None;
+    };
+    section.reading.show(&entry.origin, path.to_owned(), quote(&text));
+    Some(Secret::new(&text))
 }
 
 /// Whether an option of librdkafka holds what nobody is to see.
@@ -172,12 +181,28 @@ fn is_secret(option: &str) -> bool {
     ["password", "secret", ".pem", "oauthbearer.config"].iter().any(|part| option.contains(part))
 }
 
-/// Says of the options what librdkafka would when the consumer starts.
+/// What librdkafka would say of an option when the consumer starts.
+#[cfg(feature = "kafka")]
+fn refusal(name: &str, value: &Secret) -> Option<semel_kafka::config::ConfigError> {
+    semel_kafka::Settings::new("localhost").option(name, value.expose()).check().err()
+}
+
+#[cfg(not(feature = "kafka"))]
+fn refusal(_: &str, _: &Secret) -> Option<&'static str> {
+    None
+}
+
+/// Says of the brokers, and of options that can be each by itself, what librdkafka would of all together.
 #[cfg(feature = "kafka")]
 fn check_options(section: &Section<'_>, brokers: Option<&str>, options: &BTreeMap<String, Secret>) {
     let Some(brokers) = brokers else { return };
-    if let Err(error) = settings(brokers, options).check() {
-        section.problem(if section.has("options") { "options" } else { "brokers" }, error);
+    let path = section.path_of("options");
+    if let Err(error) = semel_kafka::Settings::new(brokers).check() {
+        section.problem("brokers", error);
+    } else if !section.reading.is_wrong(|wrong| wrong.starts_with(&path))
+        && let Err(error) = settings(brokers, options).check()
+    {
+        section.problem("options", error);
     }
 }
 
