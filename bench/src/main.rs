@@ -17,7 +17,6 @@ mod report;
 mod scenario;
 
 use std::path::{Path, PathBuf};
-use std::process::Command as Program;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -167,8 +166,7 @@ fn measure(cli: Cli) -> Result<()> {
 
 /// Builds the server beside this binary. Where that fails, the results say that there is no server to measure.
 fn build_server(crate_folder: &Path, profile: &Path) -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Program::new(cargo);
+    let mut build = process::cargo();
     build.args(["build", "--release", "--package", "semel-server"]).current_dir(crate_folder);
     if let Err(error) = process::run(&mut build) {
         eprintln!("building the server: {error:#}");

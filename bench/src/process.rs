@@ -1,6 +1,8 @@
 //! Child processes of the harness: started with a log, watched through `/proc`, stopped by process id.
 
 use std::collections::HashMap;
+use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -84,6 +86,26 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The cargo that this harness runs under, as if it had been started by hand.
+///
+/// `cargo run` sets what this package is called and where it stands; build scripts of the registry's crates take note of that, and
+/// those crates, with all that stand on them, would be built once more than for a build by hand.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for name in of_this_package(env::vars_os().map(|(name, _)| name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The variables that `cargo run` sets for the package that it runs.
+fn of_this_package(names: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let begins = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+    names.filter(move |name| {
+        name.to_str().is_some_and(|name| begins.iter().any(|begin| name.starts_with(begin)))
+    })
 }
 
 /// Runs a command to its end and fails with its output if it failed.
@@ -186,5 +208,24 @@ pub(crate) fn wait_for(
             Err(error) if start.elapsed() > patience => return Err(error.context("did not become ready")),
             Err(_) => std::thread::sleep(POLL_INTERVAL),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_build_of_the_harness_is_told_nothing_of_the_harness_own_package() {
+        let set = ["CARGO_PKG_NAME", "CARGO_HOME", "CARGO_MANIFEST_DIR", "PATH", "CARGO_MANIFEST_PATH"];
+        let removed: Vec<_> = of_this_package(set.into_iter().map(OsString::from)).collect();
+        assert_eq!(removed, ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH"]);
+        // As cargo itself has set them for this test.
+        let (mut here, command) = (BTreeSet::new(), cargo());
+        here.extend(of_this_package(env::vars_os().map(|(name, _)| name)));
+        let changed: BTreeSet<_> = command.get_envs().map(|(name, value)| (name.to_owned(), value)).collect();
+        assert_eq!(changed, here.into_iter().map(|name| (name, None)).collect());
     }
 }
