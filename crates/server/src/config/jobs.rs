@@ -9,8 +9,9 @@ use semel_core::limits as core;
 use semel_runtime::job::JobType;
 use semel_runtime::limits as jobs;
 
+use super::operations::{http_address, target_headers};
 use super::reader::Section;
-use super::sections::{http_address, target_headers, within};
+use super::sections::within;
 use super::{Secret, TenantConfig};
 use crate::cron::{Cron, Zone};
 use crate::limits;

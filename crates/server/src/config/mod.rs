@@ -20,6 +20,7 @@ mod exposed;
 pub mod gateway;
 mod jobs;
 mod load;
+mod operations;
 mod reader;
 mod restart;
 mod secret;

@@ -11,8 +11,9 @@ use semel_core::limits as core;
 use semel_core::policy::{OnLapse, Policy};
 use semel_fingerprint::Fields;
 
+use super::super::operations::{http_address, lengths, target_headers};
 use super::super::reader::{Section, named_once};
-use super::super::sections::{http_address, lengths, target_headers, tls_section, within};
+use super::super::sections::{tls_section, within};
 use super::super::tree::Origin;
 use super::super::{ClientTls, Secret};
 use super::jwt;

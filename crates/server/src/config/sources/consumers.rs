@@ -7,8 +7,9 @@ use std::time::Duration;
 use semel_core::limits as core;
 use semel_kafka::{Conflicts, Identity};
 
+use super::super::operations::{DELIVERYS_OWN, target_headers};
 use super::super::reader::{Section, bare, quote, secret, text};
-use super::super::sections::{DELIVERYS_OWN, target_headers, within};
+use super::super::sections::within;
 use super::super::tree::{Entry, Node};
 use super::super::{OperationConfig, Secret};
 use super::secrets::signer;

@@ -12,8 +12,9 @@ use semel_webhook::{
     Warning,
 };
 
+use super::super::operations::{DELIVERYS_OWN, payload_retention, tags, target_headers};
 use super::super::reader::{Section, array, named_once, text};
-use super::super::sections::{DELIVERYS_OWN, payload_retention, rate_section, tags, target_headers, within};
+use super::super::sections::{rate_section, within};
 use super::super::tree::{Entry, Node};
 use super::generic::signing;
 use super::secrets::{bare, secrets, signer};

@@ -9,8 +9,9 @@ use semel_core::policy::{Keep, OnLapse, Policy, Schedule};
 use semel_core::{Operation, limits as core};
 use semel_webhook::{Signer, Statuses};
 
+use super::super::operations::{DELIVERYS_OWN, http_address, target_headers};
 use super::super::reader::Section;
-use super::super::sections::{DELIVERYS_OWN, http_address, target_headers, within};
+use super::super::sections::within;
 use super::super::{Builtin, OperationConfig, Secret, Target};
 use super::secrets::signer;
 use super::{DeliveryTarget, SourceTarget};
