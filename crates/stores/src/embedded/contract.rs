@@ -117,16 +117,20 @@ impl Engine {
     }
 
     /// The records of an order, read where they lie; those that are not there, or not due then any more, leave it.
-    async fn at_rest(&self, waiting: Vec<(Timestamp, RecordId)>) -> Result<Vec<Arc<Record>>, StoreError> {
-        let mut records = Vec::with_capacity(waiting.len());
-        for (due, id) in waiting {
+    async fn read_due(
+        &self,
+        lane: Option<&Lane>,
+        order: Vec<(Timestamp, RecordId)>,
+    ) -> Result<Vec<Arc<Record>>, StoreError> {
+        let mut records = Vec::with_capacity(order.len());
+        for (due, id) in order {
             match self.newest("take_due", id).await.map(|newest| newest.value) {
                 Ok(Some(record)) if record.due() == Some(due) => records.push(record),
                 // A sweep says nothing to the order; and a version that came meanwhile has a place of its own.
                 Ok(Some(_) | None) => self.orders.lock().waits_no_more(due, id),
                 // Whoever asks for it is told that it is damaged; nothing else that is due waits because of it.
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                    self.orders.lock().waits_no_more(due, id);
+                    self.orders.lock().pass_over(lane, due, id);
                 }
                 Err(error) => return Err(error),
             }
@@ -134,11 +138,11 @@ impl Engine {
         Ok(records)
     }
 
-    /// Sees to it that what is due first among those at rest is there: a sweep says nothing to their order.
+    /// Sees to it that what is due first among what is settled is there: a sweep says nothing to their order.
     async fn first_at_rest(&self) -> Result<(), StoreError> {
         loop {
             let first = self.orders.lock().waiting(self.now(), 1);
-            if first.is_empty() || !self.at_rest(first).await?.is_empty() {
+            if first.is_empty() || !self.read_due(None, first).await?.is_empty() {
                 return Ok(());
             }
         }
@@ -234,23 +238,18 @@ impl Store for EmbeddedStore {
             engine.check_usable("take_due")?;
             let as_of = engine.now();
             let limit = limit.min(TAKE_MAX);
-            let (ids, waiting) = {
+            let due = {
                 let mut orders = engine.orders.lock();
                 engine.settle_orders(&mut orders);
-                let waiting = if lane.is_none() { orders.waiting(as_of, limit) } else { Vec::new() };
-                (orders.due(lane.as_ref(), as_of, limit), waiting)
+                let mut due = orders.due(lane.as_ref(), as_of, limit);
+                if lane.is_none() {
+                    due.extend(orders.waiting(as_of, limit));
+                    due.sort_unstable();
+                    due.truncate(limit);
+                }
+                due
             };
-            let records = ids.into_iter().filter_map(|id| {
-                engine.shard(id).lock().active.get(&id).map(|active| Arc::clone(&active.record))
-            });
-            let is_due = |record: &Arc<Record>| record.due().is_some_and(|due| due <= as_of);
-            let mut value: Vec<_> = records.filter(is_due).collect();
-            if !waiting.is_empty() {
-                value.extend(engine.at_rest(waiting).await?.into_iter().filter(is_due));
-                value.sort_by_key(|record| (record.due(), record.id()));
-                value.truncate(limit);
-            }
-            Ok(AsOf { as_of, value })
+            Ok(AsOf { as_of, value: engine.read_due(lane.as_ref(), due).await? })
         })
     }
 

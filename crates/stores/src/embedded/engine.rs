@@ -22,7 +22,7 @@ use crate::embedded::disk::Folder;
 use crate::embedded::index::{Place, shard_of, tag_of};
 use crate::embedded::listing::cell_of;
 use crate::embedded::manifest::Manifest;
-use crate::embedded::orders::Orders;
+use crate::embedded::orders::{Orders, Seat};
 use crate::embedded::queue::{Effect, Gathered, Queue, Step};
 use crate::embedded::segment::Segment;
 use crate::embedded::shard::{Active, Fact, Facts, Look, Shard};
@@ -395,12 +395,12 @@ impl Engine {
         if let Some(before) = before {
             self.hide(&mut shard, id, before);
         }
-        if is_settled(record) {
+        if is_held(record) {
+            shard.active.insert(id, Active { record: Arc::clone(record), place });
+        } else {
             shard.table.insert(tag_of(id), place);
             self.cache.insert(id, Arc::clone(record));
             self.note_expiry(place, record);
-        } else {
-            shard.active.insert(id, Active { record: Arc::clone(record), place });
         }
         wake(&shard, id);
         drop(shard);
@@ -409,7 +409,7 @@ impl Engine {
 
     /// Takes the version that was there out of the map.
     fn hide(&self, shard: &mut Shard, id: RecordId, before: &Record) {
-        if !is_settled(before) {
+        if is_held(before) {
             if let Some(active) = shard.active.remove(&id) {
                 self.loses(active.place);
             }
@@ -471,7 +471,7 @@ impl Engine {
 
     /// Keeps the orders and counts of a batch.
     fn count(&self, steps: &[Step]) {
-        let mut waiting = Vec::new();
+        let (mut left, mut waiting) = (Vec::new(), Vec::new());
         let mut tally = self.tally.lock();
         for step in steps {
             let (before, after) = match &step.effect {
@@ -484,11 +484,14 @@ impl Engine {
             if let Some(before) = before {
                 let cell = tally.cell(before);
                 tally.subtract(cell);
+                if waits(before) {
+                    left.push((&**before, cell_of(cell.group as usize, cell.state)));
+                }
             }
             if let Some(after) = after {
                 let cell = tally.cell(after);
                 tally.add(cell);
-                if after.state().name() == StateName::Pending {
+                if waits(after) {
                     waiting.push((&**after, cell_of(cell.group as usize, cell.state)));
                 }
             }
@@ -502,13 +505,14 @@ impl Engine {
             match &step.effect {
                 Effect::Put { record, before, audit } => {
                     waits_no_more(&mut orders, before.as_deref());
-                    if is_settled(record) {
-                        orders.forget(record.id());
-                        if let Some(due) = record.due() {
-                            orders.waits(due, record.id());
-                        }
-                    } else if record.state().name() != StateName::Pending {
+                    // Before what waits leaves: it may stand already where it came to stand since.
+                    orders.forget(record.id());
+                    if is_held(record) {
                         orders.note(record.id());
+                    } else if is_settled(record)
+                        && let Some(due) = record.due()
+                    {
+                        orders.waits(due, record.id());
                     }
                     due_earlier |= record.due().is_some_and(|due| due.as_millis() < told);
                     if let Some((sequence, at)) = audit {
@@ -523,8 +527,11 @@ impl Engine {
                 Effect::Move { .. } | Effect::MoveAudit | Effect::Nothing => {}
             }
         }
+        for (record, cell) in left {
+            orders.leave(record.id(), &Seat::of(record, cell));
+        }
         for (record, cell) in waiting {
-            orders.wait(record, cell);
+            orders.wait(record.id(), &Seat::of(record, cell));
         }
         if orders.is_crowded() {
             self.settle_orders(&mut orders);
@@ -584,12 +591,23 @@ pub(crate) fn damaged(during: &'static str, id: RecordId, place: Place, why: &st
     StoreError::corrupt(during, format!("the record {id}, at {place}, cannot be read: {why}"))
 }
 
-/// Whether a record is at rest: then only its place is kept in memory.
+/// Whether somebody holds a record, and will say something about it before long: then it is kept whole in memory. Of all
+/// others only the place is, since nobody knows how many events wait for a target that is down, or for how long.
+pub(crate) fn is_held(record: &Record) -> bool {
+    record.state().name() == StateName::Running
+}
+
+/// Whether a record has come to its end.
 pub(crate) fn is_settled(record: &Record) -> bool {
     record.times().expires.is_some()
 }
 
-/// A version gave way: if it was at rest and due once more, it is so no longer.
+/// Whether a record waits, for a worker or for somebody to look at it.
+fn waits(record: &Record) -> bool {
+    !is_held(record) && !is_settled(record)
+}
+
+/// A version gave way: if it was settled and due once more, it is so no longer.
 fn waits_no_more(orders: &mut Orders, before: Option<&Record>) {
     if let Some(before) = before
         && is_settled(before)

@@ -30,9 +30,9 @@ pub(crate) struct Entry {
     pub(crate) offset: u32,
     pub(crate) len: u32,
     pub(crate) created: Timestamp,
-    /// From when on it is as good as absent; `None` for what is not at rest.
+    /// From when on it is as good as absent; `None` for what is not settled.
     pub(crate) expires: Option<Timestamp>,
-    /// When what is at rest is due once more. A sidecar says it of all its entries at once.
+    /// When what is settled is due once more. A sidecar says it of all its entries at once.
     pub(crate) wake: Option<Timestamp>,
     /// Group and state, or [`REMOVED`].
     pub(crate) cell: u32,
@@ -109,6 +109,11 @@ fn terms<'a>(key: &str, tags: impl Iterator<Item = (&'a str, &'a str)>) -> impl 
 /// A group and a state, in one number that sorts.
 pub(crate) fn cell_of(group: usize, state: StateName) -> u32 {
     (group as u32) << 3 | state as u32
+}
+
+/// Whether it is a cell of this state.
+pub(crate) const fn is_in(cell: u32, state: StateName) -> bool {
+    cell & 7 == state as u32
 }
 
 /// A line of the list that is searched: within a term and a cell by (created, id).
@@ -188,9 +193,10 @@ impl Built {
     pub(crate) fn read_on(&mut self, segment: &Segment) -> Result<(), ReadError> {
         let mut from = self.end.offset;
         let mut window = SCAN_BYTES;
+        let mut bytes = Vec::new();
         while !self.end.ended {
             let left = segment.bytes.saturating_sub(from as u64) as usize;
-            let mut bytes = vec![0; window.min(left)];
+            bytes.resize(window.min(left), 0);
             let read = segment.file.read_once(from as u64, &mut bytes).map_err(ReadError::Io)?;
             bytes.truncate(read);
             self.read_bytes(&bytes, segment.number, segment.store)?;

@@ -1,10 +1,11 @@
-//! The orders beside the map: what is due, by lane, and the oldest pending record.
+//! The orders beside the map: what is due, by lane, what pages look for, and the oldest pending record.
 //!
-//! What is at rest is not kept in memory, but for its place; if it is due once more, so is when.
+//! Of what is settled only the place is kept in memory; if it is due once more, so is when. Of what waits, for a worker or for
+//! somebody to look at it, it is what lists hold, and not the record: it may wait for days, and with it many more.
 //!
 //! Most claims are completed long before anybody asks what is due, so a new one is only noted here, and put in order when somebody
-//! asks and it is still there. A claim that comes and goes costs one push. What waits for a worker is asked for at once, so
-//! it is put in order while its bytes are still at hand.
+//! asks and it is still there. A claim that comes and goes costs one push. What waits is put in order while its bytes
+//! are still at hand.
 
 use std::collections::btree_map::Entry as Place;
 use std::collections::hash_map::Entry;
@@ -15,27 +16,24 @@ use semel_core::id::Lane;
 use semel_core::record::StateName;
 use semel_core::{Record, RecordId, Timestamp};
 
-use crate::embedded::listing::{Term, terms_of};
+use crate::embedded::listing::{ALL, Term, is_in, terms_of};
 use crate::embedded::search::Stand;
 use crate::embedded::shard::IdMap;
 
 /// What the orders know of a record.
 #[derive(PartialEq, Eq)]
-struct Seat {
+pub(crate) struct Seat {
     due: Option<(Option<Lane>, Timestamp)>,
-    pending_since: Option<Timestamp>,
     stand: Stand,
     cell: u32,
     terms: Vec<Term>,
 }
 
 impl Seat {
-    fn of(record: &Record, cell: u32) -> Self {
+    pub(crate) fn of(record: &Record, cell: u32) -> Self {
         let lane = record.due_lane().cloned();
-        let is_pending = record.state().name() == StateName::Pending;
         Self {
             due: record.due().map(|due| (lane, due)),
-            pending_since: is_pending.then(|| record.times().created),
             stand: (record.times().created, record.id()),
             cell,
             terms: terms_of(record).collect(),
@@ -46,9 +44,11 @@ impl Seat {
 /// Orders over unsettled records, and over settled ones that are due once more.
 #[derive(Default)]
 pub(crate) struct Orders {
-    /// Records that changed and may be out of place.
+    /// Held records that changed and may be out of place.
     noted: Vec<RecordId>,
+    /// Where held records stand that have a place.
     seats: IdMap<Seat>,
+    /// Of held records that have a place, and of all that wait.
     lists: Lists,
     /// Settled records that are due once more, in no lane. One that was swept may still be here.
     waits: BTreeSet<(Timestamp, RecordId)>,
@@ -58,7 +58,6 @@ pub(crate) struct Orders {
 #[derive(Default)]
 struct Lists {
     lanes: BTreeMap<Option<Lane>, BTreeSet<(Timestamp, RecordId)>>,
-    pending: BTreeSet<(Timestamp, RecordId)>,
     /// What is searched for, and under it the order of pages.
     rows: BTreeMap<(Term, u32), Stands>,
 }
@@ -77,9 +76,6 @@ impl Lists {
                 None => drop(self.lanes.insert(lane.clone(), [(*due, id)].into())),
             }
         }
-        if let Some(since) = seat.pending_since {
-            self.pending.insert((since, id));
-        }
         for term in &seat.terms {
             match self.rows.entry((*term, seat.cell)) {
                 Place::Vacant(place) => drop(place.insert(Stands::One(seat.stand))),
@@ -88,17 +84,19 @@ impl Lists {
         }
     }
 
-    fn leave(&mut self, id: RecordId, seat: &Seat) {
-        if let Some((lane, due)) = &seat.due
-            && let Some(order) = self.lanes.get_mut(lane)
-        {
-            order.remove(&(*due, id));
+    fn is_not_due(&mut self, lane: Option<&Lane>, due: Timestamp, id: RecordId) {
+        let lane = lane.cloned();
+        if let Some(order) = self.lanes.get_mut(&lane) {
+            order.remove(&(due, id));
             if order.is_empty() {
-                self.lanes.remove(lane);
+                self.lanes.remove(&lane);
             }
         }
-        if let Some(since) = seat.pending_since {
-            self.pending.remove(&(since, id));
+    }
+
+    fn leave(&mut self, id: RecordId, seat: &Seat) {
+        if let Some((lane, due)) = &seat.due {
+            self.is_not_due(lane.as_ref(), *due, id);
         }
         for term in &seat.terms {
             if let Place::Occupied(mut place) = self.rows.entry((*term, seat.cell))
@@ -130,6 +128,13 @@ impl Stands {
         }
     }
 
+    fn first(&self) -> Option<Stand> {
+        match self {
+            Self::One(stand) => Some(*stand),
+            Self::Many(stands) => stands.first().copied(),
+        }
+    }
+
     /// Those before a place, the nearest first.
     fn before(&self, before: Stand) -> impl Iterator<Item = Stand> + '_ {
         let (one, many) = match self {
@@ -144,21 +149,34 @@ impl Stands {
 const NOTES: usize = 4096;
 
 impl Orders {
-    /// Notes that a record became, or changed while being, unsettled.
+    /// Notes that somebody holds a record, or has changed what they hold.
     pub(crate) fn note(&mut self, id: RecordId) {
         self.noted.push(id);
     }
 
-    /// Puts a record in its place that waits for a worker.
-    pub(crate) fn wait(&mut self, record: &Record, cell: u32) {
-        self.place(record.id(), Some(Seat::of(record, cell)));
+    /// Forgets where a record stood while it was held.
+    pub(crate) fn forget(&mut self, id: RecordId) {
+        if !self.seats.is_empty()
+            && let Some(old) = self.seats.remove(&id)
+        {
+            self.lists.leave(id, &old);
+        }
     }
 
-    /// Forgets a record that came to rest or is gone.
-    pub(crate) fn forget(&mut self, id: RecordId) {
-        if !self.seats.is_empty() {
-            self.place(id, None);
-        }
+    /// Gives a record that waits its place.
+    pub(crate) fn wait(&mut self, id: RecordId, seat: &Seat) {
+        self.lists.enter(id, seat);
+    }
+
+    /// A record waits no more.
+    pub(crate) fn leave(&mut self, id: RecordId, seat: &Seat) {
+        self.lists.leave(id, seat);
+    }
+
+    /// Nobody can work on what cannot be read: it stays where pages find it, and is due no more.
+    pub(crate) fn pass_over(&mut self, lane: Option<&Lane>, due: Timestamp, id: RecordId) {
+        self.waits.remove(&(due, id));
+        self.lists.is_not_due(lane, due, id);
     }
 
     /// A settled record is due once more.
@@ -181,22 +199,17 @@ impl Orders {
         self.noted.len() > NOTES.max(2 * self.seats.len())
     }
 
-    /// Puts everything in its place. `find` gives the unsettled record of an id,
-    /// and its cell.
+    /// Puts everything in its place. `find` gives the record of an id and its cell while somebody holds it; what nobody
+    /// holds any more has a place already, or has left.
     pub(crate) fn settle(&mut self, mut find: impl FnMut(RecordId) -> Option<(Arc<Record>, u32)>) {
         for id in std::mem::take(&mut self.noted) {
-            let seat = find(id).map(|(record, cell)| Seat::of(&record, cell));
-            self.place(id, seat);
+            if let Some((record, cell)) = find(id) {
+                self.hold(id, Seat::of(&record, cell));
+            }
         }
     }
 
-    fn place(&mut self, id: RecordId, seat: Option<Seat>) {
-        let Some(seat) = seat else {
-            if let Some(old) = self.seats.remove(&id) {
-                self.lists.leave(id, &old);
-            }
-            return;
-        };
+    fn hold(&mut self, id: RecordId, seat: Seat) {
         match self.seats.entry(id) {
             Entry::Vacant(place) => self.lists.enter(id, place.insert(seat)),
             Entry::Occupied(place) if *place.get() == seat => {}
@@ -207,10 +220,15 @@ impl Orders {
         }
     }
 
-    /// Ids of a lane that are due, the longest due first.
-    pub(crate) fn due(&self, lane: Option<&Lane>, now: Timestamp, limit: usize) -> Vec<RecordId> {
+    /// What is due in a lane, the longest due first.
+    pub(crate) fn due(
+        &self,
+        lane: Option<&Lane>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Vec<(Timestamp, RecordId)> {
         let order = self.lists.lanes.get(&lane.cloned()).into_iter().flatten();
-        order.take_while(|(due, _)| *due <= now).take(limit).map(|(_, id)| *id).collect()
+        order.take_while(|(due, _)| *due <= now).take(limit).copied().collect()
     }
 
     /// Lanes with something due, the longest due first.
@@ -221,7 +239,7 @@ impl Orders {
         let mut due: Vec<_> = firsts.chain(waiting).filter(|(due, _)| *due <= now).collect();
         due.sort();
         let mut lanes: Vec<_> = due.into_iter().map(|(_, lane)| lane.clone()).collect();
-        // What waits in no lane may be at rest or not; the longest due says where it comes.
+        // What waits in no lane may be settled or not; the longest due says where it comes.
         if let Some(first) = lanes.iter().position(Option::is_none)
             && let Some(second) = lanes.iter().rposition(Option::is_none).filter(|second| *second > first)
         {
@@ -244,7 +262,9 @@ impl Orders {
 
     /// The earliest creation of a pending record.
     pub(crate) fn oldest_pending(&self) -> Option<Timestamp> {
-        self.lists.pending.first().map(|(since, _)| *since)
+        let all = self.lists.rows.range((ALL, 0)..=(ALL, u32::MAX));
+        let pending = all.filter(|((_, cell), _)| is_in(*cell, StateName::Pending));
+        pending.filter_map(|(_, stands)| stands.first()).map(|(created, _)| created).min()
     }
 }
 
@@ -252,31 +272,47 @@ impl Orders {
 mod tests {
     use super::*;
     use crate::embedded::disk::sim::Chance;
-    use crate::embedded::listing::ALL;
+    use crate::embedded::listing::cell_of;
 
     fn id(n: u8) -> RecordId {
         RecordId::from_bytes([n; 16])
     }
 
-    /// The lists, against sets that are filled anew from the seats that are taken.
+    /// The lists, against sets that are filled anew from what is held and what waits.
     #[test]
-    fn whoever_comes_and_goes_the_lists_hold_what_has_a_seat_and_nothing_else() {
+    fn whoever_comes_and_goes_the_lists_hold_what_is_held_or_waits_and_nothing_else() {
         let mut chance = Chance::new(7);
         let mut orders = Orders::default();
+        let mut waiting = IdMap::<Seat>::default();
         for _ in 0..20_000 {
             let who = chance.below(12) as u8;
             let created = Timestamp::from_millis(chance.below(4) as u64);
             let lane = [None, Lane::try_new("a").ok(), Lane::try_new("b").ok()][chance.below(3)].clone();
+            let state = [StateName::Pending, StateName::Dead][chance.below(2)];
             let seat = Seat {
                 due: (chance.below(3) > 0).then(|| (lane, Timestamp::from_millis(chance.below(5) as u64))),
-                pending_since: (chance.below(2) > 0).then_some(created),
                 stand: (created, id(who)),
-                cell: chance.below(2) as u32,
+                cell: cell_of(chance.below(2), state),
                 // One that all have, one of some, and one that may be its own.
                 terms: vec![ALL, 1 + chance.below(2) as u32, 100 + u32::from(who)],
             };
-            orders.place(id(who), (chance.below(4) > 0).then_some(seat));
-            let seats: Vec<_> = orders.seats.iter().collect();
+            let goes_on_being_held = chance.below(4) == 0;
+            if !goes_on_being_held {
+                orders.forget(id(who));
+            }
+            if let Some(before) = waiting.remove(&id(who)) {
+                orders.leave(id(who), &before);
+            }
+            match chance.below(4) {
+                _ if goes_on_being_held => orders.hold(id(who), seat),
+                0 => orders.hold(id(who), seat),
+                1 | 2 => {
+                    orders.wait(id(who), &seat);
+                    waiting.insert(id(who), seat);
+                }
+                _ => {}
+            }
+            let seats: Vec<_> = orders.seats.iter().chain(&waiting).collect();
             let mut dues: Vec<_> =
                 seats.iter().filter_map(|(id, seat)| Some((&seat.due.as_ref()?.0, **id))).collect();
             let lanes = &orders.lists.lanes;
@@ -286,11 +322,14 @@ mod tests {
             listed.sort();
             assert_eq!(listed, dues);
             assert!(lanes.values().all(|order| !order.is_empty()));
-            let pending: BTreeSet<_> =
-                seats.iter().filter_map(|(id, seat)| Some((seat.pending_since?, **id))).collect();
-            assert_eq!(orders.lists.pending, pending);
+            let pending = seats.iter().filter(|(_, seat)| is_in(seat.cell, StateName::Pending));
+            assert_eq!(orders.oldest_pending(), pending.map(|(_, seat)| seat.stand.0).min());
             let last = (Timestamp::from_millis(9), id(0));
-            for (term, cell) in (0..112).flat_map(|term| [(term, 0), (term, 1)]) {
+            let cells =
+                [0, 1].map(|group| [StateName::Pending, StateName::Dead].map(|state| cell_of(group, state)));
+            for (term, cell) in
+                (0..112).flat_map(|term| cells.as_flattened().iter().map(move |cell| (term, *cell)))
+            {
                 let here = seats.iter().filter(|(_, seat)| seat.cell == cell && seat.terms.contains(&term));
                 let mut stands: Vec<_> = here.map(|(_, seat)| seat.stand).collect();
                 stands.sort();

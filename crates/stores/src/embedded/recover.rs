@@ -17,14 +17,14 @@ use semel_core::record::StateName;
 use semel_core::{Fence, RecordId, Timestamp};
 
 use crate::embedded::disk::{File, Folder};
-use crate::embedded::engine::{Found, fact};
+use crate::embedded::engine::{Found, fact, is_held};
 use crate::embedded::error::{OpenError, OpenErrorKind};
 use crate::embedded::frame;
 use crate::embedded::index::{Place, Table, shard_of, tag_of};
 use crate::embedded::layout::Layout;
-use crate::embedded::listing::{Built, Entry, ReadError, SegmentEnd, Summary, read_all};
+use crate::embedded::listing::{Built, Entry, ReadError, SegmentEnd, Summary, cell_of, read_all};
 use crate::embedded::manifest::{Manifest, Span};
-use crate::embedded::orders::Orders;
+use crate::embedded::orders::{Orders, Seat};
 use crate::embedded::segment::{Header, Listing, Segment, name_of};
 use crate::embedded::shard::{Active, Fact, IdMap, Shard};
 use crate::embedded::sidecar::Sidecar;
@@ -192,7 +192,7 @@ struct Opened {
     groups: Vec<Vec<usize>>,
     /// For each segment that was read, the newest entries of each shard.
     read: HashMap<usize, Vec<Vec<Entry>>>,
-    /// For each segment with a sidecar, which of its entries at rest are due once more.
+    /// For each segment with a sidecar, which of its settled entries are due once more.
     waits: HashMap<usize, Vec<(u32, Timestamp)>>,
     tally: Tally,
     audits: BTreeMap<u64, (u32, Timestamp)>,
@@ -336,9 +336,12 @@ impl Opened {
         let mut orders = Orders::default();
         let mut shards = Vec::with_capacity(SHARDS);
         for (_, result) in loaded {
-            let (shard, counts, waits) = result?;
+            let Loaded { shard, counts, waits, seats } = result?;
             for (due, id) in waits {
                 orders.waits(due, id);
+            }
+            for (id, seat) in seats {
+                orders.wait(id, &seat);
             }
             recovery.records += (shard.table.len() + shard.active.len()) as u64;
             shard.active.keys().for_each(|id| orders.note(*id));
@@ -352,7 +355,7 @@ impl Opened {
         Ok((shards, orders))
     }
 
-    fn load_shard(&self, shard: usize) -> Result<(Shard, Counts, Waits), OpenError> {
+    fn load_shard(&self, shard: usize) -> Result<Loaded, OpenError> {
         let mut newest: IdMap<(usize, Entry)> = IdMap::default();
         for (at, segment) in self.segments.iter().enumerate() {
             let from_file;
@@ -369,27 +372,32 @@ impl Opened {
                 };
             }
         }
-        let (mut counts, mut waits) = (HashMap::new(), Vec::new());
-        let mut loaded = Shard { table: Table::with_capacity(newest.len()), ..Shard::default() };
+        let shard = Shard { table: Table::with_capacity(newest.len()), ..Shard::default() };
+        let mut loaded = Loaded { shard, counts: HashMap::new(), waits: Vec::new(), seats: Vec::new() };
         for (id, (at, entry)) in newest {
             let segment = &self.segments[at];
             let place = entry.place(segment.number);
             segment.gains(place);
-            if let Some((group, state)) = entry.group_and_state() {
-                let group = self.groups[at].get(group).copied();
-                let group = group.ok_or_else(|| OpenError::corrupt("a sidecar names no group"))?;
-                *counts.entry((group, state)).or_insert(0) += 1;
-            }
+            // A removal is not among what is newest.
+            let Some((group, state)) = entry.group_and_state() else { continue };
+            let group = self.groups[at].get(group).copied();
+            let group = group.ok_or_else(|| OpenError::corrupt("a sidecar names no group"))?;
+            *loaded.counts.entry((group, state)).or_insert(0) += 1;
             if let Some(expires) = entry.expires {
                 segment.expires(expires);
-                loaded.table.insert(tag_of(id), place);
-                waits.extend(entry.wake.map(|wake| (wake, id)));
+                loaded.shard.table.insert(tag_of(id), place);
+                loaded.waits.extend(entry.wake.map(|wake| (wake, id)));
+                continue;
+            }
+            let record = unsettled(segment, place, id)?;
+            if is_held(&record) {
+                loaded.shard.active.insert(id, Active { record, place });
             } else {
-                let record = unsettled(segment, place, id)?;
-                loaded.active.insert(id, Active { record, place });
+                loaded.shard.table.insert(tag_of(id), place);
+                loaded.seats.push((id, Seat::of(&record, cell_of(group, state))));
             }
         }
-        Ok((loaded, counts, waits))
+        Ok(loaded)
     }
 
     /// The entries of a shard of a segment that was not read.
@@ -410,11 +418,16 @@ impl Opened {
     }
 }
 
-/// Records at rest that are due once more, and when.
-type Waits = Vec<(Timestamp, RecordId)>;
-
-/// How many records of a group are in a state.
-type Counts = HashMap<(usize, StateName), u64>;
+/// A shard, and what it adds to what is known of all of them.
+struct Loaded {
+    shard: Shard,
+    /// How many records of a group are in a state.
+    counts: HashMap<(usize, StateName), u64>,
+    /// Settled records that are due once more, and when.
+    waits: Vec<(Timestamp, RecordId)>,
+    /// Records that wait, and where.
+    seats: Vec<(RecordId, Seat)>,
+}
 
 fn unsettled(segment: &Segment, place: Place, id: RecordId) -> Result<Arc<semel_core::Record>, OpenError> {
     match fact("open", place, segment.read(place)) {

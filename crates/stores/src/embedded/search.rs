@@ -1,6 +1,6 @@
 //! Pages over many records, newest first, without a scan of what grows.
 //!
-//! Unsettled records are in an order in memory, settled ones in the lists of their segments; within a term and a cell (an
+//! Unsettled records have their seats in an order in memory, settled ones their lines in the lists of their segments; within a term and a cell (an
 //! operation and a state) each list is in the order of the page. So a page is a merge of short runs, whatever is asked
 //! for, and what is read grows with the page and with the number of segments, not with the number of records. A segment keeps lines about records that have moved on;
 //! the index tells them from the current ones. A record that cannot be read fails the page that it belongs to: it is never
@@ -75,7 +75,7 @@ impl Plan {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Hit {
     stand: Stand,
-    /// `None` for an unsettled record.
+    /// `None` for an unsettled record: it is wherever the index says.
     place: Option<Place>,
     expires: Option<Timestamp>,
 }
@@ -225,6 +225,11 @@ impl Engine {
                 if let Some(active) = shard.active.get(&id) {
                     return Ok(stands(Arc::clone(&active.record)));
                 }
+                if hit.place.is_none()
+                    && let Some(record) = self.cache.peek(&id)
+                {
+                    return Ok(stands(record));
+                }
                 let is_read = |place| facts.iter().any(|(read, _)| *read == place);
                 match newest_place(&shard, hit, begun_at, is_read) {
                     Some(place) => place,
@@ -249,11 +254,12 @@ impl Engine {
 }
 
 /// Where the record of a line may be now, and nobody has looked yet. What had changed before the page was begun has a
-/// line of its own in the page, so only later places are worth a read.
+/// line of its own in the page, so only later places are worth a read. What has no line is where the index says.
 fn newest_place(shard: &Shard, hit: &Hit, begun_at: u32, is_read: impl Fn(Place) -> bool) -> Option<Place> {
     let tag = tag_of(hit.stand.1);
     let line = hit.place.filter(|place| !is_read(*place) && shard.table.holds(tag, *place));
-    line.or_else(|| shard.table.places(tag).find(|place| place.segment() >= begun_at && !is_read(*place)))
+    let from = if hit.place.is_some() { begun_at } else { 0 };
+    line.or_else(|| shard.table.places(tag).find(|place| place.segment() >= from && !is_read(*place)))
 }
 
 /// Lists that could not be read: damage, or a disk that may answer the next time.

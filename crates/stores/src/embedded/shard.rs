@@ -1,4 +1,4 @@
-//! A shard of what the store knows: unsettled records whole, settled ones by their place in the log.
+//! A shard of what the store knows: records that somebody holds whole, all others by their place in the log.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -31,7 +31,7 @@ impl Hasher for IdHasher {
 /// A map by record id.
 pub(crate) type IdMap<T> = HashMap<RecordId, T, BuildHasherDefault<IdHasher>>;
 
-/// A record that is not at rest.
+/// A record that somebody holds.
 #[derive(Clone)]
 pub(crate) struct Active {
     pub(crate) record: Arc<Record>,
@@ -67,9 +67,9 @@ pub(crate) enum Look {
 /// One of the parts that the ids are divided into. Under its lock are only steps in memory, never a read or a wait.
 #[derive(Default)]
 pub(crate) struct Shard {
-    /// Settled records.
+    /// Records that nobody holds.
     pub(crate) table: Table,
-    /// Unsettled records.
+    /// Records that somebody holds.
     pub(crate) active: IdMap<Active>,
     /// Ids with a version on its way to the disk. Nothing is decided about such an id until the version is durable, so
     /// that nobody is refused on the strength of one that a crash takes back (L4).

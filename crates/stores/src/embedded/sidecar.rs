@@ -7,7 +7,7 @@
 //! rows     by term, cell, created, id
 //! audits   lines of the audit log, by number
 //! finders  what they are found by: by term, cell, number
-//! waits    which entries at rest are due once more, and when; there is no such section where none is
+//! waits    which settled entries are due once more, and when; there is no such section where none is
 //! ```
 //! A sidecar says nothing that its segment does not: one that is missing, damaged, or of another segment is made anew.
 
@@ -370,7 +370,7 @@ impl Sidecar {
         self.shards[shard].0
     }
 
-    /// Which entries at rest are due once more, by their numbers, and when.
+    /// Which settled entries are due once more, by their numbers, and when.
     pub(crate) fn waits(&self) -> io::Result<Vec<(u32, Timestamp)>> {
         let mut bytes = vec![0; self.waits as usize * WAIT_BYTES];
         if self.file.read_at(self.waits_at, &mut bytes)? < bytes.len()

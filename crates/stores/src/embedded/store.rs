@@ -87,7 +87,7 @@ impl fmt::Debug for Options {
 pub struct Stats {
     /// Records, expired ones included until they are swept.
     pub records: u64,
-    /// Those of them that are not at rest.
+    /// Those of them that are not settled.
     pub unsettled: u64,
     /// Bytes of memory that the index takes.
     pub index_bytes: u64,
@@ -263,9 +263,9 @@ impl EmbeddedStore {
         for shard in engine.shards() {
             let shard = shard.lock();
             stats.records += (shard.table.len() + shard.active.len()) as u64;
-            stats.unsettled += shard.active.len() as u64;
             stats.index_bytes += shard.table.bytes() as u64;
         }
+        stats.unsettled = engine.tally.lock().unsettled();
         for segment in engine.segments.read().values() {
             stats.segments += 1;
             stats.live_bytes += segment.live_bytes();

@@ -65,6 +65,13 @@ impl Tally {
         *count = count.saturating_sub(1);
     }
 
+    /// How many records are neither completed nor released.
+    pub(crate) fn unsettled(&self) -> u64 {
+        let is_settled = |state| matches!(state, StateName::Completed | StateName::Released);
+        let states = || StateName::ALL.into_iter().filter(|state| !is_settled(*state));
+        self.counts.iter().flat_map(|counts| states().map(|state| counts[state as usize])).sum()
+    }
+
     /// All groups: number, namespace, operation.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (usize, Namespace, &Operation)> + '_ {
         self.groups.iter().map(|((namespace, operation), group)| (*group, *namespace, operation))
