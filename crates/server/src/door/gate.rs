@@ -211,8 +211,10 @@ impl Inner {
             Ok(place) => place,
             Err(error) => return Refusal::from(error).into_response(),
         };
-        let (Parts { headers, uri, .. }, body) = request.into_parts();
-        let source = webhooks::source_of(uri.path()).unwrap_or_default();
+        let source = webhooks::source_of(request.uri().path()).and_then(|name| self.doors.sources.get(name));
+        let Some(source) = source else { return Refusal::from(webhooks::unknown()).into_response() };
+        // Nothing else of it is kept: it is all slices of the connection's read buffer.
+        let (Parts { headers, .. }, body) = request.into_parts();
         let delivered = webhooks::Delivered { source, address: origin.address.ip(), headers, body };
         // In a box of its own: it is large, and the busiest door must not carry its room about.
         caught(Box::pin(webhooks::take(&self.doors, &caller, delivered, told, seen)).as_mut()).await

@@ -4,6 +4,7 @@
 //! sign learns nothing, and fills nothing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::body::Body as Answer;
 use axum::response::Response;
@@ -21,7 +22,7 @@ use crate::config::SourceConfig;
 use crate::engine::Link;
 use crate::forwarded;
 use crate::wall;
-use crate::webhook::{Arrival, Judged, Verdict};
+use crate::webhook::{Arrival, Inbound, Judged, Verdict};
 
 /// What the log calls this door.
 pub(super) const ROUTE: &str = "/v1/webhooks/{source}";
@@ -33,8 +34,8 @@ pub(super) fn source_of(path: &str) -> Option<&str> {
 }
 
 /// A partner's request.
-pub(super) struct Delivered<'a, B> {
-    pub(super) source: &'a str,
+pub(super) struct Delivered<B> {
+    pub(super) source: Arc<Inbound>,
     /// The other end of the connection.
     pub(super) address: IpAddr,
     pub(super) headers: HeaderMap,
@@ -45,15 +46,14 @@ pub(super) struct Delivered<'a, B> {
 pub(super) async fn take<B>(
     doors: &Doors,
     caller: &Caller,
-    delivered: Delivered<'_, B>,
+    delivered: Delivered<B>,
     told: &mut HeaderMap,
     seen: &mut Seen,
 ) -> Result<Response, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let Delivered { source, address, headers, body } = delivered;
-    let inbound = doors.sources.get(source).ok_or_else(unknown)?;
+    let Delivered { source: inbound, address, headers, body } = delivered;
     seen.operation = Some(inbound.label().into());
     if let Some(limit) = inbound.limit() {
         limit.admit(told)?;
@@ -67,7 +67,7 @@ where
             traceparent: caller.traceparent.clone(),
             ..Link::default()
         },
-        content_type: headers.get(header::CONTENT_TYPE).cloned(),
+        content_type: headers.get(header::CONTENT_TYPE).map(|value| Bytes::copy_from_slice(value.as_bytes())),
         address: forwarded::client(address, &headers, &doors.trusted_proxies),
     };
     let fields: Vec<(&str, &[u8])> =
@@ -81,6 +81,8 @@ where
         }
     };
     drop(fields);
+    // They are slices of the connection's read buffer, which is free for what comes next only without them.
+    drop(headers);
     inbound.tell_verified(verified.secret());
     let (engine, observer) = (doors.engine.clone(), doors.observer.clone());
     let work = async move {

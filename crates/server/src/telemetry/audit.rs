@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -313,15 +313,14 @@ impl Event {
         entry.reason = self.reason;
         entry.correlation_id = self.caller.correlation_id.map(Text::from);
         // An attempt is named by record and fence, so that a retry can be followed to the attempt it met.
-        let attempt = |fence| Text::new(&entry.record.map_or_else(String::new, |id| attempt_id(id, fence)));
+        let attempt = |fence| entry.record.map_or_else(Text::default, |id| attempt_id(id, fence));
         let mut metadata: Vec<(Cow<'static, str>, Text)> = match self.metadata {
             Metadata::None => Vec::new(),
             Metadata::Attempt { fence, is_retry } => {
-                let is_retry = if is_retry { "true" } else { "false" };
-                vec![("isRetry".into(), is_retry.into()), ("attemptId".into(), attempt(fence))]
+                vec![("isRetry".into(), said(is_retry)), ("attemptId".into(), attempt(fence))]
             }
             Metadata::Retry { fence } => {
-                vec![("isRetry".into(), "true".into()), ("originalAttemptId".into(), attempt(fence))]
+                vec![("isRetry".into(), said(true)), ("originalAttemptId".into(), attempt(fence))]
             }
             Metadata::Try { fence, tried } => of_try(&tried, attempt(fence)),
             Metadata::Details(details) => details,
@@ -336,22 +335,28 @@ impl Event {
 
 /// What is said of a try.
 fn of_try(tried: &Tried, attempt_id: Text) -> Vec<(Cow<'static, str>, Text)> {
-    let is_retry = if tried.attempt > 1 { "true" } else { "false" };
-    let mut said: Vec<(Cow<'static, str>, Text)> = vec![
-        ("isRetry".into(), is_retry.into()),
+    let mut details: Vec<(Cow<'static, str>, Text)> = vec![
+        ("isRetry".into(), said(tried.attempt > 1)),
         ("attemptId".into(), attempt_id),
         ("attempt".into(), Text::new(&tried.attempt.to_string())),
         ("result".into(), tried.result.as_str().into()),
         ("latency_ms".into(), Text::new(&tried.latency.as_millis().to_string())),
     ];
-    said.extend(tried.status.map(|status| ("status".into(), Text::new(&status.to_string()))));
-    said.extend(tried.response.clone().map(|response| ("response".into(), response)));
-    said
+    details.extend(tried.status.map(|status| ("status".into(), Text::new(&status.to_string()))));
+    details.extend(tried.response.clone().map(|response| ("response".into(), response)));
+    details
 }
 
-fn attempt_id(id: RecordId, fence: u64) -> String {
+/// The texts of nearly every entry, made once.
+fn said(is_so: bool) -> Text {
+    static TEXTS: LazyLock<[Text; 2]> = LazyLock::new(|| ["false".into(), "true".into()]);
+    TEXTS[usize::from(is_so)].clone()
+}
+
+/// As `<record>:<fence>`.
+fn attempt_id(id: RecordId, fence: u64) -> Text {
     let (id, mut fence_digits) = (id.hex(), itoa::Buffer::new());
-    [id.as_str(), ":", fence_digits.format(fence)].concat()
+    [id.as_str(), ":", fence_digits.format(fence)].concat().as_str().into()
 }
 
 /// What became of an event.

@@ -208,7 +208,8 @@ fn line(from: Option<StateName>, record: &Record, link: &Link) {
 /// On behalf of a partner: its source, with the target that the record is for.
 fn of_partner(request: &Request, link: &Link) -> Caller {
     let subject = request.scope().subject.as_ref();
-    let actor = subject.map_or_else(|| "webhook".into(), |subject| format!("webhook:{subject}").into());
+    let actor =
+        subject.map_or_else(|| "webhook".into(), |subject| ["webhook:", subject.as_str()].concat().into());
     Caller { actor, correlation_id: link.correlation_id.clone(), attempt_id: None }
 }
 
@@ -220,7 +221,7 @@ fn caller(record: &Record, link: &Link) -> Caller {
     let scope = record.request().scope();
     let actor: Arc<str> = match &scope.subject {
         None => scope.tenant.as_str().into(),
-        Some(subject) => format!("{}/{subject}", scope.tenant).into(),
+        Some(subject) => [scope.tenant.as_str(), "/", subject.as_str()].concat().into(),
     };
     let attempt_id = match record.state() {
         State::Running { attempt_id: Some(attempt_id) } => Some(attempt_id.clone()),

@@ -97,7 +97,7 @@ impl Traces {
 
     /// The place of a request in the trace that its client has begun, or in one of its own.
     pub(crate) fn place(&self, headers: &HeaderMap) -> Place {
-        let given = door::traceparent(headers).cloned();
+        let given = door::traceparent(headers).map(copied);
         let trace = given.as_ref().and_then(TraceId::of);
         let Some(inner) = &self.0 else { return Place { span: None, traceparent: given, trace } };
         let parent =
@@ -120,6 +120,11 @@ impl Traces {
             tracing::warn!(%error, "the last spans were not exported");
         }
     }
+}
+
+/// A header in memory of its own: a clone would keep the connection's read buffer from being used again.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 /// As W3C Trace Context has it (section 3.2).

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::HeaderValue;
 use semel_core::command::{Accept, Accepted};
 use semel_core::error::Invalid;
 use semel_core::id::{Tag, TagValue};
@@ -32,7 +31,7 @@ pub(crate) struct Arrival {
     /// The request, and what it belongs to.
     pub(crate) link: Link,
     /// As it came.
-    pub(crate) content_type: Option<HeaderValue>,
+    pub(crate) content_type: Option<Bytes>,
     /// Where from, as far as that can be believed.
     pub(crate) address: IpAddr,
 }
@@ -283,7 +282,8 @@ impl Inbound {
             header(EVENT_ID, asked.event.identity().as_str().as_bytes()),
             header(EVENT_SOURCE, self.config.source.name().as_bytes()),
         ];
-        let content_type = content_type.iter().map(|value| header("content-type", value.as_bytes()));
+        let content_type =
+            content_type.iter().map(|value| Header { name: "content-type".into(), value: value.clone() });
         let headers = link.headers_with(own.into_iter().chain(content_type))?;
         Input::try_new("POST", "", headers, asked.event.body().clone())
     }
