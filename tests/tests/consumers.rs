@@ -147,6 +147,12 @@ async fn each_event_of_a_topic_is_delivered_once_in_structured_mode_and_committe
     ] {
         assert!(metrics.text().contains(&line), "{line}\n{}", metrics.text());
     }
+    let actor = eventually("accepted", async || {
+        let audit = format!("{}/v1/audit?action=accepted", server.admin_url());
+        let page = server.http().get(&audit, &[]).await.unwrap().json();
+        page["entries"].get(0).map(|entry| entry["actor"].clone())
+    });
+    assert_eq!(actor.await, format!("topic:{}/{}", topic.name, topic.group));
     assert!(server.stop().await.success());
 }
 

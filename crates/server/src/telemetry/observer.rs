@@ -205,11 +205,15 @@ fn line(from: Option<StateName>, record: &Record, link: &Link) {
     logs::state_change(from, record, link.request_id.as_deref(), link.correlation_id.as_deref());
 }
 
-/// On behalf of a partner: its source, with the target that the record is for.
+/// On behalf of a partner, who has no tenant's token: `webhook:` with its source and the target that the record is for,
+/// `topic:` with its topic and the group.
 fn of_partner(request: &Request, link: &Link) -> Caller {
-    let subject = request.scope().subject.as_ref();
-    let actor =
-        subject.map_or_else(|| "webhook".into(), |subject| ["webhook:", subject.as_str()].concat().into());
+    let scope = request.scope();
+    let kind = scope.namespace.as_str();
+    let actor = scope
+        .subject
+        .as_ref()
+        .map_or_else(|| kind.into(), |subject| [kind, ":", subject.as_str()].concat().into());
     Caller { actor, correlation_id: link.correlation_id.clone(), attempt_id: None }
 }
 
